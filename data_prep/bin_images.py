@@ -1,0 +1,89 @@
+"""Turn one photo from the bucket into the JPEG that the dataset stores."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+# One resampler, one quality, named once: another resampler moves a probability by 0.03-0.05.
+# Serving resizes with the same one, through the model folder's image processor.
+RESAMPLE = Image.Resampling.BILINEAR
+JPEG_QUALITY = 95
+# Larger ones are no photos of this camera (0.3 megapixels), and decoding them is an attack surface.
+MAX_PIXELS = 25_000_000
+FORMATS = ("JPEG", "PNG")
+
+assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a truncated photo must not pass as a whole one"
+
+
+class UnusablePhotoError(Exception):
+    """The photo cannot be used; the message is the reason, for the list of what was set aside."""
+
+
+@dataclass(frozen=True)
+class PreparedPhoto:
+    """A photo as stored: `jpeg`, image_size x image_size, and `histogram`, int (3, 256), pixels."""
+
+    jpeg: bytes
+    histogram: np.ndarray
+
+
+def prepare_photo(content: bytes, image_size: int) -> PreparedPhoto:
+    """Decode, check and resize one photo.
+
+    A JPEG that already has the right form is stored as it is: encoding twice only loses detail.
+
+    Args:
+        content: the file's bytes.
+        image_size: edge of the square that is stored, pixels. The photo is squeezed, not cropped:
+            a crop can cut an item away and falsify the count.
+
+    Raises: UnusablePhotoError: not a JPEG or PNG, damaged, truncated, or too large.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as photo:
+            if photo.width * photo.height > MAX_PIXELS:
+                raise UnusablePhotoError(f"larger than {MAX_PIXELS // 1_000_000} megapixels")
+            photo.load()
+            keep_bytes = (
+                photo.format == "JPEG"
+                and photo.mode == "RGB"
+                and photo.size == (image_size, image_size)
+                and photo.getexif().get(0x0112, 1) == 1  # 0x0112: Orientation, 1: upright
+            )
+            pixels = photo if keep_bytes else _resize(photo, image_size)
+            histogram = np.array(pixels.histogram(), dtype=np.int64).reshape(3, 256)
+            return PreparedPhoto(content if keep_bytes else _encode(pixels), histogram)
+    except Image.UnidentifiedImageError as error:
+        raise UnusablePhotoError("not a JPEG or PNG photo") from error
+    except Image.DecompressionBombError as error:
+        raise UnusablePhotoError(f"larger than {MAX_PIXELS // 1_000_000} megapixels") from error
+    except UnusablePhotoError:
+        raise
+    # A damaged file makes Pillow raise nearly anything; one photo must never end a run.
+    except Exception as error:
+        raise UnusablePhotoError(f"damaged photo: {error}") from error
+
+
+def _resize(photo: Image.Image, image_size: int) -> Image.Image:
+    upright = ImageOps.exif_transpose(photo)
+    return upright.convert("RGB").resize((image_size, image_size), RESAMPLE)
+
+
+def _encode(pixels: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    pixels.save(buffer, format="JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def channel_mean_and_std(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each channel, (3,) each, on a scale of 0 to 1.
+
+    Args:
+        histogram: int (3, 256), how many pixels have each value.
+    """
+    values = np.arange(256) / 255
+    shares = histogram / histogram.sum(axis=1, keepdims=True)
+    mean = shares @ values
+    return mean, np.sqrt(shares @ values**2 - mean**2)

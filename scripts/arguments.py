@@ -1,0 +1,213 @@
+"""The flags of train.py: three dataclasses, strict parsing, errors of one line."""
+
+import dataclasses
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from transformers import HfArgumentParser, TrainingArguments
+
+
+def described(default: Any, text: str) -> Any:
+    """Return a dataclass field with a default and its help."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class ModelArguments:
+    """Which model to train or evaluate."""
+
+    model_name_or_path: str | None = described(
+        None,
+        "Hub id or folder of any image classifier, such as google/vit-base-patch16-224-in21k, "
+        "microsoft/resnet-34, or the model folder of an earlier run.",
+    )
+    model_revision: str = described("main", "Branch, tag or commit of a Hub model.")
+    config_name: str | None = described(
+        None,
+        "Folder with a config.json, to train from scratch: scripts/model_configs/vit_demo (64 "
+        "pixels, minutes on a laptop) or scripts/model_configs/resnet34.",
+    )
+    model_dir: str | None = described(
+        None, "Where the trained model goes. Default: SM_MODEL_DIR, else OUTPUT_DIR/model."
+    )
+
+    def __post_init__(self) -> None:
+        if (self.model_name_or_path is None) == (self.config_name is None):
+            raise ValueError(
+                "Give either --model_name_or_path (a pretrained model) or --config_name (from "
+                "scratch)."
+            )
+
+
+@dataclass
+class DataArguments:
+    """Which photos to train and evaluate on."""
+
+    dataset_dir: str | None = field(
+        default_factory=lambda: os.environ.get("SM_CHANNEL_DATASET"),
+        metadata={
+            "help": "Dataset folder of data_prep/build_dataset.py. Default: the SageMaker channel "
+            "'dataset'."
+        },
+    )
+    max_train_samples: int | None = described(None, "Train on this many photos, for a try.")
+    max_eval_samples: int | None = described(
+        None, "Evaluate on this many photos of validation and of test, for a try."
+    )
+    dry_run: bool = described(
+        False, "Check the flags, print what they resolve to as JSON, and exit."
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("max_train_samples", "max_eval_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} {value}: give a number above 0.")
+
+
+@dataclass
+class BinTrainingArguments(TrainingArguments):
+    """Trainer's own flags, with defaults for this task."""
+
+    output_dir: str | None = described(
+        None,
+        "Checkpoints, metrics and predictions go here; a run found here goes on. Default: "
+        "/opt/ml/checkpoints in a SageMaker job, else runs/latest.",
+    )
+    num_train_epochs: float = described(
+        5.0, "5 suits a pretrained ViT; a network from scratch wants 10 and more."
+    )
+    learning_rate: float = described(
+        2e-5,
+        "2e-5 suits fine-tuning ViT-B/16 on 200,000 photos; a small ViT wants 1e-4, a ResNet34 "
+        "1e-3, and few photos a higher rate.",
+    )
+    per_device_train_batch_size: int = described(
+        64, "64 fits ViT-B/16 at 224 pixels in bf16 on a GPU with 16 GB."
+    )
+    per_device_eval_batch_size: int = described(64, "Evaluation needs less memory than training.")
+    eval_strategy: str = described(
+        "epoch", "When to evaluate on the validation split: epoch, steps or no."
+    )
+    save_strategy: str = described(
+        "epoch", "When to write a checkpoint; the same as --eval_strategy, to know the best one."
+    )
+    save_total_limit: int | None = described(2, "Checkpoints to keep: the newest and the best.")
+    load_best_model_at_end: bool = described(
+        True, "Keep the checkpoint with the best validation metric: small data overfits early."
+    )
+    metric_for_best_model: str | None = described(
+        "loss",
+        "What makes a checkpoint the best: loss (the cross entropy, which honest probabilities "
+        "need), accuracy, rmse, mae, ...",
+    )
+    dataloader_num_workers: int = field(
+        # On a CPU decoding takes 2 % of a step; a GPU needs all cores to keep up.
+        default_factory=lambda: (os.cpu_count() or 1) if torch.accelerator.is_available() else 0,
+        metadata={"help": "Processes that decode photos. Default: one a core with a GPU, else 0."},
+    )
+    remove_unused_columns: bool = described(
+        False, "Has to stay false: the photos are decoded from a column that no model takes."
+    )
+
+    def __post_init__(self) -> None:
+        if self.output_dir is None:
+            in_job = "SM_MODEL_DIR" in os.environ
+            self.output_dir = "/opt/ml/checkpoints" if in_job else "runs/latest"
+        if self.remove_unused_columns:
+            raise ValueError("--remove_unused_columns has to stay false: the photos would go.")
+        if not self.do_train:
+            # Trainer takes any evaluation strategy as a wish for --do_eval.
+            self.eval_strategy = "no"
+        if self.eval_strategy == "no":
+            self.load_best_model_at_end = False
+        if not torch.accelerator.is_available():
+            self.use_cpu = True  # or bf16 is refused
+            self.dataloader_pin_memory = False
+        super().__post_init__()
+
+
+class BinArgumentParser(HfArgumentParser):
+    """HfArgumentParser without abbreviations, whose errors are one line and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print `PROGRAM: error: MESSAGE` on standard error and exit with code 2."""
+        print(f"{self.prog}: error: {' '.join(message.split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def make_parser(description: str | None) -> BinArgumentParser:
+    """Return the parser of train.py's flags."""
+    return BinArgumentParser(
+        (ModelArguments, DataArguments, BinTrainingArguments),
+        prog="train.py",
+        description=description,
+        allow_abbrev=False,
+    )
+
+
+def parse_arguments(
+    parser: BinArgumentParser, argv: list[str]
+) -> tuple[ModelArguments, DataArguments, BinTrainingArguments]:
+    """Parse flags, or one JSON file of them: {"learning_rate": 2e-5, "do_train": true}.
+
+    Raises: SystemExit: code 2, after one line that says what is wrong.
+    """
+    try:
+        if len(argv) == 1 and argv[0].endswith(".json"):
+            argv = flags_of_json(Path(argv[0]))
+        model, data, training = parser.parse_args_into_dataclasses(
+            without_empty_flags(argv), look_for_args_file=False
+        )
+    # TypeError: TrainingArguments on a value of a wrong kind.
+    except (ValueError, TypeError, OSError) as error:
+        parser.error(str(error))
+    if data.dataset_dir is None and not data.dry_run:
+        parser.error("give --dataset_dir: the folder that data_prep/build_dataset.py wrote.")
+    if not (training.do_train or training.do_eval or training.do_predict or data.dry_run):
+        parser.error("nothing to do: give --do_train, --do_eval or --do_predict.")
+    if model.model_dir is None:
+        default_dir = str(Path(training.output_dir or "") / "model")
+        model.model_dir = os.environ.get("SM_MODEL_DIR", default_dir)
+    return model, data, training
+
+
+def flags_of_json(path: Path) -> list[str]:
+    """Return the flags that a JSON object stands for, so that one parser checks both forms.
+
+    Raises: ValueError: not a JSON object. OSError: it cannot be read.
+    """
+    values = json.loads(path.read_text())
+    if not isinstance(values, dict):
+        raise ValueError(f'{path}: expected a JSON object such as {{"do_train": true}}.')
+    flags: list[str] = []
+    for name, value in values.items():
+        if value is None:
+            continue
+        listed = value if isinstance(value, list) else [value]
+        flags += [f"--{name}", *(v if isinstance(v, str) else json.dumps(v) for v in listed)]
+    return flags
+
+
+def without_empty_flags(argv: list[str]) -> list[str]:
+    """Leave out flags whose value is the empty string: SageMaker sends None so."""
+    kept: list[str] = []
+    for argument in argv:
+        if argument == "" and kept and kept[-1].startswith("--"):
+            kept.pop()
+        else:
+            kept.append(argument)
+    return kept
+
+
+def resolved_arguments(
+    model: ModelArguments, data: DataArguments, training: BinTrainingArguments
+) -> dict[str, Any]:
+    """Return every argument by its flag's name, with tokens masked."""
+    # to_dict() writes a placeholder for each token.
+    return {**dataclasses.asdict(model), **dataclasses.asdict(data), **training.to_dict()}

@@ -1,0 +1,116 @@
+"""Read a dataset folder: check it, and hand its photos over as uint8 batches."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from datasets import ClassLabel, Dataset, DatasetDict, Image, load_dataset
+from PIL import Image as PillowImage
+
+from count_distribution import counts_of_labels
+
+COLUMNS = ("image", "label", "id", "bin_group", "expected_quantity")
+BUILD = "run data_prep/build_dataset.py"
+
+
+def load_bins(dataset_dir: str, needed_splits: Sequence[str]) -> DatasetDict:
+    """Load and check a dataset folder of data_prep/build_dataset.py.
+
+    Raises: ValueError: no such dataset, an unfinished one, a missing split, labels that are not
+        counts, photos that are not square or differ in size.
+    """
+    folder = Path(dataset_dir)
+    if not folder.is_dir():
+        raise ValueError(f"No dataset folder {dataset_dir}: {BUILD} first.")
+    if not (folder / "README.md").exists():
+        raise ValueError(
+            f"{dataset_dir} is not a finished dataset (no README.md): {BUILD}; a build that was "
+            "cut off goes on with the same command."
+        )
+    try:
+        dataset = load_dataset(str(folder))
+    except Exception as error:  # datasets raises nearly anything for a folder that is no dataset
+        raise ValueError(f"{dataset_dir} cannot be read as a dataset: {error}") from error
+    for split in needed_splits:
+        if split not in dataset:
+            raise ValueError(
+                f"No '{split}' split in {dataset_dir}, only {', '.join(dataset)}: {BUILD} with "
+                "other --validation_fraction and --test_fraction, or leave out the flag that "
+                "needs it."
+            )
+    for split in dataset:
+        _check_split(dataset_dir, split, dataset[split])
+    return dataset.cast_column("image", Image(decode=False))
+
+
+def _check_split(dataset_dir: str, split: str, dataset: Dataset) -> None:
+    missing = [column for column in COLUMNS if column not in dataset.column_names]
+    if missing:
+        raise ValueError(f"No column {', '.join(missing)} in {dataset_dir}, {split}: {BUILD}.")
+    label = dataset.features["label"]
+    if not isinstance(label, ClassLabel):
+        raise ValueError(
+            f"The labels of {dataset_dir} are not counts but {label.dtype} without names: {BUILD}."
+        )
+    counts_of_labels(label.names)
+
+
+def photo_size(dataset: DatasetDict) -> int:
+    """Return the edge of the photos, pixels, as the first of each split shows it.
+
+    Raises: ValueError: they differ, or are not square.
+    """
+    sizes: set[int] = set()
+    for split in dataset.values():
+        with PillowImage.open(io.BytesIO(split[0]["image"]["bytes"])) as photo:
+            sizes.update(photo.size)
+    if len(sizes) != 1:
+        raise ValueError(f"The photos are not squares of one size but {sorted(sizes)}: {BUILD}.")
+    return sizes.pop()
+
+
+def dataset_fingerprint(dataset: DatasetDict) -> str:
+    """Return a digest of which photos, with which labels, are in which split.
+
+    It depends on the bins alone, not on where the folder lies.
+    """
+    digest = hashlib.sha256()
+    for split in sorted(dataset):
+        columns = dataset[split].select_columns(["id", "label"])[:]
+        digest.update(repr((split, columns["id"], columns["label"])).encode())
+        jpegs = pc.struct_field(dataset[split].data.column("image"), "bytes")
+        # Lengths stand for contents: to hash gigabytes of photos would take minutes.
+        digest.update(pc.binary_length(jpegs).to_numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def as_batches_of_bytes(dataset: Dataset, max_samples: int | None) -> Dataset:
+    """Return the first photos of a split, decoded when they are taken.
+
+    The build mixed the bins' order, so the first ones are a fair sample.
+    """
+    if max_samples is not None:
+        dataset = dataset.select(range(min(max_samples, len(dataset))))
+    return dataset.with_transform(_decode, columns=["image", "label"])
+
+
+def _decode(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    photos = []
+    for image in rows["image"]:
+        with PillowImage.open(io.BytesIO(image["bytes"])) as photo:
+            photos.append(torch.from_numpy(np.array(photo.convert("RGB"))))
+    return {"pixel_values": photos, "labels": rows["label"]}
+
+
+def collate(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Return one batch: pixel_values uint8 (batch, 3, height, width), labels int64 (batch,)."""
+    pixel_values = torch.stack([row["pixel_values"] for row in rows])
+    return {
+        "pixel_values": pixel_values.permute(0, 3, 1, 2),
+        "labels": torch.tensor([row["labels"] for row in rows]),
+    }

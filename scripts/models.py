@@ -1,0 +1,91 @@
+"""Load a model that counts, and the image processor that belongs to it."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    PreTrainedModel,
+    ViTImageProcessor,
+)
+from transformers.utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
+
+from arguments import ModelArguments
+from count_distribution import counts_of_labels
+
+# Pillow's code for what data_prep/bin_images.py resizes with.
+BILINEAR = 2
+
+
+def load_model(
+    arguments: ModelArguments, label_names: Sequence[str], image_size: int, train: bool
+) -> PreTrainedModel:
+    """Return an image classifier with one logit a count.
+
+    Args:
+        label_names: the dataset's labels, which become the model's.
+        image_size: edge of the dataset's square photos, pixels.
+        train: whether the model is to be trained; if not, its labels must be the dataset's already.
+
+    Raises:
+        ValueError: the model takes photos of another size, or counts something else.
+        OSError: there is no such model.
+    """
+    counts_of_labels(label_names)
+    labels = {
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {name: label for label, name in enumerate(label_names)},
+    }
+    config = AutoConfig.from_pretrained(
+        arguments.config_name or arguments.model_name_or_path, revision=arguments.model_revision
+    )
+    expected_size = getattr(config, "image_size", image_size)
+    if expected_size not in (image_size, [image_size, image_size]):
+        raise ValueError(
+            f"The model takes photos of {expected_size} pixels, the dataset's have {image_size}: "
+            f"build the dataset with --image_size {expected_size}, or choose another model."
+        )
+    if not train and list(config.id2label.values()) != list(label_names):
+        raise ValueError(
+            f"The model's labels {list(config.id2label.values())[:9]} are not the dataset's "
+            f"{list(label_names)}: evaluate a model that was trained on these, or add --do_train."
+        )
+    if arguments.config_name:
+        return AutoModelForImageClassification.from_config(
+            AutoConfig.from_pretrained(arguments.config_name, **labels), dtype=torch.float32
+        )
+    return AutoModelForImageClassification.from_pretrained(
+        arguments.model_name_or_path,
+        revision=arguments.model_revision,
+        # A new head where the model was trained on other labels.
+        ignore_mismatched_sizes=True,
+        # A checkpoint in half precision would stay so, and train badly.
+        dtype=torch.float32,
+        **labels,
+    )
+
+
+def load_image_processor(arguments: ModelArguments, image_size: int) -> ViTImageProcessor:
+    """Return a processor that prepares a photo of any size exactly as training saw it.
+
+    Whatever the model came with (ResNets bring a centre crop, which can cut an item away), photos
+    are squeezed to a square with the resampler of data_prep, then normalized with the mean and
+    standard deviation that the model knows. The class is one that needs Pillow alone, so that a
+    container which holds torchvision does not choose another resampler.
+    """
+    mean, std = IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
+    source = arguments.model_name_or_path or arguments.config_name
+    try:
+        own = AutoImageProcessor.from_pretrained(source, revision=arguments.model_revision)
+        mean, std = own.image_mean, own.image_std
+    except OSError:  # a model without a processor: the usual mean and deviation of ViT
+        pass
+    return ViTImageProcessor(
+        size={"height": image_size, "width": image_size},
+        resample=BILINEAR,
+        image_mean=list(mean),
+        image_std=list(std),
+        do_convert_rgb=True,
+    )

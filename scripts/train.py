@@ -1,0 +1,138 @@
+"""Fine-tune an image classifier to count items, and say how well it counts.
+
+    python scripts/train.py --dataset_dir data/bins \\
+        --model_name_or_path google/vit-base-patch16-224-in21k --output_dir runs/vit_base \\
+        --do_train --do_eval --do_predict
+
+The same command goes on where a killed run stopped. OUTPUT_DIR gets arguments.json,
+all_results.json (eval_* on the validation split, test_* on the test split), and
+predictions_test.parquet; the model folder works with pipeline("image-classification").
+A JSON file of flags may stand for them: python scripts/train.py recipe.json
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import transformers
+from datasets import Dataset, DatasetDict
+from transformers import set_seed
+from transformers.trainer_utils import PredictionOutput
+
+from arguments import BinTrainingArguments, make_parser, parse_arguments, resolved_arguments
+from bin_dataset import as_batches_of_bytes, dataset_fingerprint, load_bins, photo_size
+from bin_trainer import BinTrainer, softmax
+from count_distribution import counts_of_labels, mode_count
+from models import load_image_processor, load_model
+from run_folder import check_run_folder, last_checkpoint, send_home, write_record
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train, evaluate and predict, as the flags ask."""
+    parser = make_parser(__doc__)
+    model_arguments, data_arguments, training_arguments = parse_arguments(
+        parser, sys.argv[1:] if argv is None else argv
+    )
+    record = resolved_arguments(model_arguments, data_arguments, training_arguments)
+    if data_arguments.dry_run:
+        print(json.dumps(record, indent=2))
+        return
+    output_dir = Path(str(training_arguments.output_dir))
+    model_dir = Path(str(model_arguments.model_dir))
+    set_seed(training_arguments.seed)
+
+    try:
+        with training_arguments.main_process_first():
+            dataset = load_bins(str(data_arguments.dataset_dir), needed_splits(training_arguments))
+        label_names = next(iter(dataset.values())).features["label"].names
+        image_size = photo_size(dataset)
+        identity = {
+            "dataset_fingerprint": dataset_fingerprint(dataset),
+            "model": model_arguments.model_name_or_path or model_arguments.config_name,
+            "max_train_samples": data_arguments.max_train_samples,
+        }
+        check_run_folder(output_dir, identity, model_dir)
+        image_processor = load_image_processor(model_arguments, image_size)
+        model = load_model(model_arguments, label_names, image_size, training_arguments.do_train)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+
+    trainer = BinTrainer(
+        model=model,
+        args=training_arguments,
+        image_processor=image_processor,
+        counts=counts_of_labels(label_names),
+        train_dataset=photos(dataset, "train", data_arguments.max_train_samples),
+        eval_dataset=photos(dataset, "validation", data_arguments.max_eval_samples),
+    )
+    if training_arguments.do_train:
+        if trainer.is_world_process_zero():
+            write_record(
+                output_dir, {**record, **identity, "transformers_version": transformers.__version__}
+            )
+        resume_from = training_arguments.resume_from_checkpoint or last_checkpoint(output_dir)
+        training = trainer.train(resume_from_checkpoint=resume_from)
+        trainer.save_metrics("train", training.metrics)
+        if trainer.is_world_process_zero():
+            model.save_pretrained(model_dir)
+            image_processor.save_pretrained(model_dir)
+    if training_arguments.do_eval:
+        trainer.save_metrics("eval", trainer.evaluate())
+    if training_arguments.do_predict:
+        test = photos(dataset, "test", data_arguments.max_eval_samples)
+        prediction = trainer.predict(test)
+        trainer.log(prediction.metrics)
+        trainer.save_metrics("test", prediction.metrics)
+        if trainer.is_world_process_zero():
+            table = prediction_table(dataset["test"], prediction, label_names)
+            pq.write_table(table, output_dir / "predictions_test.parquet")
+    if trainer.is_world_process_zero():
+        send_home(output_dir)
+        print(f"\nResults: {output_dir / 'all_results.json'}")
+
+
+def needed_splits(arguments: BinTrainingArguments) -> list[str]:
+    """Return the splits that the flags ask for."""
+    needed = {
+        "train": arguments.do_train,
+        "validation": arguments.do_eval,
+        "test": arguments.do_predict,
+    }
+    return [split for split, is_needed in needed.items() if is_needed]
+
+
+def photos(dataset: DatasetDict, split: str, max_samples: int | None) -> Dataset | None:
+    """Return a split as uint8 batches, None where the dataset has no such split."""
+    return as_batches_of_bytes(dataset[split], max_samples) if split in dataset else None
+
+
+def prediction_table(
+    test: Dataset, prediction: PredictionOutput, label_names: list[str]
+) -> pa.Table:
+    """Return one row a bin: what the inventory expects, what the model counts, how sure it is.
+
+    Args:
+        test: the test split, of which the first rows were predicted, in order.
+        prediction: logits, float (num_bins, num_counts), and labels, int (num_bins,).
+    """
+    bins = test.select(range(len(prediction.label_ids)))
+    # Several processes shared the work: a row in the wrong place would give a bin another's count.
+    assert np.array_equal(prediction.label_ids, bins["label"]), "predictions out of order"
+    probabilities = softmax(prediction.predictions)
+    return pa.table(
+        {
+            **bins.select_columns(["id", "bin_group", "expected_quantity"])[:],
+            "count": mode_count(probabilities, counts_of_labels(label_names)),
+            **{
+                f"probability_{name}": probabilities[:, label]
+                for label, name in enumerate(label_names)
+            },
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What many tests share: a small bucket, the dataset built from it, a model small enough to train.
+
+Nothing here reaches for a network, and nothing is mocked: the bucket is drawn, the dataset built
+and the model trained by the project's own entries.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+# Before the libraries read them: tests leave nothing in the user's caches and ask no Hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-home-")
+
+import pytest
+
+import build_dataset
+import synthetic_bins
+import train
+
+ROOT = Path(__file__).resolve().parent.parent
+# Real bins (CC BY-NC-SA), which lie beside a developer's checkout and are never copied into it.
+SHARED = ROOT.parent / "shared"
+
+TINY_VIT = {
+    "model_type": "vit",
+    "image_size": 32,
+    "patch_size": 8,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+
+
+def real_path(name: str) -> Path:
+    """Return a path among the real bins, or skip the test that asks for it."""
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"needs the real bins: no {name} beside this checkout")
+    return path
+
+
+@pytest.fixture(scope="session")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a drawn mirror of the bucket with 300 bins."""
+    folder = tmp_path_factory.mktemp("bucket") / "mirror"
+    synthetic_bins.main(["--output_dir", str(folder), "--num_bins", "300", "--num_workers", "1"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset_dir(bucket: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a dataset of 32-pixel photos, built from the bucket."""
+    folder = tmp_path_factory.mktemp("dataset") / "bins"
+    build_dataset.main(
+        ["--source", str(bucket), "--output_dir", str(folder), "--image_size", "32"]
+        + ["--test_fraction", "0.2", "--num_workers", "1"]
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def config_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the config of a ViT that trains in seconds."""
+    folder = tmp_path_factory.mktemp("config")
+    (folder / "config.json").write_text(json.dumps(TINY_VIT))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_dir(dataset_dir: Path, config_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished run of one epoch."""
+    folder = tmp_path_factory.mktemp("run") / "tiny"
+    train.main(
+        ["--dataset_dir", str(dataset_dir), "--config_name", str(config_dir)]
+        + ["--output_dir", str(folder), "--do_train", "--do_eval", "--do_predict"]
+        + ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--disable_tqdm", "true"]
+    )
+    return folder

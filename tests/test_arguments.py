@@ -1,0 +1,121 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from arguments import BinTrainingArguments, DataArguments, ModelArguments, make_parser
+from arguments import parse_arguments as parse_with
+from conftest import ROOT
+
+REQUIRED = ["--model_name_or_path", "m", "--dataset_dir", "d", "--do_train"]
+NO_GPU = not torch.accelerator.is_available()
+
+
+def parse(*argv: str) -> tuple[ModelArguments, DataArguments, BinTrainingArguments]:
+    return parse_with(make_parser("train"), list(argv))
+
+
+def error_line(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    with pytest.raises(SystemExit) as exit_info:
+        parse(*argv)
+    assert exit_info.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([*REQUIRED, "--learning_rte", "1"], "--learning_rte"),
+        ([*REQUIRED, "--learning", "1"], "--learning"),
+        ([*REQUIRED, "--learning_rate", "fast"], "invalid float value: 'fast'"),
+        ([*REQUIRED, "--eval_strategy", "sometimes"], "sometimes"),
+        ([*REQUIRED, "--max_train_samples", "0"], "give a number above 0"),
+        ([*REQUIRED, "--config_name", "c"], "either --model_name_or_path"),
+        (["--dataset_dir", "d", "--do_train"], "either --model_name_or_path"),
+        (["--model_name_or_path", "m", "--do_train"], "give --dataset_dir"),
+        (["--model_name_or_path", "m", "--dataset_dir", "d"], "nothing to do"),
+        ([*REQUIRED, "--remove_unused_columns", "true"], "has to stay false"),
+        (["nowhere.json"], "No such file"),
+    ],
+)
+def test_bad_flags_are_one_line_and_exit_code_2(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in error_line(capsys, *argv)
+
+
+def test_flags_may_be_written_with_dashes_and_booleans_as_words() -> None:
+    _, data, training = parse(
+        *REQUIRED, "--max-train-samples", "7", "--load_best_model_at_end", "False"
+    )
+    assert data.max_train_samples == 7
+    assert training.load_best_model_at_end is False
+
+
+def test_a_flag_with_an_empty_value_is_one_that_was_not_given() -> None:
+    _, data, _ = parse(*REQUIRED, "--max_train_samples", "", "--seed", "3")
+    assert data.max_train_samples is None
+
+
+def test_a_json_file_is_checked_as_flags_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.json"
+    values = {
+        "model_name_or_path": "m",
+        "dataset_dir": "d",
+        "do_train": True,
+        "learning_rate": 3e-05,
+        "max_eval_samples": None,
+        "report_to": ["none"],
+    }
+    recipe.write_text(json.dumps(values))
+    model, _, training = parse(str(recipe))
+    assert model.model_name_or_path == "m"
+    assert training.learning_rate == 3e-05
+    assert training.do_train
+    recipe.write_text(json.dumps({**values, "learning_rate": "fast"}))
+    assert "invalid float value" in error_line(capsys, str(recipe))
+    recipe.write_text(json.dumps({**values, "learnin_rate": 1}))
+    assert "learnin_rate" in error_line(capsys, str(recipe))
+
+
+@pytest.mark.skipif(not NO_GPU, reason="asks what happens without a GPU")
+def test_half_precision_is_accepted_without_a_gpu() -> None:
+    _, _, training = parse(*REQUIRED, "--bf16")
+    assert training.bf16
+    assert training.use_cpu
+
+
+def test_sagemaker_says_where_things_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SM_CHANNEL_DATASET", "/opt/ml/input/data/dataset")
+    monkeypatch.setenv("SM_MODEL_DIR", "/opt/ml/model")
+    model, data, training = parse("--model_name_or_path", "m", "--do_train")
+    assert data.dataset_dir == "/opt/ml/input/data/dataset"
+    assert model.model_dir == "/opt/ml/model"
+    assert training.output_dir == "/opt/ml/checkpoints"
+
+
+def test_the_model_goes_into_the_run_folder_elsewhere() -> None:
+    model, _, _ = parse(*REQUIRED, "--output_dir", "runs/x")
+    assert model.model_dir == "runs/x/model"
+
+
+def test_predicting_alone_asks_for_no_evaluation() -> None:
+    _, _, training = parse("--model_name_or_path", "m", "--dataset_dir", "d", "--do_predict")
+    assert not training.do_eval
+    assert not training.load_best_model_at_end
+
+
+def test_a_dry_run_prints_json_and_needs_no_dataset_and_leaks_no_token() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--dry_run"]
+    command += ["--model_name_or_path", "m", "--hub_token", "hf_secret", "--learning_rate", "1e-5"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    resolved = json.loads(printed)
+    assert resolved["learning_rate"] == 1e-05
+    assert resolved["model_name_or_path"] == "m"
+    assert "hf_secret" not in printed

@@ -1,0 +1,343 @@
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from datasets import ClassLabel, Image, load_dataset
+from moto.server import ThreadedMotoServer
+
+import build_catalog
+import build_dataset
+from conftest import ROOT, real_path
+
+SMALL = ["--image_size", "32", "--num_workers", "1"]
+
+
+def build(source: Path | str, output_dir: Path, *flags: str) -> Path:
+    build_dataset.main(["--source", str(source), "--output_dir", str(output_dir), *SMALL, *flags])
+    return output_dir
+
+
+def rows(dataset_dir: Path, split: str) -> list[dict]:
+    paths = sorted((dataset_dir / "data").glob(f"{split}-*.parquet"))
+    return [row for path in paths for row in pq.read_table(path).to_pylist()]
+
+
+def all_rows(dataset_dir: Path) -> list[dict]:
+    return [row for split in ("train", "validation", "test") for row in rows(dataset_dir, split)]
+
+
+def file_bytes(dataset_dir: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (dataset_dir / "data").iterdir()}
+
+
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the line that says what is wrong; progress bars may stand before it."""
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def own_bucket(bucket: Path, tmp_path: Path) -> Path:
+    """Return a copy of the bucket that a test may damage."""
+    return Path(shutil.copytree(bucket, tmp_path / "mirror"))
+
+
+def test_load_dataset_reads_the_folder_with_its_features(dataset_dir: Path) -> None:
+    dataset = load_dataset(str(dataset_dir))
+    assert set(dataset) == {"train", "validation", "test"}
+    features = dataset["train"].features
+    assert features["image"] == Image()
+    assert features["label"] == ClassLabel(names=["1", "2", "3", "4", "5"])
+    row = dataset["train"][0]
+    assert row["image"].size == (32, 32)
+    assert features["label"].int2str(row["label"]) == str(row["expected_quantity"])
+    assert isinstance(row["id"], str)
+
+
+def test_every_bin_in_range_is_kept_with_what_its_metadata_says(
+    bucket: Path, dataset_dir: Path
+) -> None:
+    kept = {row["id"]: row for row in all_rows(dataset_dir)}
+    for path in (bucket / "metadata").iterdir():
+        record = json.loads(path.read_text())
+        assert (path.stem in kept) == (1 <= record["EXPECTED_QUANTITY"] <= 5)
+        if path.stem in kept:
+            assert kept[path.stem]["expected_quantity"] == record["EXPECTED_QUANTITY"]
+            assert kept[path.stem]["asins"] == list(record["BIN_FCSKU_DATA"])
+
+
+def test_neighbouring_photos_of_one_bin_stay_in_one_split(dataset_dir: Path) -> None:
+    splits_of_group: dict[str, set[str]] = {}
+    for split in ("train", "validation", "test"):
+        for row in rows(dataset_dir, split):
+            splits_of_group.setdefault(row["bin_group"], set()).add(split)
+    assert all(len(splits) == 1 for splits in splits_of_group.values())
+    assert len(splits_of_group) < len(all_rows(dataset_dir))
+
+
+def test_a_random_split_leaks_and_the_card_says_so(bucket: Path, tmp_path: Path) -> None:
+    leaking = build(bucket, tmp_path / "bins", "--split_by", "random", "--test_fraction", "0.4")
+    groups = [{row["bin_group"] for row in rows(leaking, split)} for split in ("train", "test")]
+    assert groups[0] & groups[1]
+    assert "The splits leak" in (leaking / "README.md").read_text()
+
+
+def test_photos_that_cannot_be_used_are_set_aside_with_their_reason(
+    own_bucket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = sorted(
+        path.stem
+        for path in (own_bucket / "metadata").iterdir()
+        if 1 <= json.loads(path.read_text())["EXPECTED_QUANTITY"] <= 5
+    )
+    missing, truncated, text, no_record = wanted[:4]
+    photos = own_bucket / "bin-images"
+    (photos / f"{missing}.jpg").unlink()
+    content = (photos / f"{truncated}.jpg").read_bytes()
+    (photos / f"{truncated}.jpg").write_bytes(content[: len(content) // 2])
+    (photos / f"{text}.jpg").write_text("<Error>AccessDenied</Error>")
+    (own_bucket / "metadata" / f"{no_record}.json").write_text("{")
+
+    built = build(own_bucket, tmp_path / "bins")
+
+    entries = [json.loads(line) for line in (built / "set_aside.jsonl").read_text().splitlines()]
+    reasons = {entry["id"]: entry["reason"] for entry in entries}
+    assert set(reasons) == {missing, truncated, text, no_record}
+    assert reasons[missing] == "no photo"
+    assert "truncated" in reasons[truncated]
+    assert reasons[text] == "not a JPEG or PNG photo"
+    assert reasons[no_record] == "metadata is not a JSON object"
+    assert {row["id"] for row in all_rows(built)} == set(wanted[4:])
+    assert f"Kept {len(wanted) - 4:,} bins with 1 to 5 items" in capsys.readouterr().out
+
+
+def test_the_printed_mean_and_deviation_are_those_of_the_train_photos(
+    bucket: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(bucket, tmp_path / "bins", "--test_fraction", "0.2")
+    line = capsys.readouterr().out.partition("Channel mean")[2].splitlines()[0]
+    mean, std = (
+        [float(number) for number in listed.split(", ")]
+        for listed in re.findall(r"\(([^)]+)\)", line)
+    )
+    photos = load_dataset(str(dataset_dir), split="train")["image"]
+    pixels = np.stack([np.array(photo) for photo in photos]) / 255
+    np.testing.assert_allclose(mean, pixels.mean(axis=(0, 1, 2)), atol=0.002)
+    # JPEG blurs colour: it takes a little off the deviation of such small photos.
+    np.testing.assert_allclose(std, pixels.std(axis=(0, 1, 2)), atol=0.02)
+
+
+def test_a_test_fraction_of_one_puts_every_bin_in_test(bucket: Path, tmp_path: Path) -> None:
+    built = build(bucket, tmp_path / "bins", "--test_fraction", "1.0")
+    assert set(load_dataset(str(built))) == {"test"}
+
+
+def test_a_bin_list_keeps_its_bins_in_the_groups_of_the_whole_bucket(
+    bucket: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    group_of = {row["id"]: row["bin_group"] for row in all_rows(dataset_dir)}
+    listed = sorted(group_of)[::3]
+    bin_list = tmp_path / "list.json"
+    bin_list.write_text(json.dumps({"1": [f"data/metadata/{name}.json" for name in listed]}))
+    built = build(bucket, tmp_path / "bins", "--bin_list", str(bin_list))
+    assert {row["id"]: row["bin_group"] for row in all_rows(built)} == {
+        name: group_of[name] for name in listed
+    }
+
+
+def test_max_bins_keeps_a_sample_of_that_size(bucket: Path, tmp_path: Path) -> None:
+    assert len(all_rows(build(bucket, tmp_path / "bins", "--max_bins", "50"))) == 50
+
+
+def test_a_catalog_may_be_given(bucket: Path, dataset_dir: Path, tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.parquet"
+    build_catalog.main(["--source", str(bucket), "--output", str(catalog)])
+    built = build(bucket, tmp_path / "b", "--catalog", str(catalog), "--test_fraction", "0.2")
+    assert file_bytes(built) == file_bytes(dataset_dir)
+
+
+def test_counts_from_zero_give_labels_from_zero(bucket: Path, tmp_path: Path) -> None:
+    built = build(bucket, tmp_path / "bins", "--min_count", "0", "--max_count", "2")
+    dataset = load_dataset(str(built), split="train")
+    assert dataset.features["label"].names == ["0", "1", "2"]
+    assert dataset["label"] == dataset["expected_quantity"]
+
+
+def test_a_folder_of_the_same_name_is_not_mistaken_for_another(
+    bucket: Path, tmp_path: Path
+) -> None:
+    # `datasets` caches by name: it gave out the first of these for the second.
+    sizes = ("20", "30")
+    for size in sizes:
+        build(bucket, tmp_path / size / "bins", "--max_bins", size, "--test_fraction", "1.0")
+    assert [len(load_dataset(str(tmp_path / s / "bins"), split="test")) for s in sizes] == [20, 30]
+    shutil.rmtree(tmp_path / "20" / "bins")
+    build(bucket, tmp_path / "20" / "bins", "--max_bins", "25", "--test_fraction", "1.0")
+    assert len(load_dataset(str(tmp_path / "20" / "bins"), split="test")) == 25
+
+
+def test_workers_change_nothing_but_the_time(
+    bucket: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    built = build(bucket, tmp_path / "bins", "--test_fraction", "0.2", "--num_workers", "2")
+    assert file_bytes(built) == file_bytes(dataset_dir)
+
+
+def test_a_second_run_touches_no_finished_shard(bucket: Path, tmp_path: Path) -> None:
+    built = build(bucket, tmp_path / "bins")
+    shards = sorted((built / "data").iterdir())
+    before = {path: path.stat().st_mtime_ns for path in shards}
+    lost = shards[0]
+    content = lost.read_bytes()
+    lost.unlink()
+    build(bucket, built)
+    after = {path: path.stat().st_mtime_ns for path in shards}
+    assert {path for path in shards if before[path] != after[path]} == {lost}
+    assert lost.read_bytes() == content
+
+
+@pytest.mark.slow
+def test_a_killed_build_goes_on_to_the_same_bytes(
+    bucket: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(ROOT / "data_prep" / "build_dataset.py")]
+    command += ["--source", str(bucket), "--output_dir", str(tmp_path / "bins"), "--image_size"]
+    command += ["32", "--num_workers", "2", "--test_fraction", "0.2"]
+    for delay in (0.5, 1.5, 2.5, 3.5):
+        process = subprocess.Popen(
+            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(delay)
+        # The whole group: the workers must not outlive this either.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, check=True, capture_output=True)
+    assert file_bytes(tmp_path / "bins") == file_bytes(dataset_dir)
+    assert not list((tmp_path / "bins").rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--image_size", "48"], "holds a dataset of other settings (image_size 32, now 48)"),
+        (["--seed", "7"], "seed 42, now 7"),
+    ],
+)
+def test_a_folder_of_other_settings_is_refused_and_left_alone(
+    flags: list[str],
+    message: str,
+    bucket: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    built = build(bucket, tmp_path / "bins")
+    before = file_bytes(built)
+    with pytest.raises(SystemExit) as exit_info:
+        build(bucket, built, *flags)
+    assert exit_info.value.code == 2
+    assert message in error_line(capsys)
+    assert file_bytes(built) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--test_fraction", "1.5"], "not a share from 0 to 1"),
+        (["--test_fraction", "0.7", "--validation_fraction", "0.7"], "exceed 1 together"),
+        (["--min_count", "4", "--max_count", "2"], "exceeds --max_count"),
+        (["--min_count", "500", "--max_count", "600"], "No usable bin with 500 to 600 items"),
+        (["--catalog", "nowhere.parquet"], "run data_prep/build_catalog.py first"),
+        (["--bin_list", "nowhere.json"], "No such file"),
+        (["--test_frac", "0.2"], "unrecognized arguments"),
+        (["--num_workers", "0"], "not an integer above 0"),
+    ],
+)
+def test_bad_flags_are_one_line_and_exit_code_2(
+    flags: list[str],
+    message: str,
+    bucket: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        build(bucket, tmp_path / "bins", *flags)
+    assert exit_info.value.code == 2
+    assert message in error_line(capsys)
+
+
+def test_a_folder_with_other_files_is_refused(
+    bucket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(SystemExit) as exit_info:
+        build(bucket, tmp_path)
+    assert exit_info.value.code == 2
+    assert "is in use" in error_line(capsys)
+    assert os.listdir(tmp_path) == ["thesis.txt"]
+
+
+@pytest.fixture
+def s3_bucket(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Serve the drawn bucket from a real S3 endpoint on loopback; return its URL."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    for name, value in {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+    client.create_bucket(Bucket="mirror")
+    for path in bucket.rglob("*.*"):
+        key = f"abid/{path.relative_to(bucket)}"
+        client.put_object(Bucket="mirror", Key=key, Body=path.read_bytes())
+    yield "s3://mirror/abid"
+    server.stop()
+
+
+def test_a_bucket_gives_the_same_dataset_as_a_folder(
+    s3_bucket: str, dataset_dir: Path, tmp_path: Path
+) -> None:
+    built = build(s3_bucket, tmp_path / "bins", "--test_fraction", "0.2")
+    assert file_bytes(built) == file_bytes(dataset_dir)
+
+
+def test_a_bucket_that_fails_is_one_line_and_exit_code_1(
+    s3_bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        build("s3://no-such-bucket", tmp_path / "bins")
+    assert exit_info.value.code == 1
+    assert "stopped: " in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_real_bins_give_5451_in_whole_groups(tmp_path: Path) -> None:
+    build_dataset.main(
+        ["--source", str(real_path("abid")), "--output_dir", str(tmp_path / "bins")]
+        + ["--test_fraction", "0.2"]
+    )
+    splits_of_group: dict[str, set[str]] = {}
+    sizes = {}
+    for split in ("train", "validation", "test"):
+        found = rows(tmp_path / "bins", split)
+        sizes[split] = len(found)
+        for row in found:
+            splits_of_group.setdefault(row["bin_group"], set()).add(split)
+    assert sum(sizes.values()) == 5451
+    assert sizes["test"] == pytest.approx(0.2 * 5451, abs=5)
+    assert all(len(splits) == 1 for splits in splits_of_group.values())

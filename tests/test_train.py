@@ -1,0 +1,236 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_dataset
+from transformers import pipeline
+
+import train
+from conftest import ROOT
+
+TRAIN = str(ROOT / "scripts" / "train.py")
+
+
+def flags(dataset_dir: Path, config_dir: Path, output_dir: Path, *more: str) -> list[str]:
+    return ["--dataset_dir", str(dataset_dir), "--config_name", str(config_dir)] + [
+        "--output_dir",
+        str(output_dir),
+        "--disable_tqdm",
+        "true",
+        *more,
+    ]
+
+
+def results(output_dir: Path) -> dict[str, float]:
+    return json.loads((output_dir / "all_results.json").read_text())
+
+
+def weights(output_dir: Path) -> bytes:
+    return (output_dir / "model" / "model.safetensors").read_bytes()
+
+
+def fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as exit_info:
+        train.main(argv)
+    assert exit_info.value.code == 2
+    (line,) = [li for li in capsys.readouterr().err.splitlines() if ": error: " in li]
+    return line
+
+
+def test_a_run_leaves_results_predictions_arguments_and_a_model(
+    run_dir: Path, dataset_dir: Path
+) -> None:
+    figures = results(run_dir)
+    for name in ("loss", "accuracy", "within_one_accuracy", "mae", "rmse", "accuracy_3", "rmse_3"):
+        assert f"eval_{name}" in figures
+        assert f"test_{name}" in figures
+    arguments = json.loads((run_dir / "arguments.json").read_text())
+    assert arguments["learning_rate"] == 1e-3
+    assert len(arguments["dataset_fingerprint"]) == 16
+    assert sorted(path.name for path in (run_dir / "model").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    ]
+    table = pq.read_table(run_dir / "predictions_test.parquet")
+    assert table.column_names == [
+        *("id", "bin_group", "expected_quantity", "count"),
+        *(f"probability_{count}" for count in range(1, 6)),
+    ]
+    test = load_dataset(str(dataset_dir), split="test")
+    assert table["id"].to_pylist() == test["id"]
+    assert table["expected_quantity"].to_pylist() == test["expected_quantity"]
+    is_right = np.equal(table["count"].to_numpy(), table["expected_quantity"].to_numpy())
+    assert is_right.mean() == pytest.approx(figures["test_accuracy"])
+
+
+def test_the_pipeline_gives_the_trainers_probabilities(run_dir: Path, dataset_dir: Path) -> None:
+    classify = pipeline("image-classification", model=str(run_dir / "model"))
+    table = pq.read_table(run_dir / "predictions_test.parquet")
+    test = load_dataset(str(dataset_dir), split="test")
+    for row, answers in zip(table.to_pylist(), classify(list(test["image"])), strict=True):
+        assert {answer["label"] for answer in answers} == set("12345")
+        for answer in answers:
+            expected = row[f"probability_{answer['label']}"]
+            assert answer["score"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_finished_run_may_go_on_for_more_epochs(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--num_train_epochs")
+    train.main([*argv, "1"])
+    first = weights(tmp_path / "run")
+    train.main([*argv, "1"])
+    assert weights(tmp_path / "run") == first
+    train.main([*argv, "2"])
+    assert results(tmp_path / "run")["epoch"] == 2.0
+    assert json.loads((tmp_path / "run" / "arguments.json").read_text())["num_train_epochs"] == 2.0
+
+
+def test_the_model_is_that_of_the_best_epoch_by_validation_loss(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A rate that wrecks the model soon: the last epoch is not the best one.
+    argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--do_eval")
+    train.main([*argv, "--num_train_epochs", "4", "--learning_rate", "0.05"])
+    printed = capsys.readouterr().out
+    losses = [
+        float(loss) for loss in re.findall(r"metrics split=validation \S+ \S+ loss=(\S+)", printed)
+    ]
+    assert len(losses) == 5
+    assert min(losses[:4]) != losses[3]
+    assert losses[4] == min(losses[:4])
+
+
+def test_predicting_alone_saves_no_model_and_gives_the_runs_own_figures(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    train.main(
+        ["--dataset_dir", str(dataset_dir), "--model_name_or_path", str(run_dir / "model")]
+        + ["--output_dir", str(tmp_path / "again"), "--do_predict"]
+    )
+    assert not (tmp_path / "again" / "model").exists()
+    again, first = results(tmp_path / "again"), results(run_dir)
+    assert again["test_rmse"] == pytest.approx(first["test_rmse"], abs=1e-9)
+    assert "eval_rmse" not in again
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--dataset_dir": "nowhere"}, "No dataset folder"),
+        ({"--config_name": "nowhere"}, "nowhere"),
+        (
+            {"--config_name": str(ROOT / "scripts/model_configs/vit_demo"), "--output_dir": "new"},
+            "photos of 64 pixels",
+        ),
+        ({"--max_train_samples": "9"}, "holds another run (max_train_samples None, now 9)"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_lost(
+    change: dict[str, str],
+    message: str,
+    run_dir: Path,
+    dataset_dir: Path,
+    config_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = weights(run_dir)
+    argv = flags(dataset_dir, config_dir, run_dir, "--do_train")
+    for name, value in change.items():
+        argv += [name, value]
+    assert message in fails(argv, capsys)
+    assert weights(run_dir) == before
+
+
+def test_a_missing_test_split_is_named(
+    bucket: Path, config_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import build_dataset
+
+    build_dataset.main(
+        ["--source", str(bucket), "--output_dir", str(tmp_path / "bins"), "--image_size", "32"]
+        + ["--test_fraction", "0", "--num_workers", "1"]
+    )
+    argv = flags(tmp_path / "bins", config_dir, tmp_path / "run", "--do_train", "--do_predict")
+    assert "No 'test' split" in fails(argv, capsys)
+
+
+def test_a_sagemaker_job_leaves_model_and_results_where_sagemaker_collects_them(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SM_CHANNEL_DATASET", str(dataset_dir))
+    monkeypatch.setenv("SM_MODEL_DIR", str(tmp_path / "model"))
+    monkeypatch.setenv("SM_OUTPUT_DATA_DIR", str(tmp_path / "output" / "data"))
+    train.main(
+        ["--config_name", str(config_dir), "--output_dir", str(tmp_path / "checkpoints")]
+        + ["--do_train", "--do_predict", "--num_train_epochs", "1", "--model_revision", ""]
+    )
+    assert (tmp_path / "model" / "model.safetensors").exists()
+    assert {path.name for path in (tmp_path / "output" / "data").iterdir()} == {
+        "arguments.json",
+        "all_results.json",
+        "predictions_test.parquet",
+    }
+    assert not list((tmp_path / "model").glob("checkpoint-*"))
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_its_second_epoch_ends_with_the_same_weights(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    more = ["--do_train", "--num_train_epochs", "3", "--per_device_train_batch_size", "16"]
+    more += ["--logging_steps", "1", "--learning_rate", "1e-3"]
+    whole = [sys.executable, TRAIN, *flags(dataset_dir, config_dir, tmp_path / "whole", *more)]
+    subprocess.run(whole, check=True, capture_output=True)
+
+    killed = [sys.executable, TRAIN, *flags(dataset_dir, config_dir, tmp_path / "killed", *more)]
+    process = subprocess.Popen(killed, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        found = re.match(r"metrics split=train step=\d+ epoch=(\S+)", line)
+        if found and 1.4 < float(found[1]) < 1.9:
+            break
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    resumed = subprocess.run(killed, check=True, capture_output=True, text=True)
+
+    # It went on with the second epoch, and did not start again.
+    steps = [int(step) for step in re.findall(r"metrics split=train step=(\d+)", resumed.stdout)]
+    assert steps[0] == steps[-1] // 3 + 1
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_every_bin_once_with_the_same_figures(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    argv = ["--dataset_dir", str(dataset_dir), "--model_name_or_path", str(run_dir / "model")]
+    # An odd batch size: the last batches of the two processes are uneven.
+    argv += ["--do_eval", "--do_predict", "--per_device_eval_batch_size", "7"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
+    tables = []
+    for num_processes in ("1", "2"):
+        output = ["--output_dir", str(tmp_path / num_processes)]
+        subprocess.run(
+            [*torchrun, num_processes, TRAIN, *argv, *output],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": "0"},
+        )
+        tables.append(pq.read_table(tmp_path / num_processes / "predictions_test.parquet"))
+    assert tables[0]["id"] == tables[1]["id"]
+    assert len(set(tables[1]["id"].to_pylist())) == tables[1].num_rows
+    one, two = results(tmp_path / "1"), results(tmp_path / "2")
+    compared = [name for name in one if not name.endswith(("per_second", "time"))]
+    assert len(compared) > 30
+    for name in compared:
+        assert two[name] == pytest.approx(one[name], abs=1e-6)
