@@ -8,9 +8,8 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 from bin_images import UnusablePhotoError, prepare_photo
 from object_source import open_source, read_objects
 from whole_files import whole_file
+from worker_pool import worker_pool
 
 # About 8 MB of photos at 224 pixels: small enough to redo after a kill, large enough to read well.
 BINS_PER_SHARD = 500
@@ -186,10 +186,6 @@ def write_shards(
     if num_workers == 1:
         yield from map(writer.write, shards)
         return
-    # Not by fork: the object store's own threads do not survive it.
-    executor = ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"))
-    try:
-        for future in as_completed([executor.submit(writer.write, shard) for shard in shards]):
+    with worker_pool(num_workers) as pool:
+        for future in as_completed([pool.submit(writer.write, shard) for shard in shards]):
             yield future.result()
-    finally:
-        executor.shutdown(cancel_futures=True)

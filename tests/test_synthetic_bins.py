@@ -142,7 +142,7 @@ def test_another_seed_draws_other_bins(mirror: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flag", "value"), [("--num_bins", "0"), ("--num_workers", "0"), ("--seed", "-1")]
+    ("flag", "value"), [("--num_bins", "0"), ("--num_workers", "0"), ("--seed", "some")]
 )
 def test_a_bad_number_is_refused_in_one_line(
     flag: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -151,7 +151,7 @@ def test_a_bad_number_is_refused_in_one_line(
         main(["--output_dir", str(tmp_path / "mirror"), "--num_bins", "2", flag, value])
     assert stopped.value.code == 2
     message = capsys.readouterr().err
-    assert message.startswith(f"synthetic_bins.py: error: {flag[2:]} is {value}")
+    assert f": error: argument {flag}: '{value}' is not an integer" in message
     assert message.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -164,7 +164,7 @@ def test_a_folder_in_use_is_refused_and_left_alone(
         main(["--output_dir", str(tmp_path), "--num_bins", "2"])
     assert stopped.value.code == 2
     message = capsys.readouterr().err
-    assert message.startswith("synthetic_bins.py: error: ")
+    assert ": error: " in message
     assert "choose another --output_dir" in message
     assert message.count("\n") == 1
     assert read_files(tmp_path) == {"notes.txt": b"mine"}

@@ -1,0 +1,96 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import compare_runs
+from compare_runs import bootstrap_means, majority_predictions, read_predictions
+
+
+def table(expected: list[int], predicted: list[int], groups: list[str]) -> pa.Table:
+    return pa.table(
+        {
+            "id": [str(number) for number in range(len(expected))],
+            "bin_group": groups,
+            "expected_quantity": expected,
+            "count": predicted,
+            **{
+                f"probability_{count}": [float(p == count) for p in predicted]
+                for count in range(1, 6)
+            },
+        }
+    )
+
+
+def write_run(folder: Path, predictions: pa.Table, **arguments: object) -> Path:
+    folder.mkdir()
+    (folder / "arguments.json").write_text(json.dumps(arguments))
+    pq.write_table(predictions, folder / "predictions_test.parquet")
+    return folder
+
+
+def test_the_table_shows_each_run_and_the_majority_class(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected, groups = [3, 3, 3, 1, 5, 2, 4, 3] * 20, [f"g{number}" for number in range(160)]
+    right = table(expected, expected, groups)
+    good = write_run(
+        tmp_path / "good", right, model_name_or_path="a/vit-x", num_train_epochs=3.0, seed=7
+    )
+    bad = write_run(tmp_path / "bad", table(expected, [1] * 160, groups), config_name="c/resnet34")
+    compare_runs.main([str(good), str(bad)])
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in capsys.readouterr().out.splitlines()
+    ]
+    assert rows[2][:5] == ["good", "vit-x", "160", "3", "7"]
+    assert rows[2][5] == "100.0 [100.0, 100.0]"
+    assert rows[2][6].startswith("+50.0 [")
+    assert rows[3][1] == "resnet34, from scratch"
+    assert rows[3][5].startswith("12.5 [")
+    assert rows[4][0] == "always 3 (majority class)"
+    assert rows[4][5].startswith("50.0 [")
+    assert len(rows) == 5
+
+
+def test_figures_are_those_of_the_runs_own_metric(run_dir: Path) -> None:
+    figures = json.loads((run_dir / "all_results.json").read_text())
+    run = read_predictions(pq.read_table(run_dir / "predictions_test.parquet"))
+    assert (run.count == run.expected).mean() == pytest.approx(figures["test_accuracy"])
+    assert run.absolute_error.mean() == pytest.approx(figures["test_mae"])
+    assert run.squared_error.mean() ** 0.5 == pytest.approx(figures["test_rmse"])
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_runs, "NUM_RESAMPLES", 500)
+    generator = np.random.default_rng(0)
+    num_covered = 0
+    for _ in range(40):
+        # Groups of ten photos that share most of their luck: photos alone would cover far less.
+        luck = generator.normal(size=60)
+        values = luck[:, None] + 0.1 * generator.normal(size=(60, 10))
+        group = np.repeat([f"g{number}" for number in range(60)], 10)
+        _, drawn = bootstrap_means(group, values.reshape(-1, 1))
+        low, high = np.percentile(drawn, [2.5, 97.5])
+        num_covered += low <= 0 <= high
+    assert num_covered >= 34
+
+
+def test_the_majority_answer_is_the_most_frequent_count() -> None:
+    run = read_predictions(table([2, 2, 5], [1, 1, 1], ["a", "b", "c"]))
+    majority = majority_predictions(run)
+    assert majority.count.tolist() == [2, 2, 2]
+    assert majority.squared_error.tolist() == [0, 0, 9]
+
+
+def test_a_run_without_predictions_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        compare_runs.main([str(tmp_path / "nowhere")])
+    assert exit_info.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "run scripts/train.py with --do_predict first" in line
