@@ -18,8 +18,8 @@ help:  ## list the targets
 
 # A changed requirements file rebuilds the environment from nothing, so that it never holds leftovers.
 $(STAMP): requirements.txt requirements-dev.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed: set PYTHON=python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+	  { echo "Python 3.11 or 3.12 is needed: set PYTHON=python3.11" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 	  { echo "$(PYTHON) has no venv module: apt-get install python3-venv" >&2; exit 2; }
 	@echo "Setting up $(VENV) (once; a few minutes)"

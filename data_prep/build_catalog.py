@@ -9,8 +9,9 @@ itself; run it alone to look at a bucket first, or to build several datasets fro
 
 import asyncio
 import json
+import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,16 +164,19 @@ def read_bin_list(path: Path) -> list[str]:
     """
     try:
         lists = json.loads(path.read_text())
-        return sorted({Path(name).stem for names in lists.values() for name in names})
+        bin_ids = {Path(name).stem for names in lists.values() for name in names}
     except OSError as error:
         raise InputError(f"--bin_list {path}: {error.strerror}.") from error
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(
             f'--bin_list {path}: expected JSON such as {{"1": ["data/metadata/00152.json", ...]}}.'
         ) from error
+    if not bin_ids:
+        raise InputError(f"--bin_list {path}: no bin in it.")
+    return sorted(bin_ids)
 
 
-def build_catalog(source: str, bin_ids: Iterable[str] | None = None) -> pa.Table:
+def build_catalog(source: str, bin_ids: Collection[str] | None = None) -> pa.Table:
     """Read a source's metadata into a table of CATALOG_SCHEMA, sorted by id.
 
     Args:
@@ -189,6 +193,10 @@ def build_catalog(source: str, bin_ids: Iterable[str] | None = None) -> pa.Table
     if not records:
         raise InputError(f"--source {source}: no metadata/<id>.json there.")
     groups = group_bins({bin_id: record.asins for bin_id, record in records.items()})
+    if bin_ids is not None:
+        # The bins just past the end of a run were read to find that end; their own run was not.
+        wanted_groups = {groups[bin_id] for bin_id in bin_ids}
+        records = {name: r for name, r in records.items() if groups[name] in wanted_groups}
     ordered = [records[bin_id] for bin_id in sorted(records)]
     return pa.table(
         {
@@ -213,13 +221,14 @@ def write_catalog(catalog: pa.Table, path: Path) -> None:
 def read_catalog(path: Path) -> pa.Table:
     """Read a catalog. Raises: InputError: there is none, or the file is something else."""
     try:
-        return pq.read_table(path, schema=CATALOG_SCHEMA)
+        catalog = pq.read_table(path)
     except FileNotFoundError as error:
         raise InputError(f"--catalog {path}: run data_prep/build_catalog.py first.") from error
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"--catalog {path}: not a catalog of data_prep/build_catalog.py ({error})."
-        ) from error
+    except (pa.ArrowException, OSError):
+        catalog = None
+    if catalog is None or not catalog.schema.equals(CATALOG_SCHEMA):
+        raise InputError(f"--catalog {path}: not a catalog of data_prep/build_catalog.py.")
+    return catalog
 
 
 def describe_catalog(catalog: pa.Table) -> str:
@@ -256,16 +265,17 @@ def main(argv: list[str] | None = None) -> None:
     try:
         bin_ids = read_bin_list(arguments.bin_list) if arguments.bin_list else None
         catalog = build_catalog(arguments.source, bin_ids)
+        write_catalog(catalog, arguments.output)
     except InputError as error:
         parser.error(str(error))
-    except BaseError as error:
-        parser.exit(1, f"{parser.prog}: {arguments.source} failed: {describe_failure(error)}\n")
-    write_catalog(catalog, arguments.output)
+    except (BaseError, OSError) as error:
+        parser.exit(1, f"{parser.prog}: stopped: {describe_failure(error)}\n")
     print(describe_catalog(catalog))
-    print(
-        f"\nNext: python data_prep/build_dataset.py --source {arguments.source} "
-        f"--catalog {arguments.output} --output_dir data/bins"
-    )
+    flags = ["--source", arguments.source, "--catalog", str(arguments.output)]
+    if arguments.bin_list:
+        flags += ["--bin_list", str(arguments.bin_list)]
+    flags += ["--output_dir", "data/bins"]
+    print(f"\nNext: python data_prep/build_dataset.py {shlex.join(flags)}")
 
 
 if __name__ == "__main__":

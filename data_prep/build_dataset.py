@@ -12,8 +12,10 @@ import argparse
 import hashlib
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pyarrow as pa
@@ -38,6 +40,7 @@ from whole_files import whole_file
 
 # The task: bins with 1 to 5 items, as in the published projects on this dataset.
 MIN_COUNT, MAX_COUNT = 1, 5
+GO_ON = "Once that is mended, the same command goes on from here.\n"
 
 
 def make_parser() -> EntryParser:
@@ -63,8 +66,13 @@ def make_parser() -> EntryParser:
     parser.add_argument(
         "--max_bins", type=positive_integer, help="keep this many bins, drawn by --seed"
     )
-    parser.add_argument("--min_count", type=natural_number, default=MIN_COUNT, help="items")
-    parser.add_argument("--max_count", type=natural_number, default=MAX_COUNT, help="items")
+    for name, default, extreme in (("min", MIN_COUNT, "fewest"), ("max", MAX_COUNT, "most")):
+        parser.add_argument(
+            f"--{name}_count",
+            type=natural_number,
+            default=default,
+            help=f"the {extreme} items of a bin that is kept (default: %(default)s)",
+        )
     parser.add_argument(
         "--image_size",
         type=positive_integer,
@@ -101,21 +109,29 @@ def make_parser() -> EntryParser:
 def claim_output_dir(output_dir: Path, settings: dict[str, object]) -> None:
     """Make the output folder this dataset's, or check that it is.
 
+    A folder without any shard may be claimed anew: nothing in it took long but the catalog, which
+    stays where it is still the right one.
+
     Raises: InputError: it holds something else, or a dataset of other settings.
     """
     path = output_dir / "settings.json"
-    if path.exists():
-        recorded = json.loads(path.read_text())
+    if not path.exists():
+        if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+            raise InputError(f"--output_dir {output_dir} is in use: choose another or empty it.")
+    else:
+        try:
+            recorded = json.loads(path.read_text())
+        except ValueError as error:
+            raise InputError(f"{path} cannot be read: choose another --output_dir.") from error
         differing = [name for name in settings if recorded.get(name) != settings[name]]
-        if differing:
+        if differing and (output_dir / "statistics").exists():
             raise InputError(
                 f"--output_dir {output_dir} holds a dataset of other settings ("
                 + ", ".join(f"{n} {recorded.get(n)!r}, now {settings[n]!r}" for n in differing)
                 + "): choose another folder, or remove this one."
             )
-        return
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise InputError(f"--output_dir {output_dir} is in use: choose another or empty it.")
+        if any(name in differing for name in ("source", "catalog", "bin_list")):
+            (output_dir / "catalog.parquet").unlink(missing_ok=True)
     with whole_file(path) as part:
         part.write_text(json.dumps(settings, indent=2) + "\n")
 
@@ -148,6 +164,9 @@ def select_bins(
                     row["id"], row["count"], row["bin_group"], row["asins"], row["quantities"]
                 )
             )
+    if listed is not None:
+        absent = sorted(listed - set(catalog["id"].to_pylist()))
+        set_aside += [{"id": bin_id, "reason": "not in the catalog"} for bin_id in absent]
     if max_bins is not None:
         wanted.sort(key=lambda a_bin: (hash_order(seed, a_bin.bin_group), a_bin.id))
         wanted = wanted[:max_bins]
@@ -257,14 +276,42 @@ def build_dataset(arguments: argparse.Namespace) -> None:
         label_names,
         dataset_schema(label_names),
     )
+    # The card comes last: a folder that has one is complete.
+    card_path = arguments.output_dir / "README.md"
+    card_path.unlink(missing_ok=True)
     statistics = write_missing_shards(writer, plan_shards(divided), arguments.num_workers)
     totals = add_up(statistics, set_aside)
+    if totals.num_kept == 0:
+        (reason, number), *_ = Counter(e["reason"] for e in totals.set_aside).most_common(1)
+        raise InputError(
+            f"None of the {len(wanted):,} photos wanted could be used ({number:,}: {reason}): "
+            f"check that --source {arguments.source} is where they are, and remove "
+            f"{arguments.output_dir}."
+        )
     with whole_file(arguments.output_dir / "set_aside.jsonl") as path:
         path.write_text("".join(json.dumps(entry) + "\n" for entry in totals.set_aside))
-    # The card comes last: a folder that has one is complete.
-    with whole_file(arguments.output_dir / "README.md") as path:
+    with whole_file(card_path) as path:
         path.write_text(dataset_card(totals, label_names, settings))
     print(report(totals, label_names, num_out_of_range))
+    print(f"\nNext: {next_command(arguments.output_dir, arguments.image_size, list(totals.kept))}")
+
+
+def next_command(dataset_dir: Path, image_size: int, splits: Sequence[str]) -> str:
+    """Return the command that trains on this dataset, or evaluates where it has a test split."""
+    flags = ["--dataset_dir", str(dataset_dir)]
+    if "train" not in splits:
+        flags += ["--model_name_or_path", "MODEL_FOLDER", "--output_dir", "runs/evaluation"]
+    elif image_size == 64:
+        flags += ["--config_name", "scripts/model_configs/vit_demo", "--output_dir", "runs/demo"]
+    else:
+        # The Hub's ViTs take 224 pixels; a ResNet takes any size.
+        name = "google/vit-base-patch16-224-in21k" if image_size == 224 else "microsoft/resnet-34"
+        flags += ["--model_name_or_path", name, "--output_dir", f"runs/{name.split('/')[1]}"]
+    does = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
+    flags += [does[split] for split in splits]
+    if "train" in splits and "validation" not in splits:
+        flags += ["--eval_strategy", "no"]
+    return f"python scripts/train.py {shlex.join(flags)}"
 
 
 def _digest(content: bytes) -> str:
@@ -280,13 +327,12 @@ def main(argv: list[str] | None = None) -> None:
     except InputError as error:
         parser.error(str(error))
     except (BaseError, OSError) as error:
-        reason = describe_failure(error)
-        parser.exit(1, f"{parser.prog}: stopped: {reason}\nThe same command goes on from here.\n")
-    print(
-        f"\nNext: python scripts/train.py --dataset_dir {arguments.output_dir} "
-        "--model_name_or_path google/vit-base-patch16-224-in21k --output_dir runs/vit_base "
-        "--do_train --do_eval --do_predict"
-    )
+        parser.exit(1, f"{parser.prog}: stopped: {describe_failure(error)}\n{GO_ON}")
+    except BrokenProcessPool:
+        reason = "a worker process died; if memory ran out, lower --num_workers"
+        parser.exit(1, f"{parser.prog}: stopped: {reason}.\n{GO_ON}")
+    except KeyboardInterrupt:
+        parser.exit(130, f"\n{parser.prog}: stopped. The same command goes on from here.\n")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def add_up(
     mean, std = channel_mean_and_std(train_histogram) if train_histogram.any() else (None, None)
     set_aside = [*set_aside_records, *(entry for shard in statistics for entry in shard.set_aside)]
     return DatasetTotals(
-        kept={split: kept[split] for split in SPLITS if split in kept},
+        kept={split: kept[split] for split in SPLITS if kept.get(split)},
         set_aside=sorted(set_aside, key=lambda entry: entry["id"]),
         channel_mean=mean,
         channel_std=std,
@@ -89,11 +89,16 @@ def dataset_card(
 
     The header names no data files: `datasets` finds data/SPLIT-*.parquet by itself, and then its
     cache goes by the files' times. With files named here it goes by their patterns alone, and
-    gives out an older dataset of the same folder name.
+    gives out an older dataset of the same folder name. It does name the splits' sizes, so that
+    `datasets` refuses a copy in which a shard is missing.
 
     Args:
         settings: what the dataset was built from and how, as build_dataset.py records it.
     """
+    splits = "\n".join(
+        f"  - name: {split}\n    num_examples: {labels.total()}"
+        for split, labels in totals.kept.items()
+    )
     reasons = Counter(entry["reason"] for entry in totals.set_aside)
     set_aside = (
         f"{len(totals.set_aside):,} wanted bins were set aside; `set_aside.jsonl` names them.\n"
@@ -116,6 +121,9 @@ task_categories:
 tags:
 - object-counting
 - warehouse
+dataset_info:
+  splits:
+{splits}
 ---
 
 # Bin photos with {label_names[0]} to {label_names[-1]} items
@@ -137,7 +145,8 @@ null where the record gives none).
 
 From `{settings["source"]}` by `data_prep/build_dataset.py` with seed {settings["seed"]}. Each photo
 was squeezed to {settings["image_size"]}x{settings["image_size"]} pixels (bilinear, not cropped: a
-crop can cut an item away) and stored as JPEG of quality {JPEG_QUALITY}.
+crop can cut an item away) and stored as JPEG of quality {JPEG_QUALITY}; a JPEG that had this size
+already was stored as it was.
 
 {leakage}
 

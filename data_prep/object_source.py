@@ -6,7 +6,7 @@ obstore does the work: `s3://` and `file://` are one code path, with retries and
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
@@ -29,15 +29,17 @@ def open_source(source: str) -> ObjectStore:
 
     Raises: InputError: no such folder, or another kind of URL.
     """
-    scheme, bucket, path, *_ = urlsplit(source)
+    scheme, bucket, path, *_ = urlsplit(source) if "://" in source else ("", "", source)
     if scheme == "s3":
         prefix = path.strip("/") or None
         if bucket == PUBLIC_BUCKET:
             return S3Store(bucket, prefix=prefix, region=PUBLIC_REGION, skip_signature=True)
         return S3Store(bucket, prefix=prefix)
-    if scheme not in ("", "file"):
-        raise InputError(f"--source {source}: give a folder, a file:// URL or an s3:// URL.")
-    folder = Path(path if scheme == "file" else source).expanduser().resolve()
+    if scheme not in ("", "file") or (scheme == "file" and bucket):
+        raise InputError(
+            f"--source {source}: give a folder, a file:///FOLDER or an s3://BUCKET URL."
+        )
+    folder = Path(unquote(path) if scheme == "file" else path).expanduser().resolve()
     if not folder.is_dir():
         raise InputError(f"--source {source}: there is no such folder.")
     return LocalStore(folder)
@@ -47,8 +49,9 @@ def list_ids(store: ObjectStore, folder: str, suffix: str) -> Iterator[str]:
     """Yield the ids of the objects `FOLDER/<id>SUFFIX`, in no particular order."""
     for objects in store.list(folder):
         for stored_object in objects:
-            name = stored_object["path"].rpartition("/")[2]
-            if name.endswith(suffix):
+            path = stored_object["path"]
+            name = path.removeprefix(f"{folder}/")
+            if name.endswith(suffix) and "/" not in name:
                 yield name.removesuffix(suffix)
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,12 @@ class ShardWriter:
 
     def finished(self, shard: Shard) -> ShardStatistics | None:
         """Return the statistics of a shard that is complete, else None."""
-        if self.data_path(shard).exists() and self.statistics_path(shard).exists():
-            return ShardStatistics(**json.loads(self.statistics_path(shard).read_text()))
-        return None
+        if not self.statistics_path(shard).exists():
+            return None
+        statistics = ShardStatistics(**json.loads(self.statistics_path(shard).read_text()))
+        # `datasets` cannot read a file without rows, so an empty shard has no file.
+        is_there = self.data_path(shard).exists() or not statistics.kept
+        return statistics if is_there else None
 
     def write(self, shard: Shard) -> ShardStatistics:
         """Fetch, prepare and write one shard.
@@ -99,8 +103,9 @@ class ShardWriter:
         """
         rows, statistics = asyncio.run(self._prepare(shard))
         table = pa.Table.from_pylist(rows, schema=self.schema)
-        with whole_file(self.data_path(shard)) as path:
-            pq.write_table(table, path, row_group_size=ROWS_PER_ROW_GROUP)
+        if rows:
+            with whole_file(self.data_path(shard)) as path:
+                pq.write_table(table, path, row_group_size=ROWS_PER_ROW_GROUP)
         with whole_file(self.statistics_path(shard)) as path:
             path.write_text(json.dumps(asdict(statistics)))
         return statistics
@@ -168,13 +173,14 @@ def dataset_schema(label_names: Sequence[str]) -> pa.Schema:
 
 
 def plan_shards(bins_by_split: Mapping[str, Sequence[WantedBin]]) -> list[Shard]:
-    """Cut each split into shards of BINS_PER_SHARD bins."""
+    """Cut each split into shards of nearly the same size, at most BINS_PER_SHARD bins."""
     shards = []
     for split, bins in bins_by_split.items():
         num_shards = -(-len(bins) // BINS_PER_SHARD)
+        edges = [len(bins) * index // num_shards for index in range(num_shards + 1)]
         shards += [
-            Shard(split, index, num_shards, bins[start : start + BINS_PER_SHARD])
-            for index, start in enumerate(range(0, len(bins), BINS_PER_SHARD))
+            Shard(split, index, num_shards, bins[start:end])
+            for index, (start, end) in enumerate(pairwise(edges))
         ]
     return shards
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ def worker_pool(num_workers: int) -> Iterator[ProcessPoolExecutor]:
         num_workers,
         # Not by fork: the object store's own threads do not survive it.
         multiprocessing.get_context("spawn"),
-        initializer=_leave_with_parent,
+        initializer=_end_with_parent,
     )
     try:
         yield executor
@@ -23,8 +24,12 @@ def worker_pool(num_workers: int) -> Iterator[ProcessPoolExecutor]:
         executor.shutdown(cancel_futures=True)
 
 
-def _leave_with_parent() -> None:
-    """Make a worker end when the process that started it is gone; the pool alone would wait."""
+def _end_with_parent() -> None:
+    """Make a worker end when the process that started it is gone; the pool alone would wait.
+
+    Ctrl-C reaches every process: the worker leaves it to its parent, and ends what it began.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 NUM_RESAMPLES = 10_000
 SEED = 0
 HEADER = (
-    *("run", "model", "photos", "epochs", "seed"),
+    *("run", "model", "test photos", "epochs", "seed"),
     *("accuracy %", "over majority", "within one %", "MAE", "RMSE"),
 )
 
@@ -59,7 +59,10 @@ def read_predictions(table: pa.Table) -> Predictions:
 
 
 def majority_predictions(predictions: Predictions) -> Predictions:
-    """Return the answer that needs no photo: always the count that is most frequent here."""
+    """Return the answer that needs no photo: always the count that is most frequent here.
+
+    It is read off the test split itself, so no constant answer can do better.
+    """
     values, frequencies = np.unique(predictions.expected, return_counts=True)
     count = np.full_like(predictions.expected, values[frequencies.argmax()])
     error = count - predictions.expected
@@ -176,6 +179,8 @@ def main(argv: list[str] | None = None) -> None:
         print(compare(arguments.run_dirs))
     except FileNotFoundError as error:
         parser.error(f"{error.filename} is missing: run scripts/train.py with --do_predict first.")
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        parser.error(f"a run cannot be read: {error}")
 
 
 if __name__ == "__main__":

@@ -35,13 +35,18 @@ def load_bins(dataset_dir: str, needed_splits: Sequence[str]) -> DatasetDict:
     try:
         dataset = load_dataset(str(folder))
     except Exception as error:  # datasets raises nearly anything for a folder that is no dataset
-        raise ValueError(f"{dataset_dir} cannot be read as a dataset: {error}") from error
+        raise ValueError(
+            f"{dataset_dir} cannot be read as a dataset, or a part of it is missing ({error}): "
+            f"{BUILD} or copy it again."
+        ) from error
+    # A split whose photos were all set aside is there, and empty.
+    dataset = DatasetDict({split: rows for split, rows in dataset.items() if len(rows) > 0})
     for split in needed_splits:
         if split not in dataset:
             raise ValueError(
                 f"No '{split}' split in {dataset_dir}, only {', '.join(dataset)}: {BUILD} with "
                 "other --validation_fraction and --test_fraction, or leave out the flag that "
-                "needs it."
+                "needs it (training without validation: --eval_strategy no)."
             )
     for split in dataset:
         _check_split(dataset_dir, split, dataset[split])
@@ -57,7 +62,10 @@ def _check_split(dataset_dir: str, split: str, dataset: Dataset) -> None:
         raise ValueError(
             f"The labels of {dataset_dir} are not counts but {label.dtype} without names: {BUILD}."
         )
-    counts_of_labels(label.names)
+    counts = np.array(counts_of_labels(label.names))
+    columns = dataset.select_columns(["label", "expected_quantity"]).with_format("numpy")[:]
+    if not np.array_equal(counts[columns["label"]], columns["expected_quantity"]):
+        raise ValueError(f"Labels of {dataset_dir}, {split} differ from the quantities: {BUILD}.")
 
 
 def photo_size(dataset: DatasetDict) -> int:

@@ -1,6 +1,7 @@
 """Trainer for photos that arrive as bytes and labels that are counts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import DataLoader
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
@@ -88,13 +90,40 @@ class BinTrainer(Trainer):
         photos twice when several processes evaluate.
         """
         inputs = self._prepare_inputs(inputs)
-        plain_model = self.accelerator.unwrap_model(model)
+        plain_model = self.accelerator.unwrap_model(model, keep_torch_compile=False)
         with torch.no_grad():
             # The class's own forward: accelerate wraps the instance's in autocast for bf16.
             outputs = type(plain_model).forward(
                 plain_model, self._normalized(inputs["pixel_values"])
             )
         return None, outputs.logits, inputs["labels"]
+
+    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        """Return Trainer's, of every photo: dropping the last batch is meant for training."""
+        with self._last_batch_kept():
+            return super().get_eval_dataloader(*args, **kwargs)
+
+    def get_test_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        """Return Trainer's, of every photo."""
+        with self._last_batch_kept():
+            return super().get_test_dataloader(*args, **kwargs)
+
+    @contextmanager
+    def _last_batch_kept(self) -> Iterator[None]:
+        drop_last = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = False
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last = drop_last
+
+    def _load_best_model(self) -> None:
+        """Load the best checkpoint from where the run folder is now, not where it was once."""
+        best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
+        if not best.is_dir():
+            raise FileNotFoundError(f"The best checkpoint is gone: {best}. Train in a new folder.")
+        self.state.best_model_checkpoint = str(best)
+        super()._load_best_model()
 
     def _normalized(self, pixel_values: torch.Tensor) -> torch.Tensor:
         return normalize(
@@ -145,11 +174,12 @@ class MetricsLine(TrainerCallback):
             return
         prefix = next(iter(logs)).partition("_")[0]
         prefix = prefix if prefix in self.SPLITS else ""
-        values = {"step": state.global_step, "epoch": state.epoch or 0.0}
+        values = {"epoch": state.epoch or 0.0}
         values |= {
             name.removeprefix(f"{prefix}_"): value
             for name, value in logs.items()
             if name != "epoch" and isinstance(value, int | float)
         }
         line = " ".join(f"{name}={value:.6g}" for name, value in values.items())
-        print(f"metrics split={self.SPLITS.get(prefix, 'train')} {line}", flush=True)
+        split = self.SPLITS.get(prefix, "train")
+        print(f"metrics split={split} step={state.global_step} {line}", flush=True)

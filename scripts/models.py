@@ -1,6 +1,7 @@
 """Load a model that counts, and the image processor that belongs to it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from transformers import (
@@ -13,7 +14,6 @@ from transformers import (
 from transformers.utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
 
 from arguments import ModelArguments
-from count_distribution import counts_of_labels
 
 # Pillow's code for what data_prep/bin_images.py resizes with.
 BILINEAR = 2
@@ -33,15 +33,14 @@ def load_model(
         ValueError: the model takes photos of another size, or counts something else.
         OSError: there is no such model.
     """
-    counts_of_labels(label_names)
     labels = {
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: label for label, name in enumerate(label_names)},
     }
-    config = AutoConfig.from_pretrained(
-        arguments.config_name or arguments.model_name_or_path, revision=arguments.model_revision
-    )
-    expected_size = getattr(config, "image_size", image_size)
+    source = model_source(arguments)
+    config = AutoConfig.from_pretrained(source, revision=arguments.model_revision)
+    # Models of text and images keep the size with their half for images.
+    expected_size = getattr(getattr(config, "vision_config", config), "image_size", image_size)
     if expected_size not in (image_size, [image_size, image_size]):
         raise ValueError(
             f"The model takes photos of {expected_size} pixels, the dataset's have {image_size}: "
@@ -54,13 +53,13 @@ def load_model(
         )
     if arguments.config_name:
         return AutoModelForImageClassification.from_config(
-            AutoConfig.from_pretrained(arguments.config_name, **labels), dtype=torch.float32
+            AutoConfig.from_pretrained(source, **labels), dtype=torch.float32
         )
     return AutoModelForImageClassification.from_pretrained(
-        arguments.model_name_or_path,
+        source,
         revision=arguments.model_revision,
         # A new head where the model was trained on other labels.
-        ignore_mismatched_sizes=True,
+        ignore_mismatched_sizes=train,
         # A checkpoint in half precision would stay so, and train badly.
         dtype=torch.float32,
         **labels,
@@ -72,16 +71,20 @@ def load_image_processor(arguments: ModelArguments, image_size: int) -> ViTImage
 
     Whatever the model came with (ResNets bring a centre crop, which can cut an item away), photos
     are squeezed to a square with the resampler of data_prep, then normalized with the mean and
-    standard deviation that the model knows. The class is one that needs Pillow alone, so that a
-    container which holds torchvision does not choose another resampler.
+    standard deviation that the model knows. The class resizes with Pillow; where torchvision is
+    installed, AutoImageProcessor prefers one that resizes with torchvision unless it is given
+    use_fast=False.
+
+    Raises: OSError: a pretrained model comes without a processor, so nobody knows its mean.
     """
-    mean, std = IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
-    source = arguments.model_name_or_path or arguments.config_name
-    try:
-        own = AutoImageProcessor.from_pretrained(source, revision=arguments.model_revision)
-        mean, std = own.image_mean, own.image_std
-    except OSError:  # a model without a processor: the usual mean and deviation of ViT
-        pass
+    mean, std = IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD  # for a model from scratch
+    if arguments.model_name_or_path:
+        own = AutoImageProcessor.from_pretrained(
+            model_source(arguments), revision=arguments.model_revision
+        )
+        # A few processors do not normalize, and say so with None.
+        mean = getattr(own, "image_mean", None) or [0.0, 0.0, 0.0]
+        std = getattr(own, "image_std", None) or [1.0, 1.0, 1.0]
     return ViTImageProcessor(
         size={"height": image_size, "width": image_size},
         resample=BILINEAR,
@@ -89,3 +92,19 @@ def load_image_processor(arguments: ModelArguments, image_size: int) -> ViTImage
         image_std=list(std),
         do_convert_rgb=True,
     )
+
+
+def model_source(arguments: ModelArguments) -> str:
+    """Return where the model is: a folder, a Hub id, or one of the configs beside this file.
+
+    Raises: ValueError: a folder without a model, or no such config.
+    """
+    name = str(arguments.config_name or arguments.model_name_or_path)
+    if arguments.config_name and not Path(name).is_dir():
+        shipped = Path(__file__).parent / "model_configs"
+        if name not in {path.name for path in shipped.iterdir()}:
+            raise ValueError(f"--config_name {name}: there is no such folder.")
+        return str(shipped / name)
+    if Path(name).is_dir() and not (Path(name) / "config.json").exists():
+        raise ValueError(f"{name} holds no config.json: the model of a run is in RUN/model.")
+    return name

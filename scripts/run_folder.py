@@ -8,61 +8,114 @@ from pathlib import Path
 from typing import Any
 
 RECORD = "arguments.json"
+METRICS = "all_results.json"
+PREDICTIONS = "predictions_test.parquet"
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-# The figures and predictions that a SageMaker job sends home beside the model.
-RESULTS = (RECORD, "all_results.json", "predictions_test.parquet")
+
+# What a run is evaluated on and with, and what its weights depend on: a folder holds one of each.
+# More epochs or steps are not here: they go on with the same run.
+EVALUATION_IDENTITY = ("dataset_fingerprint", "model")
+TRAINING_IDENTITY = (
+    *EVALUATION_IDENTITY,
+    *("max_train_samples", "seed", "data_seed", "per_device_train_batch_size"),
+    *("gradient_accumulation_steps", "world_size", "learning_rate", "lr_scheduler_type"),
+    *("warmup_steps", "weight_decay", "optim", "max_grad_norm", "label_smoothing_factor"),
+    *("bf16", "fp16", "metric_for_best_model"),
+)
 
 
-def check_run_folder(output_dir: Path, identity: dict[str, Any], model_dir: Path) -> None:
+def check_run_folder(output_dir: Path, record: dict[str, Any], model_dir: Path) -> None:
     """Check that the folder is new, or belongs to this run.
 
     More epochs of the same run may go on, and a run's own model may be evaluated in its folder.
 
     Args:
-        identity: what makes a run this run: dataset_fingerprint, model, max_train_samples.
+        record: all arguments of this run, with dataset_fingerprint, model and world_size.
         model_dir: where the run of this folder keeps its model.
 
     Raises: ValueError: the folder holds another run.
     """
-    record = output_dir / RECORD
-    if not record.exists():
+    recorded = read_record(output_dir)
+    if recorded is None:
         if any(CHECKPOINT.fullmatch(path.name) for path in output_dir.glob("*")):
             raise ValueError(
                 f"{output_dir} holds checkpoints of an unknown run (no {RECORD}): choose another "
                 "--output_dir."
             )
         return
-    recorded = json.loads(record.read_text())
-    if Path(str(identity["model"])).resolve() == model_dir.resolve():
-        identity = {name: value for name, value in identity.items() if name != "model"}
-    differing = [name for name, value in identity.items() if recorded.get(name) != value]
+    both_train = record["do_train"] and recorded.get("do_train")
+    names = list(TRAINING_IDENTITY if both_train else EVALUATION_IDENTITY)
+    if not record["do_train"] and Path(str(record["model"])).resolve() == model_dir.resolve():
+        names.remove("model")
+    differing = [name for name in names if recorded.get(name) != record[name]]
     if differing:
         raise ValueError(
             f"{output_dir} holds another run ("
-            + ", ".join(f"{n} {recorded.get(n)}, now {identity[n]}" for n in differing)
+            + ", ".join(f"{name} {recorded.get(name)}, now {record[name]}" for name in differing)
             + "): choose another --output_dir."
         )
 
 
-def last_checkpoint(output_dir: Path) -> Path | None:
-    """Return the newest complete checkpoint, if there is one.
+def read_record(output_dir: Path) -> dict[str, Any] | None:
+    """Return what write_record wrote, None where there is nothing.
 
-    Trainer writes trainer_state.json last, so a checkpoint without it was cut off.
+    Raises: ValueError: the file cannot be read.
     """
-    complete = [
-        (int(match[1]), path)
-        for path in output_dir.glob("checkpoint-*")
-        if (match := CHECKPOINT.fullmatch(path.name)) and (path / "trainer_state.json").exists()
-    ]
-    return max(complete)[1] if complete else None
+    path = output_dir / RECORD
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: choose another --output_dir.") from error
 
 
 def write_record(output_dir: Path, record: dict[str, Any]) -> None:
-    """Write the arguments and identity of the run, before its first step."""
-    output_dir.mkdir(parents=True, exist_ok=True)
+    """Write the arguments of the run, before its first step.
+
+    The record of a training stays when its model is evaluated later.
+    """
+    recorded = read_record(output_dir)
+    if recorded and recorded.get("do_train") and not record["do_train"]:
+        return
     temporary = output_dir / f"{RECORD}.part"
     temporary.write_text(json.dumps(record, indent=2, default=str) + "\n")
     os.replace(temporary, output_dir / RECORD)
+
+
+def checkpoint_to_resume(output_dir: Path, asked_for: str | None) -> str | None:
+    """Return the checkpoint to go on from: the one asked for, else the newest complete one.
+
+    Raises: ValueError: the one asked for is not a complete checkpoint.
+    """
+    if asked_for is not None:
+        if not _is_complete(Path(asked_for)):
+            raise ValueError(
+                f"--resume_from_checkpoint {asked_for} is not a complete checkpoint: name a "
+                "checkpoint-N folder, or leave the flag out to take the newest."
+            )
+        return asked_for
+    complete = [
+        (int(match[1]), path)
+        for path in output_dir.glob("checkpoint-*")
+        if (match := CHECKPOINT.fullmatch(path.name)) and _is_complete(path)
+    ]
+    return str(max(complete)[1]) if complete else None
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """Say whether a checkpoint was written to its end: trainer_state.json is its last file."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def remove_results(output_dir: Path) -> None:
+    """Remove figures and predictions of an earlier state of the model."""
+    for name in (METRICS, PREDICTIONS):
+        (output_dir / name).unlink(missing_ok=True)
 
 
 def send_home(output_dir: Path) -> None:
@@ -71,6 +124,6 @@ def send_home(output_dir: Path) -> None:
     if not target:
         return
     Path(target).mkdir(parents=True, exist_ok=True)
-    for name in RESULTS:
+    for name in (RECORD, METRICS, PREDICTIONS):
         if (output_dir / name).exists():
             shutil.copy2(output_dir / name, target)

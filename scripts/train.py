@@ -11,6 +11,8 @@ A JSON file of flags may stand for them: python scripts/train.py recipe.json
 """
 
 import json
+import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -27,7 +29,15 @@ from bin_dataset import as_batches_of_bytes, dataset_fingerprint, load_bins, pho
 from bin_trainer import BinTrainer, softmax
 from count_distribution import counts_of_labels, mode_count
 from models import load_image_processor, load_model
-from run_folder import check_run_folder, last_checkpoint, send_home, write_record
+from run_folder import (
+    METRICS,
+    PREDICTIONS,
+    check_run_folder,
+    checkpoint_to_resume,
+    remove_results,
+    send_home,
+    write_record,
+)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -49,49 +59,58 @@ def main(argv: list[str] | None = None) -> None:
             dataset = load_bins(str(data_arguments.dataset_dir), needed_splits(training_arguments))
         label_names = next(iter(dataset.values())).features["label"].names
         image_size = photo_size(dataset)
-        identity = {
+        record |= {
             "dataset_fingerprint": dataset_fingerprint(dataset),
             "model": model_arguments.model_name_or_path or model_arguments.config_name,
-            "max_train_samples": data_arguments.max_train_samples,
+            "world_size": training_arguments.world_size,
+            "transformers_version": transformers.__version__,
         }
-        check_run_folder(output_dir, identity, model_dir)
+        check_run_folder(output_dir, record, model_dir)
+        resume_from = checkpoint_to_resume(output_dir, training_arguments.resume_from_checkpoint)
         image_processor = load_image_processor(model_arguments, image_size)
         model = load_model(model_arguments, label_names, image_size, training_arguments.do_train)
-    except (ValueError, OSError) as error:
+        trainer = BinTrainer(
+            model=model,
+            args=training_arguments,
+            image_processor=image_processor,
+            counts=counts_of_labels(label_names),
+            train_dataset=photos(dataset, "train", data_arguments.max_train_samples),
+            eval_dataset=photos(dataset, "validation", data_arguments.max_eval_samples),
+        )
+        # Now, not after hours of training.
+        for folder in [output_dir, model_dir] if training_arguments.do_train else [output_dir]:
+            folder.mkdir(parents=True, exist_ok=True)
+    # RuntimeError, ImportError: a flag asks for a library or a device that is not there.
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         parser.error(str(error))
 
-    trainer = BinTrainer(
-        model=model,
-        args=training_arguments,
-        image_processor=image_processor,
-        counts=counts_of_labels(label_names),
-        train_dataset=photos(dataset, "train", data_arguments.max_train_samples),
-        eval_dataset=photos(dataset, "validation", data_arguments.max_eval_samples),
-    )
+    if trainer.is_world_process_zero():
+        write_record(output_dir, record)
     if training_arguments.do_train:
-        if trainer.is_world_process_zero():
-            write_record(
-                output_dir, {**record, **identity, "transformers_version": transformers.__version__}
-            )
-        resume_from = training_arguments.resume_from_checkpoint or last_checkpoint(output_dir)
         training = trainer.train(resume_from_checkpoint=resume_from)
-        trainer.save_metrics("train", training.metrics)
         if trainer.is_world_process_zero():
             model.save_pretrained(model_dir)
             image_processor.save_pretrained(model_dir)
+            if training.training_loss:  # 0 where a finished run had nothing left to do
+                remove_results(output_dir)
+                trainer.save_metrics("train", training.metrics)
     if training_arguments.do_eval:
         trainer.save_metrics("eval", trainer.evaluate())
     if training_arguments.do_predict:
-        test = photos(dataset, "test", data_arguments.max_eval_samples)
+        test = as_batches_of_bytes(dataset["test"], data_arguments.max_eval_samples)
         prediction = trainer.predict(test)
         trainer.log(prediction.metrics)
         trainer.save_metrics("test", prediction.metrics)
         if trainer.is_world_process_zero():
+            assert len(prediction.label_ids) == len(test), "a test bin without a prediction"
             table = prediction_table(dataset["test"], prediction, label_names)
-            pq.write_table(table, output_dir / "predictions_test.parquet")
+            pq.write_table(table, output_dir / f"{PREDICTIONS}.part")
+            os.replace(output_dir / f"{PREDICTIONS}.part", output_dir / PREDICTIONS)
     if trainer.is_world_process_zero():
         send_home(output_dir)
-        print(f"\nResults: {output_dir / 'all_results.json'}")
+        print(f"\nResults: {output_dir / METRICS}")
+        if training_arguments.do_predict:
+            print(f"Next: python metrics/compare_runs.py {shlex.quote(str(output_dir))}")
 
 
 def needed_splits(arguments: BinTrainingArguments) -> list[str]:

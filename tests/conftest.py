@@ -4,8 +4,10 @@ Nothing here reaches for a network, and nothing is mocked: the bucket is drawn, 
 and the model trained by the project's own entries.
 """
 
+import atexit
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -18,6 +20,8 @@ import pytest
 import build_dataset
 import synthetic_bins
 import train
+
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 
 ROOT = Path(__file__).resolve().parent.parent
 # Real bins (CC BY-NC-SA), which lie beside a developer's checkout and are never copied into it.

@@ -111,6 +111,21 @@ def test_predicting_alone_asks_for_no_evaluation() -> None:
     assert not training.load_best_model_at_end
 
 
+def test_checkpoints_are_written_when_they_are_evaluated() -> None:
+    _, _, training = parse(*REQUIRED, "--eval_strategy", "steps", "--eval_steps", "50")
+    assert training.save_strategy == "steps"
+
+
+@pytest.mark.parametrize(
+    ("metric", "should_grow"),
+    [("loss", False), ("rmse", False), ("mae_mode", False), ("accuracy", True)]
+    + [("quadratic_weighted_kappa", True), ("within_one_accuracy", True)],
+)
+def test_the_best_error_is_the_smallest(metric: str, should_grow: bool) -> None:
+    _, _, training = parse(*REQUIRED, "--metric_for_best_model", metric)
+    assert training.greater_is_better is should_grow
+
+
 def test_a_dry_run_prints_json_and_needs_no_dataset_and_leaks_no_token() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--dry_run"]
     command += ["--model_name_or_path", "m", "--hub_token", "hf_secret", "--learning_rate", "1e-5"]

@@ -97,6 +97,12 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
         load_bins(str(folder), ["train"])
 
 
+def test_labels_that_differ_from_the_quantities_are_refused(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "d", [(8, 8)], ClassLabel(names=["2", "3"]))
+    with pytest.raises(ValueError, match="differ from the quantities"):
+        load_bins(str(folder), ["train"])
+
+
 def test_the_fingerprint_is_that_of_the_bins_not_of_the_folder(
     dataset_dir: Path, tmp_path: Path
 ) -> None:

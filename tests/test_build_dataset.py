@@ -2,7 +2,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -14,10 +13,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Image, load_dataset
+from datasets.exceptions import NonMatchingSplitsSizesError
 from moto.server import ThreadedMotoServer
 
 import build_catalog
 import build_dataset
+import shards
 from conftest import ROOT, real_path
 
 SMALL = ["--image_size", "32", "--num_workers", "1"]
@@ -166,6 +167,72 @@ def test_a_catalog_may_be_given(bucket: Path, dataset_dir: Path, tmp_path: Path)
     assert file_bytes(built) == file_bytes(dataset_dir)
 
 
+def test_a_listed_bin_that_the_catalog_lacks_is_set_aside(bucket: Path, tmp_path: Path) -> None:
+    bin_list, catalog = tmp_path / "list.json", tmp_path / "catalog.parquet"
+    ids = sorted(path.stem for path in (bucket / "metadata").iterdir())
+    bin_list.write_text(json.dumps({"1": ids[:30]}))
+    flags = ["--source", str(bucket), "--output", str(catalog), "--bin_list", str(bin_list)]
+    build_catalog.main(flags)
+    bin_list.write_text(json.dumps({"1": [*ids[:30], ids[-1]]}))
+    built = build(bucket, tmp_path / "b", "--catalog", str(catalog), "--bin_list", str(bin_list))
+    set_aside = (built / "set_aside.jsonl").read_text()
+    assert json.loads(set_aside) == {"id": ids[-1], "reason": "not in the catalog"}
+
+
+def test_a_shard_without_a_usable_photo_leaves_the_others_readable(
+    own_bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "BINS_PER_SHARD", 1)
+    ids = sorted(path.stem for path in (own_bucket / "metadata").iterdir())
+    for bin_id in ids[::2]:
+        (own_bucket / "bin-images" / f"{bin_id}.jpg").unlink()
+    built = build(own_bucket, tmp_path / "bins", "--max_bins", "30")
+    assert 0 < sum(load_dataset(str(built)).num_rows.values()) == len(all_rows(built)) < 30
+    build(own_bucket, built, "--max_bins", "30")
+
+
+def test_a_copy_without_one_of_the_shards_is_refused(
+    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "BINS_PER_SHARD", 40)
+    built = build(bucket, tmp_path / "bins")
+    assert len(list((built / "data").glob("train-*"))) > 2
+    load_dataset(str(built))
+    next((built / "data").glob("train-*")).unlink()
+    with pytest.raises(NonMatchingSplitsSizesError):
+        load_dataset(str(built))
+
+
+def test_a_source_without_photos_is_refused(
+    own_bucket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(own_bucket / "bin-images")
+    with pytest.raises(SystemExit) as exit_info:
+        build(own_bucket, tmp_path / "bins")
+    assert exit_info.value.code == 2
+    assert "None of the" in error_line(capsys)
+    assert not (tmp_path / "bins" / "README.md").exists()
+
+
+def test_a_failed_check_leaves_the_folder_free(bucket: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        build(bucket, tmp_path / "bins", "--min_count", "500", "--max_count", "600")
+    assert all_rows(build(bucket, tmp_path / "bins"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((Path("a b"), 224, ["train", "validation", "test"]), "'a b' --model_name_or_path google/"),
+        ((Path("d"), 64, ["train", "test"]), "vit_demo --output_dir runs/demo --do_train --do_pr"),
+        ((Path("d"), 64, ["train", "test"]), "--eval_strategy no"),
+        ((Path("d"), 224, ["test"]), "MODEL_FOLDER --output_dir runs/evaluation --do_predict"),
+    ],
+)
+def test_the_next_command_fits_the_dataset(flags: tuple, expected: str) -> None:
+    assert expected in build_dataset.next_command(*flags)
+
+
 def test_counts_from_zero_give_labels_from_zero(bucket: Path, tmp_path: Path) -> None:
     built = build(bucket, tmp_path / "bins", "--min_count", "0", "--max_count", "2")
     dataset = load_dataset(str(built), split="train")
@@ -195,14 +262,14 @@ def test_workers_change_nothing_but_the_time(
 
 def test_a_second_run_touches_no_finished_shard(bucket: Path, tmp_path: Path) -> None:
     built = build(bucket, tmp_path / "bins")
-    shards = sorted((built / "data").iterdir())
-    before = {path: path.stat().st_mtime_ns for path in shards}
-    lost = shards[0]
+    paths = sorted((built / "data").iterdir())
+    before = {path: path.stat().st_mtime_ns for path in paths}
+    lost = paths[0]
     content = lost.read_bytes()
     lost.unlink()
     build(bucket, built)
-    after = {path: path.stat().st_mtime_ns for path in shards}
-    assert {path for path in shards if before[path] != after[path]} == {lost}
+    after = {path: path.stat().st_mtime_ns for path in paths}
+    assert {path for path in paths if before[path] != after[path]} == {lost}
     assert lost.read_bytes() == content
 
 
@@ -213,13 +280,12 @@ def test_a_killed_build_goes_on_to_the_same_bytes(
     command = [sys.executable, str(ROOT / "data_prep" / "build_dataset.py")]
     command += ["--source", str(bucket), "--output_dir", str(tmp_path / "bins"), "--image_size"]
     command += ["32", "--num_workers", "2", "--test_fraction", "0.2"]
-    for delay in (0.5, 1.5, 2.5, 3.5):
-        process = subprocess.Popen(
-            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        time.sleep(delay)
-        # The whole group: the workers must not outlive this either.
-        os.killpg(process.pid, signal.SIGKILL)
+    for num_finished in range(3):  # killed as soon as there is one more shard than before
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while len(list((tmp_path / "bins").glob("statistics/*.json"))) <= num_finished:
+            assert process.poll() in (None, 0)
+            time.sleep(0.001)
+        process.kill()
         process.wait()
     subprocess.run(command, check=True, capture_output=True)
     assert file_bytes(tmp_path / "bins") == file_bytes(dataset_dir)

@@ -5,6 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+import bin_images
+import models
 from arguments import ModelArguments
 from conftest import ROOT, real_path
 from models import load_image_processor, load_model
@@ -24,8 +26,7 @@ def test_the_shipped_configs_make_models_with_one_logit_a_count(name: str, image
 
 
 def test_the_shipped_resnet34_has_the_published_size() -> None:
-    arguments = ModelArguments(config_name=str(ROOT / "scripts" / "model_configs" / "resnet34"))
-    model = load_model(arguments, LABELS, 224, train=True)
+    model = load_model(ModelArguments(config_name="resnet34"), LABELS, 224, train=True)
     # He et al. (2015): 21.8 million with 1000 classes, of which 0.5 are the last layer.
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     assert num_parameters == pytest.approx(21.3e6, rel=0.01)
@@ -50,6 +51,16 @@ def test_a_pretrained_model_keeps_its_body_and_gets_a_new_head(run_dir: Path) ->
     assert other.config.num_labels == 3
     for name, weight in own.vit.state_dict().items():
         assert torch.equal(weight, other.vit.state_dict()[name])
+
+
+def test_the_folder_of_a_run_is_not_that_of_its_model(run_dir: Path) -> None:
+    arguments = ModelArguments(model_name_or_path=str(run_dir))
+    with pytest.raises(ValueError, match="the model of a run is in RUN/model"):
+        load_model(arguments, LABELS, 32, train=False)
+
+
+def test_serving_resizes_with_the_resampler_that_data_prep_used() -> None:
+    assert models.BILINEAR == bin_images.RESAMPLE
 
 
 def test_photos_are_squeezed_not_cropped_whatever_the_model_came_with(config_dir: Path) -> None:

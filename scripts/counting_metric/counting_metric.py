@@ -1,6 +1,6 @@
 """How well a model counts, as an `evaluate` metric: every figure in items or a share of the bins.
 
-metric = evaluate.load("scripts/counting_metric")
+metric = evaluate.load("scripts/counting_metric")  # with scripts/ on sys.path, as in train.py
 metric.compute(predictions=probabilities, references=expected_quantities, counts=(1, 2, 3, 4, 5))
 """
 

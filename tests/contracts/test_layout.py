@@ -79,6 +79,8 @@ def test_container_versions_have_one_home() -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
         if re.search(pattern, node.value)
     }
+    for path in (ROOT / "Makefile", ROOT / "pyproject.toml", *(ROOT / ".github").rglob("*.yml")):
+        stating |= {path.name} if re.search(pattern, path.read_text()) else set()
     assert stating == {"container.py"}
 
 
