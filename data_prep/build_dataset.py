@@ -1,11 +1,12 @@
 """Build the image dataset that training reads: photos and counts, split without leaks.
 
-    python data_prep/build_dataset.py --source ../shared/abid --output_dir data/bins
+    python data_prep/build_dataset.py --output_dir data/bins --max_bins 20000
 
-The output folder is one that `datasets.load_dataset` and the Hugging Face Hub read: parquet shards
-in data/, a card in README.md, and beside them catalog.parquet, set_aside.jsonl (each bin that was
-wanted and cannot be used, with its reason) and statistics/. It can be killed at any moment: the
-same command again goes on with the shards that are missing.
+reads the public bucket; --source names a mirror. The output folder is one that
+`datasets.load_dataset` and the Hugging Face Hub read: parquet shards in data/, a card in README.md,
+and beside them catalog.parquet, set_aside.jsonl (each bin that was wanted and cannot be used, with
+its reason) and statistics/. It can be killed at any moment: the same command again goes on with the
+shards that are missing.
 """
 
 import argparse

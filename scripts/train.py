@@ -97,15 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     if training_arguments.do_eval:
         trainer.save_metrics("eval", trainer.evaluate())
     if training_arguments.do_predict:
-        test = as_batches_of_bytes(dataset["test"], data_arguments.max_eval_samples)
-        prediction = trainer.predict(test)
-        trainer.log(prediction.metrics)
-        trainer.save_metrics("test", prediction.metrics)
-        if trainer.is_world_process_zero():
-            assert len(prediction.label_ids) == len(test), "a test bin without a prediction"
-            table = prediction_table(dataset["test"], prediction, label_names)
-            pq.write_table(table, output_dir / f"{PREDICTIONS}.part")
-            os.replace(output_dir / f"{PREDICTIONS}.part", output_dir / PREDICTIONS)
+        predict_test_split(trainer, dataset["test"], data_arguments.max_eval_samples, label_names)
     if trainer.is_world_process_zero():
         send_home(output_dir)
         print(f"\nResults: {output_dir / METRICS}")
@@ -128,16 +120,30 @@ def photos(dataset: DatasetDict, split: str, max_samples: int | None) -> Dataset
     return as_batches_of_bytes(dataset[split], max_samples) if split in dataset else None
 
 
+def predict_test_split(
+    trainer: BinTrainer, test: Dataset, max_samples: int | None, label_names: list[str]
+) -> None:
+    """Write the test figures and predictions_test.parquet into the run folder."""
+    prediction = trainer.predict(as_batches_of_bytes(test, max_samples))
+    trainer.log(prediction.metrics)
+    trainer.save_metrics("test", prediction.metrics)
+    if trainer.is_world_process_zero():
+        num_bins = min(len(test), max_samples or len(test))
+        table = prediction_table(test.select(range(num_bins)), prediction, label_names)
+        path = Path(str(trainer.args.output_dir)) / PREDICTIONS
+        pq.write_table(table, f"{path}.part")
+        os.replace(f"{path}.part", path)
+
+
 def prediction_table(
-    test: Dataset, prediction: PredictionOutput, label_names: list[str]
+    bins: Dataset, prediction: PredictionOutput, label_names: list[str]
 ) -> pa.Table:
     """Return one row a bin: what the inventory expects, what the model counts, how sure it is.
 
     Args:
-        test: the test split, of which the first rows were predicted, in order.
+        bins: (num_bins,) rows, those that were predicted, in order.
         prediction: logits, float (num_bins, num_counts), and labels, int (num_bins,).
     """
-    bins = test.select(range(len(prediction.label_ids)))
     # Several processes shared the work: a row in the wrong place would give a bin another's count.
     assert np.array_equal(prediction.label_ids, bins["label"]), "predictions out of order"
     probabilities = softmax(prediction.predictions)
