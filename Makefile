@@ -32,7 +32,7 @@ DEMO_FLAGS := --dataset_dir data/demo --config_name scripts/model_configs/vit_de
   --output_dir runs/demo --do_train --do_eval --do_predict --bf16 --num_train_epochs 9 \
   --learning_rate 1e-3 --warmup_steps 0.1 --lr_scheduler_type cosine --weight_decay 0.05
 
-# On a CPU half of a step goes into pages that glibc hands back and fetches again: let it keep them.
+# On a CPU a third of a step goes into memory that glibc hands back and fetches again.
 demo: export MALLOC_TRIM_THRESHOLD_ := 4294967296
 demo: export MALLOC_MMAP_THRESHOLD_ := 4294967296
 demo: export MALLOC_TOP_PAD_ := 268435456

@@ -37,6 +37,9 @@ def main() -> None:
     parser.add_argument("--dataset_dir", required=True, help="dataset built from the photos")
     parser.add_argument("--photos", required=True, type=Path, help="the photos themselves")
     arguments = parser.parse_args()
+    for path in (arguments.model, arguments.dataset_dir, arguments.photos):
+        if not Path(path).is_dir():
+            parser.error(f"{path}: there is no such folder.")
 
     classify = pipeline("image-classification", model=arguments.model, top_k=None)
     labels = list(classify.model.config.label2id)

@@ -164,6 +164,8 @@ def read_bin_list(path: Path) -> list[str]:
     """
     try:
         lists = json.loads(path.read_text())
+        if not all(isinstance(names, list) for names in lists.values()):
+            raise TypeError("not lists of names")
         bin_ids = {Path(name).stem for names in lists.values() for name in names}
     except OSError as error:
         raise InputError(f"--bin_list {path}: {error.strerror}.") from error

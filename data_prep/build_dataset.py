@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 from build_catalog import build_catalog, read_bin_list, read_catalog, write_catalog
 from command_line import EntryParser, InputError, fraction, natural_number, positive_integer
-from dataset_card import DatasetTotals, add_up, channel_line, count_table, dataset_card
+from dataset_card import dataset_card
+from dataset_totals import DatasetTotals, add_up, channel_line, count_table
 from object_source import describe_failure, open_source
 from shards import (
     Shard,
@@ -303,7 +304,9 @@ def next_command(dataset_dir: Path, image_size: int, splits: Sequence[str]) -> s
     if "train" not in splits:
         flags += ["--model_name_or_path", "MODEL_FOLDER", "--output_dir", "runs/evaluation"]
     elif image_size == 64:
-        flags += ["--config_name", "scripts/model_configs/vit_demo", "--output_dir", "runs/demo"]
+        flags += ["--config_name", "scripts/model_configs/vit_demo"]
+        flags += ["--output_dir", f"runs/{dataset_dir.name}_vit_demo"]
+        flags += ["--learning_rate", "1e-3", "--num_train_epochs", "9"]
     else:
         # The Hub's ViTs take 224 pixels; a ResNet takes any size.
         name = "google/vit-base-patch16-224-in21k" if image_size == 224 else "microsoft/resnet-34"

@@ -355,10 +355,15 @@ def main(argv: list[str] | None = None) -> None:
         bins_of_count = draw_mirror(**vars(arguments))
     except InputError as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        parser.exit(130, f"\n{parser.prog}: stopped; nothing is left behind.\n")
     listed = ", ".join(f"{bins_of_count[count]:,} of {count}" for count in sorted(bins_of_count))
     print(f"Drew {arguments.num_bins:,} bins in {arguments.output_dir}; by items: {listed}.")
     source = shlex.quote(str(arguments.output_dir))
-    print(f"Next: python data_prep/build_dataset.py --source {source} --output_dir data/demo")
+    print(
+        f"Next: python data_prep/build_dataset.py --source {source} --output_dir data/drawn_bins "
+        "--image_size 64"
+    )
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ def read_predictions(table: pa.Table) -> Predictions:
     counts = np.array([int(name.removeprefix("probability_")) for name in names])
     probabilities = np.column_stack([table[name].to_numpy() for name in names])
     expected = table["expected_quantity"].to_numpy()
+    # As scripts/count_distribution.py has it: folders share files, not code, and a test compares.
     cumulative = probabilities.cumsum(axis=1)
     median = counts[(cumulative >= cumulative[:, -1:] / 2).argmax(axis=1)]
     return Predictions(
@@ -110,8 +111,8 @@ def table_row(name: str, run: Predictions, details: dict[str, Any]) -> list[str]
         name,
         model_name(details),
         f"{len(run.expected):,}",
-        f"{details['num_train_epochs']:g}" if "num_train_epochs" in details else "",
-        str(details.get("seed", "")),
+        f"{details['num_train_epochs']:g}" if details.get("do_train") else "",
+        str(details["seed"]) if details.get("do_train") else "",
         f"{mean[0]:.1f} [{low[0]:.1f}, {high[0]:.1f}]",
         f"{mean[1]:+.1f} [{low[1]:+.1f}, {high[1]:+.1f}]" if details else "",
         f"{mean[2]:.1f}",
@@ -124,7 +125,8 @@ def model_name(details: dict[str, Any]) -> str:
     """Return the last part of the model's name, and whether it started from nothing."""
     if details.get("config_name"):
         return f"{Path(details['config_name']).name}, from scratch"
-    return Path(details.get("model_name_or_path", "")).name
+    path = Path(details.get("model_name_or_path") or "")
+    return f"{path.parent.name}/model" if path.name == "model" else path.name
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -144,20 +146,25 @@ def compare(run_dirs: Sequence[Path]) -> str:
 
     Raises: FileNotFoundError: a run has no predictions on the test split.
     """
-    rows, majorities = [], {}
+    rows = []
+    runs_of_split: dict[tuple[str, ...], list[str]] = {}
+    majorities: dict[tuple[str, ...], Predictions] = {}
     for run_dir in run_dirs:
         details = json.loads((run_dir / "arguments.json").read_text())
         table = pq.read_table(run_dir / "predictions_test.parquet")
         run = read_predictions(table)
         test_split = tuple(table["id"].to_pylist())
-        if test_split not in majorities:
-            majorities[test_split] = majority_predictions(run)
+        runs_of_split.setdefault(test_split, []).append(run_dir.name)
+        majorities[test_split] = majority_predictions(run)
         rows.append(table_row(run_dir.name, run, details))
-    rows += [
-        table_row(f"always {majority.count[0]} (majority class)", majority, {})
-        for majority in majorities.values()
-    ]
-    return markdown(HEADER, rows)
+    for test_split, majority in majorities.items():
+        of_runs = f" for {', '.join(runs_of_split[test_split])}" if len(majorities) > 1 else ""
+        name = f"always {majority.count[0]} (majority class{of_runs})"
+        rows.append(table_row(name, majority, {}))
+    table = markdown(HEADER, rows)
+    if len(majorities) > 1:
+        table += "\n\nThese runs have different test splits: their figures cannot be compared."
+    return table
 
 
 class _Parser(argparse.ArgumentParser):

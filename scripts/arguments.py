@@ -76,7 +76,9 @@ class DataArguments:
         None, "Evaluate on this many photos of validation and of test, for a try."
     )
     dry_run: bool = described(
-        False, "Check the flags, print what they resolve to as JSON, and exit."
+        False,
+        "Check the flags, print what they resolve to as JSON, and exit; neither dataset nor model "
+        "is looked at.",
     )
 
     def __post_init__(self) -> None:
@@ -186,7 +188,7 @@ def make_parser(description: str | None) -> BinArgumentParser:
         (ModelArguments, DataArguments, BinTrainingArguments),
         prog="train.py",
         # argparse would list all 150 flags here, and then explain them.
-        usage="train.py [FLAG ...] | train.py RECIPE.json",
+        usage="train.py [RECIPE.json] [FLAG ...]",
         description=description,
         formatter_class=HelpFormatter,
         allow_abbrev=False,
@@ -196,16 +198,16 @@ def make_parser(description: str | None) -> BinArgumentParser:
 def parse_arguments(
     parser: BinArgumentParser, argv: list[str]
 ) -> tuple[ModelArguments, DataArguments, BinTrainingArguments]:
-    """Parse flags, or one JSON file of them: {"learning_rate": 2e-5, "do_train": true}.
+    """Parse flags, or a JSON file of them, which flags may follow.
 
     Raises: SystemExit: code 2, after one line that says what is wrong.
     """
     try:
-        if len(argv) == 1 and argv[0].endswith(".json"):
-            argv = flags_of_json(Path(argv[0]))
-        model, data, training = parser.parse_args_into_dataclasses(
-            without_empty_flags(argv), look_for_args_file=False
-        )
+        if argv and argv[0].endswith(".json"):
+            argv = flags_of_json(Path(argv[0])) + argv[1:]
+        argv = without_empty_flags(argv)
+        parser.parse_args(argv)  # names an unknown flag before a missing one
+        model, data, training = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     # TrainingArguments raises TypeError for a value of a wrong kind, ImportError for a flag whose
     # library is absent.
     except (ValueError, TypeError, ImportError, OSError) as error:
@@ -225,7 +227,10 @@ def flags_of_json(path: Path) -> list[str]:
 
     Raises: ValueError: not a JSON object. OSError: it cannot be read.
     """
-    values = json.loads(path.read_text())
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f'{path}: expected a JSON object such as {{"do_train": true}}.')
     flags: list[str] = []

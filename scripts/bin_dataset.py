@@ -21,8 +21,8 @@ BUILD = "run data_prep/build_dataset.py"
 def load_bins(dataset_dir: str, needed_splits: Sequence[str]) -> DatasetDict:
     """Load and check a dataset folder of data_prep/build_dataset.py.
 
-    Raises: ValueError: no such dataset, an unfinished one, a missing split, labels that are not
-        counts, photos that are not square or differ in size.
+    Raises: ValueError: no such dataset, an unfinished one, a missing split or shard, labels that
+        are not counts.
     """
     folder = Path(dataset_dir)
     if not folder.is_dir():
@@ -97,7 +97,7 @@ def dataset_fingerprint(dataset: DatasetDict) -> str:
     return digest.hexdigest()[:16]
 
 
-def as_batches_of_bytes(dataset: Dataset, max_samples: int | None) -> Dataset:
+def decoded_photos(dataset: Dataset, max_samples: int | None) -> Dataset:
     """Return the first photos of a split, decoded when they are taken.
 
     The build mixed the bins' order, so the first ones are a fair sample.

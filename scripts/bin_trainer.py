@@ -1,5 +1,6 @@
 """Trainer for photos that arrive as bytes and labels that are counts."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
@@ -54,6 +57,7 @@ class BinTrainer(Trainer):
             **kwargs,
         )
         self.image_processor = image_processor
+        self.first_step = 0  # of this call: above 0 where a checkpoint goes on
         # The loss below is a mean over the batch; Trainer divides it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
         # accelerate would divide it once more (transformers 5.3.0 with accelerate 1.12.0).
@@ -116,6 +120,32 @@ class BinTrainer(Trainer):
             yield
         finally:
             self.args.dataloader_drop_last = drop_last
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, but for the summary of a training of which this call did a part only.
+
+        Trainer divides the loss and the time of that part by the whole run's steps.
+        """
+        if "train_loss" in logs and self.first_step > 0:
+            for name in ("train_loss", "train_samples_per_second", "train_steps_per_second"):
+                logs.pop(name, None)
+        super().log(logs, start_time)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load both, and take the learning rate from the schedule, not from the optimizer.
+
+        With more epochs than the checkpoint was made with the two differ for one step.
+        """
+        self.first_step = self.state.global_step
+        super()._load_optimizer_and_scheduler(checkpoint)
+        schedule = self.lr_scheduler
+        if checkpoint is not None and isinstance(schedule, LambdaLR):
+            schedule._last_lr = [
+                base_rate * share(schedule.last_epoch)
+                for base_rate, share in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+            ]
+            for group, rate in zip(self.optimizer.param_groups, schedule._last_lr, strict=True):
+                group["lr"] = rate
 
     def _load_best_model(self) -> None:
         """Load the best checkpoint from where the run folder is now, not where it was once."""
@@ -182,4 +212,6 @@ class MetricsLine(TrainerCallback):
         }
         line = " ".join(f"{name}={value:.6g}" for name, value in values.items())
         split = self.SPLITS.get(prefix, "train")
-        print(f"metrics split={split} step={state.global_step} {line}", flush=True)
+        # Through tqdm, which moves its bars out of the way.
+        tqdm.write(f"metrics split={split} step={state.global_step} {line}")
+        sys.stdout.flush()

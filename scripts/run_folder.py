@@ -19,8 +19,9 @@ TRAINING_IDENTITY = (
     *EVALUATION_IDENTITY,
     *("max_train_samples", "seed", "data_seed", "per_device_train_batch_size"),
     *("gradient_accumulation_steps", "world_size", "learning_rate", "lr_scheduler_type"),
-    *("warmup_steps", "weight_decay", "optim", "max_grad_norm", "label_smoothing_factor"),
-    *("bf16", "fp16", "metric_for_best_model"),
+    *("lr_scheduler_kwargs", "warmup_steps", "weight_decay", "max_grad_norm"),
+    *("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor"),
+    *("model_revision", "bf16", "fp16", "metric_for_best_model"),
 )
 
 

@@ -7,7 +7,7 @@
 The same command goes on where a killed run stopped. OUTPUT_DIR gets arguments.json,
 all_results.json (eval_* on the validation split, test_* on the test split), and
 predictions_test.parquet; the model folder works with pipeline("image-classification").
-A JSON file of flags may stand for them: python scripts/train.py recipe.json
+A JSON file of flags may come first: python scripts/train.py recipe.json --seed 7
 """
 
 import json
@@ -25,7 +25,7 @@ from transformers import set_seed
 from transformers.trainer_utils import PredictionOutput
 
 from arguments import BinTrainingArguments, make_parser, parse_arguments, resolved_arguments
-from bin_dataset import as_batches_of_bytes, dataset_fingerprint, load_bins, photo_size
+from bin_dataset import dataset_fingerprint, decoded_photos, load_bins, photo_size
 from bin_trainer import BinTrainer, softmax
 from count_distribution import counts_of_labels, mode_count
 from models import load_image_processor, load_model
@@ -87,11 +87,13 @@ def main(argv: list[str] | None = None) -> None:
     if trainer.is_world_process_zero():
         write_record(output_dir, record)
     if training_arguments.do_train:
+        if resume_from and trainer.is_world_process_zero():
+            print(f"Going on from {resume_from}.")
         training = trainer.train(resume_from_checkpoint=resume_from)
         if trainer.is_world_process_zero():
             model.save_pretrained(model_dir)
             image_processor.save_pretrained(model_dir)
-            if training.training_loss:  # 0 where a finished run had nothing left to do
+            if trainer.state.global_step > trainer.first_step:
                 remove_results(output_dir)
                 trainer.save_metrics("train", training.metrics)
     if training_arguments.do_eval:
@@ -117,14 +119,14 @@ def needed_splits(arguments: BinTrainingArguments) -> list[str]:
 
 def photos(dataset: DatasetDict, split: str, max_samples: int | None) -> Dataset | None:
     """Return a split as uint8 batches, None where the dataset has no such split."""
-    return as_batches_of_bytes(dataset[split], max_samples) if split in dataset else None
+    return decoded_photos(dataset[split], max_samples) if split in dataset else None
 
 
 def predict_test_split(
     trainer: BinTrainer, test: Dataset, max_samples: int | None, label_names: list[str]
 ) -> None:
     """Write the test figures and predictions_test.parquet into the run folder."""
-    prediction = trainer.predict(as_batches_of_bytes(test, max_samples))
+    prediction = trainer.predict(decoded_photos(test, max_samples))
     trainer.log(prediction.metrics)
     trainer.save_metrics("test", prediction.metrics)
     if trainer.is_world_process_zero():
@@ -160,4 +162,8 @@ def prediction_table(
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+        sys.exit(130)

@@ -29,7 +29,7 @@ def error_line(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([*REQUIRED, "--learning_rte", "1"], "--learning_rte"),
+        ([*REQUIRED, "--learning_rte", "1"], "unrecognized arguments: --learning_rte 1"),
         ([*REQUIRED, "--learning", "1"], "--learning"),
         ([*REQUIRED, "--learning_rate", "fast"], "invalid float value: 'fast'"),
         ([*REQUIRED, "--eval_strategy", "sometimes"], "sometimes"),
@@ -78,6 +78,7 @@ def test_a_json_file_is_checked_as_flags_are(
     assert model.model_name_or_path == "m"
     assert training.learning_rate == 3e-05
     assert training.do_train
+    assert parse(str(recipe), "--seed", "7")[2].seed == 7
     recipe.write_text(json.dumps({**values, "learning_rate": "fast"}))
     assert "invalid float value" in error_line(capsys, str(recipe))
     recipe.write_text(json.dumps({**values, "learnin_rate": 1}))

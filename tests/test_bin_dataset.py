@@ -7,7 +7,7 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset
 from PIL import Image as PillowImage
 
-from bin_dataset import as_batches_of_bytes, collate, dataset_fingerprint, load_bins, photo_size
+from bin_dataset import collate, dataset_fingerprint, decoded_photos, load_bins, photo_size
 
 
 def write_dataset(folder: Path, sizes: list[tuple[int, int]], label: Any) -> Path:
@@ -41,7 +41,7 @@ def write_dataset(folder: Path, sizes: list[tuple[int, int]], label: Any) -> Pat
 
 def test_photos_arrive_as_bytes_in_channel_order(dataset_dir: Path) -> None:
     dataset = load_bins(str(dataset_dir), ["train"])["train"]
-    photos = as_batches_of_bytes(dataset, max_samples=5)
+    photos = decoded_photos(dataset, max_samples=5)
     assert len(photos) == 5
     batch = collate(photos.__getitems__([0, 1, 2]))
     assert batch["pixel_values"].dtype == torch.uint8

@@ -8,7 +8,7 @@ import torch
 from transformers import TrainerControl, TrainerState
 
 from arguments import BinTrainingArguments, ModelArguments
-from bin_dataset import as_batches_of_bytes, load_bins
+from bin_dataset import decoded_photos, load_bins
 from bin_trainer import BinTrainer, MetricsLine, counting_metrics, softmax
 from models import load_image_processor, load_model
 
@@ -26,8 +26,8 @@ def make_trainer(dataset_dir: Path, config_dir: Path, output_dir: Path, **flags:
         ),
         image_processor=load_image_processor(arguments, 32),
         counts=(1, 2, 3, 4, 5),
-        train_dataset=as_batches_of_bytes(dataset["train"], 64),
-        eval_dataset=as_batches_of_bytes(dataset["validation"], None),
+        train_dataset=decoded_photos(dataset["train"], 64),
+        eval_dataset=decoded_photos(dataset["validation"], None),
     )
 
 

@@ -147,7 +147,7 @@ def test_a_bin_list_is_read_whatever_its_folders(tmp_path: Path) -> None:
     assert read_bin_list(path) == ["00152", "523"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"1": 3}', '{"1": [3]}'])
+@pytest.mark.parametrize("text", ["", "[]", '{"1": 3}', '{"1": [3]}', '{"1": "00152.json"}'])
 def test_another_file_than_a_bin_list_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "list.json"
     path.write_text(text)

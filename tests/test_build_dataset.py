@@ -224,7 +224,10 @@ def test_a_failed_check_leaves_the_folder_free(bucket: Path, tmp_path: Path) -> 
     ("flags", "expected"),
     [
         ((Path("a b"), 224, ["train", "validation", "test"]), "'a b' --model_name_or_path google/"),
-        ((Path("d"), 64, ["train", "test"]), "vit_demo --output_dir runs/demo --do_train --do_pr"),
+        (
+            (Path("d"), 64, ["train", "test"]),
+            "vit_demo --output_dir runs/d_vit_demo --learning_rate 1e-3",
+        ),
         ((Path("d"), 64, ["train", "test"]), "--eval_strategy no"),
         ((Path("d"), 224, ["test"]), "MODEL_FOLDER --output_dir runs/evaluation --do_predict"),
     ],

@@ -25,6 +25,9 @@ def table(expected: list[int], predicted: list[int], groups: list[str]) -> pa.Ta
     )
 
 
+TRAINED = {"do_train": True, "num_train_epochs": 3.0, "seed": 42}
+
+
 def write_run(folder: Path, predictions: pa.Table, **arguments: object) -> Path:
     folder.mkdir()
     (folder / "arguments.json").write_text(json.dumps(arguments))
@@ -38,9 +41,11 @@ def test_the_table_shows_each_run_and_the_majority_class(
     expected, groups = [3, 3, 3, 1, 5, 2, 4, 3] * 20, [f"g{number}" for number in range(160)]
     right = table(expected, expected, groups)
     good = write_run(
-        tmp_path / "good", right, model_name_or_path="a/vit-x", num_train_epochs=3.0, seed=7
+        tmp_path / "good", right, model_name_or_path="a/vit-x", **{**TRAINED, "seed": 7}
     )
-    bad = write_run(tmp_path / "bad", table(expected, [1] * 160, groups), config_name="c/resnet34")
+    bad = write_run(
+        tmp_path / "bad", table(expected, [1] * 160, groups), config_name="c/resnet34", **TRAINED
+    )
     compare_runs.main([str(good), str(bad)])
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
@@ -54,6 +59,24 @@ def test_the_table_shows_each_run_and_the_majority_class(
     assert rows[4][0] == "always 3 (majority class)"
     assert rows[4][5].startswith("50.0 [")
     assert len(rows) == 5
+
+
+def test_runs_on_different_test_splits_are_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_run(tmp_path / "a", table([1, 2], [1, 2], ["x", "y"]), **TRAINED)
+    second = write_run(tmp_path / "b", table([1, 2, 2], [1, 2, 2], ["x", "y", "z"]), **TRAINED)
+    compare_runs.main([str(first), str(second)])
+    printed = capsys.readouterr().out
+    assert "(majority class for a)" in printed
+    assert "cannot be compared" in printed
+
+
+def test_an_evaluation_shows_whose_model_it_is_and_no_epochs(tmp_path: Path) -> None:
+    arguments = {"model_name_or_path": "runs/vit/model", "num_train_epochs": 5.0, "seed": 42}
+    run = write_run(tmp_path / "a", table([1, 2], [1, 2], ["x", "y"]), **arguments)
+    row = [cell.strip() for cell in compare_runs.compare([run]).splitlines()[2].split("|")]
+    assert row[1:6] == ["a", "vit/model", "2", "", ""]
 
 
 def test_figures_are_those_of_the_runs_own_metric(run_dir: Path) -> None:

@@ -178,5 +178,7 @@ def test_a_killed_run_can_be_repeated(tmp_path: Path, capsys: pytest.CaptureFixt
     main(["--output_dir", str(output_dir), "--num_bins", "3", "--num_workers", "1"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mirror"]
     assert len(read_files(output_dir)) == 6
-    next_command = f"python data_prep/build_dataset.py --source {output_dir} --output_dir data/demo"
+    next_command = (
+        f"python data_prep/build_dataset.py --source {output_dir} --output_dir data/drawn_bins"
+    )
     assert next_command in capsys.readouterr().out

@@ -95,6 +95,23 @@ def test_a_finished_run_may_go_on_for_more_epochs(
     assert json.loads((tmp_path / "run" / "arguments.json").read_text())["num_train_epochs"] == 2.0
 
 
+def test_more_epochs_go_on_at_the_rate_of_the_longer_schedule(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--logging_steps", "1")
+    argv += ["--learning_rate", "1e-3", "--num_train_epochs"]
+    train.main([*argv, "1"])
+    num_steps = capsys.readouterr().out.count("metrics split=train") - 1
+    train.main([*argv, "2"])
+    printed = capsys.readouterr().out
+    assert f"Going on from {tmp_path}/run/checkpoint-{num_steps}." in printed
+    rates = [float(rate) for rate in re.findall(r"learning_rate=(\S+)", printed)]
+    expected = [1e-3 * left / (2 * num_steps) for left in range(num_steps, 0, -1)]
+    assert rates == pytest.approx(expected, rel=1e-4)
+    # The loss of half a run is not that of the run.
+    assert "train_loss" not in results(tmp_path / "run")
+
+
 def test_the_model_is_that_of_the_best_epoch_by_validation_loss(
     dataset_dir: Path, config_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
