@@ -105,6 +105,9 @@ def model_source(arguments: ModelArguments) -> str:
         if name not in {path.name for path in shipped.iterdir()}:
             raise ValueError(f"--config_name {name}: there is no such folder.")
         return str(shipped / name)
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1  # a Hub id has one slash
+    if is_path and not Path(name).is_dir():
+        raise ValueError(f"--model_name_or_path {name}: there is no such folder.")
     if Path(name).is_dir() and not (Path(name) / "config.json").exists():
         raise ValueError(f"{name} holds no config.json: the model of a run is in RUN/model.")
     return name

@@ -52,7 +52,10 @@ def check_run_folder(output_dir: Path, record: dict[str, Any], model_dir: Path) 
     if differing:
         raise ValueError(
             f"{output_dir} holds another run ("
-            + ", ".join(f"{name} {recorded.get(name)}, now {record[name]}" for name in differing)
+            + ", ".join(
+                f"{name} {recorded.get(name)}, now {record[name]}" for name in differing[:3]
+            )
+            + (f", and {len(differing) - 3} more" if len(differing) > 3 else "")
             + "): choose another --output_dir."
         )
 

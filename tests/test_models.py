@@ -53,6 +53,12 @@ def test_a_pretrained_model_keeps_its_body_and_gets_a_new_head(run_dir: Path) ->
         assert torch.equal(weight, other.vit.state_dict()[name])
 
 
+@pytest.mark.parametrize("name", ["./nowhere", "../models/nowhere", "/nowhere", "runs/x/model"])
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
+    with pytest.raises(ValueError, match="there is no such folder"):
+        load_model(ModelArguments(model_name_or_path=name), LABELS, 32, train=True)
+
+
 def test_the_folder_of_a_run_is_not_that_of_its_model(run_dir: Path) -> None:
     arguments = ModelArguments(model_name_or_path=str(run_dir))
     with pytest.raises(ValueError, match="the model of a run is in RUN/model"):

@@ -19,6 +19,7 @@ EVALUATION = {**TRAINING, "learning_rate": 5, "max_train_samples": 7, "do_train"
 
 def test_a_new_folder_and_the_same_run_may_go_on(tmp_path: Path) -> None:
     check_run_folder(tmp_path / "new", TRAINING, tmp_path / "new" / "model")
+    assert not (tmp_path / "new").exists()  # a check makes nothing
     write_record(tmp_path, {**TRAINING, "num_train_epochs": 2})
     check_run_folder(tmp_path, {**TRAINING, "num_train_epochs": 3}, tmp_path / "model")
 
@@ -36,6 +37,8 @@ def test_a_runs_own_model_may_be_evaluated_in_its_folder_and_its_record_stays(
 def test_a_folder_of_an_evaluation_may_become_that_of_a_training(tmp_path: Path) -> None:
     write_record(tmp_path, EVALUATION)
     check_run_folder(tmp_path, TRAINING, tmp_path / "model")
+    write_record(tmp_path, TRAINING)
+    assert json.loads((tmp_path / "arguments.json").read_text()) == TRAINING
 
 
 @pytest.mark.parametrize("name", TRAINING_IDENTITY)
