@@ -15,7 +15,7 @@ import json
 import os
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -108,6 +108,25 @@ def make_parser() -> EntryParser:
     return parser
 
 
+def dataset_settings(
+    arguments: argparse.Namespace, fractions: Mapping[str, float], listed: Sequence[str] | None
+) -> dict[str, object]:
+    """Return what the bytes of the dataset depend on; files that were named stand as digests."""
+
+    def digest(content: bytes) -> str:
+        return hashlib.sha256(content).hexdigest()
+
+    named = ("source", "min_count", "max_count", "max_bins", "image_size")
+    return {
+        **{
+            name: getattr(arguments, name) for name in (*named, "test_fraction", "split_by", "seed")
+        },
+        "validation_fraction": fractions.get("validation", 0.0),
+        "bin_list": listed and digest("\n".join(listed).encode()),
+        "catalog": arguments.catalog and digest(arguments.catalog.read_bytes()),
+    }
+
+
 def claim_output_dir(output_dir: Path, settings: dict[str, object]) -> None:
     """Make the output folder this dataset's, or check that it is.
 
@@ -179,15 +198,15 @@ def divide_bins(
     bins: list[WantedBin], fractions: dict[str, float], split_by: str, seed: int
 ) -> dict[str, list[WantedBin]]:
     """Return the bins of each split, in an order that mixes counts and groups."""
-    counts_by_group: dict[str, list[int]] = {}
+    # What is kept together: the photos of one bin, or with a random split each photo by itself.
+    unit_of = {b.id: b.bin_group if split_by == "bin_group" else b.id for b in bins}
+    counts_by_unit: dict[str, list[int]] = {}
     for a_bin in bins:
-        unit = a_bin.bin_group if split_by == "bin_group" else a_bin.id
-        counts_by_group.setdefault(unit, []).append(a_bin.count)
-    split_of = assign_splits(counts_by_group, fractions, seed)
+        counts_by_unit.setdefault(unit_of[a_bin.id], []).append(a_bin.count)
+    split_of = assign_splits(counts_by_unit, fractions, seed)
     divided: dict[str, list[WantedBin]] = {split: [] for split in fractions}
     for a_bin in sorted(bins, key=lambda a_bin: hash_order(seed, a_bin.id)):
-        unit = a_bin.bin_group if split_by == "bin_group" else a_bin.id
-        divided[split_of[unit]].append(a_bin)
+        divided[split_of[unit_of[a_bin.id]]].append(a_bin)
     return {split: members for split, members in divided.items() if members}
 
 
@@ -240,14 +259,7 @@ def build_dataset(arguments: argparse.Namespace) -> None:
     open_source(arguments.source)  # a wrong source must not claim the output folder
     listed = read_bin_list(arguments.bin_list) if arguments.bin_list else None
     given_catalog = read_catalog(arguments.catalog) if arguments.catalog else None
-    settings = {
-        name: getattr(arguments, name)
-        for name in ("source", "min_count", "max_count", "max_bins", "image_size")
-        + ("test_fraction", "split_by", "seed")
-    }
-    settings["validation_fraction"] = fractions.get("validation", 0.0)
-    settings["bin_list"] = listed and _digest("\n".join(listed).encode())
-    settings["catalog"] = arguments.catalog and _digest(arguments.catalog.read_bytes())
+    settings = dataset_settings(arguments, fractions, listed)
     claim_output_dir(arguments.output_dir, settings)
 
     catalog_path = arguments.output_dir / "catalog.parquet"
@@ -316,10 +328,6 @@ def next_command(dataset_dir: Path, image_size: int, splits: Sequence[str]) -> s
     if "train" in splits and "validation" not in splits:
         flags += ["--eval_strategy", "no"]
     return f"python scripts/train.py {shlex.join(flags)}"
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -102,8 +102,8 @@ class ShardWriter:
         Raises: obstore.exceptions.BaseError: the store failed after its own retries.
         """
         rows, statistics = asyncio.run(self._prepare(shard))
-        table = pa.Table.from_pylist(rows, schema=self.schema)
         if rows:
+            table = pa.Table.from_pylist(rows, schema=self.schema)
             with whole_file(self.data_path(shard)) as path:
                 pq.write_table(table, path, row_group_size=ROWS_PER_ROW_GROUP)
         with whole_file(self.statistics_path(shard)) as path:
