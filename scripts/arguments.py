@@ -3,7 +3,9 @@
 import argparse
 import dataclasses
 import json
+import math
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,17 @@ from typing import Any, NoReturn
 
 import torch
 from transformers import HfArgumentParser, TrainingArguments
+
+# What an evaluation gives, with or without the prefix eval_.
+METRIC = re.compile(
+    r"(eval_)?(loss|(within_one_)?accuracy|mae|mae_mode|rmse|rmse_mode|quadratic_weighted_kappa"
+    r"|(accuracy|rmse)_\d+)"
+)
+
+
+def in_sagemaker_job() -> bool:
+    """Say whether SageMaker's toolkit started this process, in a job or in a container here."""
+    return "SM_MODEL_DIR" in os.environ
 
 
 def described(default: Any, text: str) -> Any:
@@ -96,8 +109,9 @@ class BinTrainingArguments(TrainingArguments):
 
     output_dir: str | None = described(
         None,
-        "Checkpoints, metrics and predictions go here; a run found here goes on. Default: "
-        "/opt/ml/checkpoints in a SageMaker job, else runs/latest.",
+        "Checkpoints, metrics and predictions go here; a run found here goes on. $NAME stands for "
+        "an environment variable. Default: /opt/ml/checkpoints in a SageMaker job, else "
+        "runs/latest.",
     )
     num_train_epochs: float = described(
         5.0,
@@ -121,6 +135,11 @@ class BinTrainingArguments(TrainingArguments):
     save_strategy: str = described(
         "epoch", "When to write a checkpoint; the same as --eval_strategy, to know the best one."
     )
+    checkpoint_minutes: float | None = described(
+        None,
+        "Write a checkpoint also when none was written for this many minutes. Default: 10 in a "
+        "SageMaker job, since a spot instance goes without a word; else 0, which is never.",
+    )
     save_total_limit: int | None = described(2, "Checkpoints to keep: the newest and the best.")
     load_best_model_at_end: bool = described(
         True, "Keep the checkpoint with the best validation metric: small data overfits early."
@@ -129,6 +148,10 @@ class BinTrainingArguments(TrainingArguments):
         "loss",
         "What makes a checkpoint the best: loss (the cross entropy, which honest probabilities "
         "need), accuracy, rmse, mae, ...",
+    )
+    log_memory: bool = described(
+        False,
+        "Print the memory of process and GPUs before and after the model is loaded, and last.",
     )
     dataloader_num_workers: int = field(
         default_factory=decoding_workers,
@@ -145,8 +168,28 @@ class BinTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         if self.output_dir is None:
-            in_job = "SM_MODEL_DIR" in os.environ
-            self.output_dir = "/opt/ml/checkpoints" if in_job else "runs/latest"
+            in_job = in_sagemaker_job()
+            # What SageMaker keeps in S3 lies beside the model folder: /opt/ml/checkpoints.
+            checkpoints = Path(os.environ.get("SM_MODEL_DIR", "")).parent / "checkpoints"
+            self.output_dir = str(checkpoints) if in_job else "runs/latest"
+        self.output_dir = os.path.expandvars(self.output_dir)
+        if "$" in self.output_dir:
+            raise ValueError(f"--output_dir {self.output_dir}: there is no such variable.")
+        if self.checkpoint_minutes is None:
+            self.checkpoint_minutes = 10.0 if in_sagemaker_job() else 0.0
+        if not 0 <= self.checkpoint_minutes < math.inf:
+            raise ValueError(f"--checkpoint_minutes {self.checkpoint_minutes}: give 0 or more.")
+        if in_sagemaker_job():
+            if self.disable_tqdm is None:
+                self.disable_tqdm = True  # a log has no cursor to move
+            if len(json.loads(os.environ.get("SM_HOSTS", "[]"))) > 1:
+                self.save_on_each_node = True  # each machine has a disk of its own
+        metric = self.metric_for_best_model or ""
+        if metric and not METRIC.fullmatch(metric):
+            raise ValueError(
+                f"--metric_for_best_model {metric}: give loss, accuracy, within_one_accuracy, mae, "
+                "rmse or quadratic_weighted_kappa."
+            )
         if self.remove_unused_columns:
             raise ValueError("--remove_unused_columns has to stay false: the photos would go.")
         if not self.do_train:
@@ -158,10 +201,10 @@ class BinTrainingArguments(TrainingArguments):
             self.save_strategy = self.eval_strategy  # the best one is among those that are saved
         if self.greater_is_better is None:
             # Trainer takes every metric but a loss for one that should grow, errors included.
-            metric = self.metric_for_best_model or ""
             self.greater_is_better = "accuracy" in metric or "kappa" in metric
         if not torch.accelerator.is_available():
             self.use_cpu = True  # or bf16 is refused
+            self.tf32 = None  # says how a GPU multiplies; refused where there is none
             self.dataloader_pin_memory = False
         super().__post_init__()
 
@@ -177,8 +220,13 @@ class BinArgumentParser(HfArgumentParser):
     """HfArgumentParser without abbreviations, whose errors are one line and exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        """Print `PROGRAM: error: MESSAGE` on standard error and exit with code 2."""
-        print(f"{self.prog}: error: {' '.join(message.split())}", file=sys.stderr)
+        """Print `PROGRAM: error: MESSAGE` on standard error and exit with code 2.
+
+        In a SageMaker job `ValueError: MESSAGE`: its toolkit reports as the reason of a failure
+        what follows the name of an exception.
+        """
+        kind = "ValueError" if in_sagemaker_job() else f"{self.prog}: error"
+        print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -27,6 +27,7 @@ from transformers import (
 
 from augmentation import normalize, random_flip
 from bin_dataset import collate
+from timed_checkpoints import TimedCheckpoints
 
 METRIC = Path(__file__).parent / "counting_metric"
 
@@ -53,7 +54,7 @@ class BinTrainer(Trainer):
             data_collator=collate,
             processing_class=image_processor,
             compute_metrics=counting_metrics(counts),
-            callbacks=[MetricsLine()],
+            callbacks=[MetricsLine(), *timed_checkpoints(args)],
             **kwargs,
         )
         self.image_processor = image_processor
@@ -159,6 +160,12 @@ class BinTrainer(Trainer):
         return normalize(
             pixel_values, self.image_processor.image_mean, self.image_processor.image_std
         )
+
+
+def timed_checkpoints(args: TrainingArguments) -> list[TrainerCallback]:
+    """Return what writes checkpoints by the clock, where the arguments ask for it."""
+    minutes = getattr(args, "checkpoint_minutes", None)
+    return [TimedCheckpoints(minutes)] if minutes else []
 
 
 def counting_metrics(counts: Sequence[int]) -> Callable[[EvalPrediction], dict[str, float]]:

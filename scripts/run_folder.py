@@ -108,12 +108,16 @@ def checkpoint_to_resume(output_dir: Path, asked_for: str | None) -> str | None:
 
 
 def _is_complete(checkpoint: Path) -> bool:
-    """Say whether a checkpoint was written to its end: trainer_state.json is its last file."""
+    """Say whether a checkpoint was written to its end, and brought here whole.
+
+    trainer_state.json is the last file that is written; what S3 returns comes in any order.
+    """
     try:
         json.loads((checkpoint / "trainer_state.json").read_text())
     except (OSError, ValueError):
         return False
-    return True
+    parts = ("model*.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth")
+    return all(any(checkpoint.glob(part)) for part in parts)
 
 
 def remove_results(output_dir: Path) -> None:

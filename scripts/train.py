@@ -16,6 +16,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,10 +25,17 @@ from datasets import Dataset, DatasetDict
 from transformers import set_seed
 from transformers.trainer_utils import PredictionOutput
 
-from arguments import BinTrainingArguments, make_parser, parse_arguments, resolved_arguments
+from arguments import (
+    BinTrainingArguments,
+    in_sagemaker_job,
+    make_parser,
+    parse_arguments,
+    resolved_arguments,
+)
 from bin_dataset import dataset_fingerprint, decoded_photos, load_bins, photo_size
 from bin_trainer import BinTrainer, softmax
 from count_distribution import counts_of_labels, mode_count
+from memory import print_memory
 from models import load_image_processor, load_model
 from run_folder import (
     METRICS,
@@ -53,6 +61,11 @@ def main(argv: list[str] | None = None) -> None:
     output_dir = Path(str(training_arguments.output_dir))
     model_dir = Path(str(model_arguments.model_dir))
     set_seed(training_arguments.seed)
+    if in_sagemaker_job():
+        datasets.disable_progress_bars()
+        transformers.utils.logging.disable_progress_bar()
+    if training_arguments.log_memory:
+        print_memory("start")
 
     try:
         with training_arguments.main_process_first():
@@ -69,6 +82,8 @@ def main(argv: list[str] | None = None) -> None:
         resume_from = checkpoint_to_resume(output_dir, training_arguments.resume_from_checkpoint)
         image_processor = load_image_processor(model_arguments, image_size)
         model = load_model(model_arguments, label_names, image_size, training_arguments.do_train)
+        if training_arguments.log_memory:
+            print_memory("model_loaded")
         trainer = BinTrainer(
             model=model,
             args=training_arguments,
@@ -84,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         parser.error(str(error))
 
-    if trainer.is_world_process_zero():
+    if training_arguments.should_save:  # one process; with several machines one of each
         write_record(output_dir, record)
     if training_arguments.do_train:
         if resume_from and trainer.is_world_process_zero():
@@ -100,6 +115,8 @@ def main(argv: list[str] | None = None) -> None:
         trainer.save_metrics("eval", trainer.evaluate())
     if training_arguments.do_predict:
         predict_test_split(trainer, dataset["test"], data_arguments.max_eval_samples, label_names)
+    if training_arguments.log_memory:
+        print_memory("end")
     if trainer.is_world_process_zero():
         send_home(output_dir)
         print(f"\nResults: {output_dir / METRICS}")

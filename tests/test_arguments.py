@@ -40,6 +40,9 @@ def error_line(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         (["--model_name_or_path", "m", "--dataset_dir", "d"], "nothing to do"),
         ([*REQUIRED, "--remove_unused_columns", "true"], "has to stay false"),
         (["nowhere.json"], "No such file"),
+        ([*REQUIRED, "--metric_for_best_model", "f1"], "--metric_for_best_model f1: give loss"),
+        ([*REQUIRED, "--checkpoint_minutes", "-1"], "--checkpoint_minutes -1.0: give 0 or more"),
+        ([*REQUIRED, "--output_dir", "runs/$UNSET_NAME"], "there is no such variable"),
     ],
 )
 def test_bad_flags_are_one_line_and_exit_code_2(
@@ -135,3 +138,36 @@ def test_a_dry_run_prints_json_and_needs_no_dataset_and_leaks_no_token() -> None
     assert resolved["learning_rate"] == 1e-05
     assert resolved["model_name_or_path"] == "m"
     assert "hf_secret" not in printed
+
+
+@pytest.mark.skipif(not NO_GPU, reason="asks what happens without a GPU")
+def test_a_flag_for_gpus_may_be_checked_where_there_is_none() -> None:
+    _, _, training = parse(*REQUIRED, "--tf32", "true", "--bf16")
+    assert training.tf32 is None
+    assert training.bf16
+
+
+def test_a_job_writes_checkpoints_by_the_clock_where_sagemaker_keeps_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, _, training = parse(*REQUIRED)
+    assert (training.output_dir, training.checkpoint_minutes) == ("runs/latest", 0)
+    assert not training.save_on_each_node
+    monkeypatch.setenv("SM_MODEL_DIR", "/opt/ml/model")
+    monkeypatch.setenv("SM_HOSTS", '["algo-1", "algo-2"]')
+    _, _, training = parse(*REQUIRED)
+    assert (training.output_dir, training.checkpoint_minutes) == ("/opt/ml/checkpoints", 10)
+    assert training.disable_tqdm
+    assert training.save_on_each_node
+    monkeypatch.setenv("TRAINING_JOB_NAME", "bins-7")
+    _, _, training = parse(*REQUIRED, "--output_dir", "/opt/ml/checkpoints/$TRAINING_JOB_NAME")
+    assert training.output_dir == "/opt/ml/checkpoints/bins-7"
+
+
+def test_an_error_in_a_job_has_the_form_that_sagemakers_toolkit_reports(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SM_MODEL_DIR", "/opt/ml/model")
+    assert error_line(capsys, *REQUIRED, "--metric_for_best_model", "f1").startswith(
+        "ValueError: --metric_for_best_model f1"
+    )

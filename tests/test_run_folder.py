@@ -68,6 +68,8 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def write_checkpoint(folder: Path, state: str) -> Path:
     folder.mkdir()
+    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        (folder / name).write_bytes(b"")
     (folder / "trainer_state.json").write_text(state)
     return folder
 
@@ -78,6 +80,8 @@ def test_the_newest_complete_checkpoint_is_taken(tmp_path: Path) -> None:
     newest_complete = write_checkpoint(tmp_path / "checkpoint-10", "{}")
     write_checkpoint(tmp_path / "checkpoint-11", '{"epoch": 1.')
     (tmp_path / "checkpoint-100").mkdir()
+    # What S3 returns comes in any order.
+    (write_checkpoint(tmp_path / "checkpoint-12", "{}") / "optimizer.pt").unlink()
     assert checkpoint_to_resume(tmp_path, None) == str(newest_complete)
 
 

@@ -242,15 +242,22 @@ def test_a_missing_test_split_is_named(
 
 
 def test_a_sagemaker_job_leaves_model_and_results_where_sagemaker_collects_them(
-    dataset_dir: Path, config_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset_dir: Path,
+    config_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("SM_CHANNEL_DATASET", str(dataset_dir))
     monkeypatch.setenv("SM_MODEL_DIR", str(tmp_path / "model"))
     monkeypatch.setenv("SM_OUTPUT_DATA_DIR", str(tmp_path / "output" / "data"))
     train.main(
-        ["--config_name", str(config_dir), "--output_dir", str(tmp_path / "checkpoints")]
-        + ["--do_train", "--do_predict", "--num_train_epochs", "1", "--model_revision", ""]
+        ["--config_name", str(config_dir), "--do_train", "--do_predict", "--log_memory"]
+        + ["--num_train_epochs", "1", "--model_revision", "", "--checkpoint_minutes", "0.000001"]
     )
+    moments = re.findall(r"^memory at=(\w+)", capsys.readouterr().out, re.M)
+    assert moments == ["start", "model_loaded", "end"]
+    assert list((tmp_path / "checkpoints").glob("checkpoint-*"))
     assert (tmp_path / "model" / "model.safetensors").exists()
     assert {path.name for path in (tmp_path / "output" / "data").iterdir()} == {
         "arguments.json",

@@ -1,0 +1,34 @@
+"""Import the SageMaker SDK so that it neither reports to AWS nor reads defaults of its own.
+
+A defaults file of the SDK may add environment variables, tags or networks to every request. What
+a job is has to be seen in its command, and --dry_run has to show all of it.
+"""
+
+import importlib
+import logging
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+DEFAULTS = Path(__file__).parent / "sdk_defaults.yaml"
+
+
+@cache
+def import_sagemaker() -> ModuleType:
+    """Return the SDK. It takes seconds to import: call this where it is needed, not before."""
+    os.environ["SAGEMAKER_ADMIN_CONFIG_OVERRIDE"] = str(DEFAULTS)
+    os.environ["SAGEMAKER_USER_CONFIG_OVERRIDE"] = str(DEFAULTS)
+    os.environ["SAGEMAKER_SUPPRESS_V2_WARNING"] = "1"
+    # The SDK tells on every import where it looked for defaults.
+    logging.getLogger("sagemaker.config").setLevel(logging.WARNING)
+    excepthook = sys.excepthook
+    sagemaker = importlib.import_module("sagemaker")
+    for name in ("image_uris", "estimator", "huggingface", "tuner", "debugger", "inputs"):
+        importlib.import_module(f"sagemaker.{name}")
+    # The SDK prints every uncaught error in a frame of its own.
+    sys.excepthook = excepthook
+    for name in ("sagemaker", "sagemaker.config"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return sagemaker
