@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+MODULES = ("debugger", "huggingface", "image_uris", "inputs", "instance_types_gpu_info", "tuner")
 DEFAULTS = Path(__file__).parent / "sdk_defaults.yaml"
 
 
@@ -25,7 +26,7 @@ def import_sagemaker() -> ModuleType:
     logging.getLogger("sagemaker.config").setLevel(logging.WARNING)
     excepthook = sys.excepthook
     sagemaker = importlib.import_module("sagemaker")
-    for name in ("image_uris", "estimator", "huggingface", "tuner", "debugger", "inputs"):
+    for name in MODULES:
         importlib.import_module(f"sagemaker.{name}")
     # The SDK prints every uncaught error in a frame of its own.
     sys.excepthook = excepthook

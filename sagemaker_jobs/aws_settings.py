@@ -1,0 +1,133 @@
+"""Where a job runs and as whom: region, role, bucket."""
+
+import json
+import os
+import sys
+from urllib.parse import unquote, urlsplit
+
+import boto3
+from botocore.exceptions import ClientError
+
+ROLES_TEMPLATE = "sagemaker_jobs/iam/roles.yaml"
+MAKE_A_ROLE = (
+    "make one with `aws cloudformation deploy --stack-name bin-counting --template-file "
+    f"{ROLES_TEMPLATE} --capabilities CAPABILITY_IAM --parameter-overrides Bucket=BUCKET`, then "
+    "give --role, or set SAGEMAKER_ROLE"
+)
+# AWS's own policies that allow more than any job needs.
+FULL_ACCESS = {
+    *("AdministratorAccess", "PowerUserAccess", "IAMFullAccess"),
+    *("AmazonSageMakerFullAccess", "AmazonS3FullAccess"),
+}
+
+
+def find_region(flag: str | None) -> str:
+    """Return the region: the flag's, else the environment's, else the profile's.
+
+    Raises: ValueError: there is none.
+    """
+    region = flag or os.environ.get("AWS_REGION") or boto3.Session().region_name
+    if not region:
+        raise ValueError("no AWS region: give --region, or set AWS_REGION.")
+    return region
+
+
+def boto_session(region: str) -> boto3.Session:
+    """Return a session with the user's own credentials."""
+    return boto3.Session(region_name=region)
+
+
+def find_role(flag: str | None, session: boto3.Session) -> str:
+    """Return the ARN of the role that a job runs as.
+
+    The flag's (a name or an ARN), else SAGEMAKER_ROLE, else the caller's own role.
+
+    Raises:
+        ValueError: there is none, SageMaker may not take it, or it has full access.
+        botocore.exceptions.ClientError: AWS knows no such role.
+    """
+    named = flag or os.environ.get("SAGEMAKER_ROLE")
+    if not named:
+        named = _own_role(session.client("sts").get_caller_identity()["Arn"])
+    name = named.rpartition("/")[2]
+    iam = session.client("iam")
+    try:
+        role = iam.get_role(RoleName=name)["Role"]
+        attached = iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code == "NoSuchEntity":
+            raise ValueError(f"--role {named}: there is no such role; {MAKE_A_ROLE}.") from error
+        if code in ("AccessDenied", "AccessDeniedException") and named.startswith("arn:"):
+            print(f"Note: you may not look at {name}, so it was not checked.", file=sys.stderr)
+            return named
+        raise
+    if too_much := sorted(FULL_ACCESS & {policy["PolicyName"] for policy in attached}):
+        raise ValueError(f"--role {name} has {', '.join(too_much)}: {MAKE_A_ROLE}.")
+    trusted = role["AssumeRolePolicyDocument"]
+    trusted = unquote(trusted) if isinstance(trusted, str) else json.dumps(trusted)
+    if "sagemaker.amazonaws.com" not in trusted:
+        raise ValueError(f"--role {name} does not trust sagemaker.amazonaws.com: {MAKE_A_ROLE}.")
+    return role["Arn"]
+
+
+def _own_role(caller_arn: str) -> str:
+    """Return the name of the role behind arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION.
+
+    Raises: ValueError: the caller is a user.
+    """
+    parts = caller_arn.split(":", 5)[5].split("/")
+    if parts[0] != "assumed-role":
+        raise ValueError(f"no role for the job: {MAKE_A_ROLE}.")
+    return parts[1]
+
+
+def bucket_and_prefix(uri: str) -> tuple[str, str]:
+    """Split s3://BUCKET/PREFIX, the prefix without slashes at its ends.
+
+    Raises: ValueError: it is no such URI.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
+        raise ValueError(f"{uri} is not an S3 URI: write s3://BUCKET/FOLDER.")
+    return parts.netloc, parts.path.strip("/")
+
+
+def check_dataset(uri: str, session: boto3.Session) -> None:
+    """Check that a dataset of data_prep/build_dataset.py lies in S3, in the session's region.
+
+    Raises: ValueError: no such bucket, another region, an unfinished or partly uploaded dataset.
+    """
+    bucket, prefix = bucket_and_prefix(uri)
+    s3 = session.client("s3")
+    try:
+        # None for us-east-1, which was there before regions were.
+        region = s3.get_bucket_location(Bucket=bucket)["LocationConstraint"] or "us-east-1"
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchBucket":
+            raise
+        raise ValueError(f"--dataset {uri}: there is no such bucket.") from error
+    if region != session.region_name:
+        raise ValueError(
+            f"--dataset {uri} lies in {region}, the job would run in {session.region_name}: a job "
+            f"reads its own region's buckets; give --region {region}."
+        )
+    folder = f"{prefix}/" if prefix else ""
+    listed = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder)
+    names = {
+        entry["Key"].removeprefix(folder) for page in listed for entry in page.get("Contents", [])
+    }
+    shards = sorted(name for name in names if name.startswith("data/train-"))
+    if "README.md" not in names or not shards:
+        missing = "README.md" if "README.md" not in names else "data/train-*.parquet"
+        raise ValueError(
+            f"--dataset {uri} holds no {missing}: build it with data_prep/build_dataset.py, then "
+            f"`aws s3 sync FOLDER {uri}`."
+        )
+    # train-00000-of-00007.parquet
+    num_shards = int(shards[0].rpartition("-")[2].removesuffix(".parquet"))
+    if len(shards) != num_shards:
+        raise ValueError(
+            f"--dataset {uri} holds {len(shards)} of {num_shards} training shards: run "
+            f"`aws s3 sync FOLDER {uri}` again."
+        )

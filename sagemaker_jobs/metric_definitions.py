@@ -1,0 +1,53 @@
+"""How SageMaker, and a search on this machine, read metrics from the lines that train.py prints.
+
+Two forms carry each metric: train.py's own line (`metrics split=validation step=60 epoch=1
+loss=1.3971 accuracy=0.371`) and Trainer's dictionary, whose values 5.x quotes and 4.x did not
+(`{'eval_loss': '1.397'}`).
+"""
+
+import re
+
+NUMBER = r"(-?(?:[0-9.]+(?:[eE][-+]?[0-9]+)?|nan|inf))"
+EVALUATED = (
+    *("loss", "accuracy", "within_one_accuracy", "mae", "rmse", "quadratic_weighted_kappa"),
+    *(f"accuracy_{count}" for count in range(1, 6)),
+)
+SPLITS = {"eval": "validation", "test": "test"}
+
+
+def _regex(split: str, name: str, key: str) -> str:
+    """Return the expression, with one group, for a metric in both forms."""
+    return rf"(?:metrics split={split} .* {name}=|'{key}': '?){NUMBER}"
+
+
+REGEXES = {
+    "train_loss": _regex("train", "loss", "loss"),
+    "learning_rate": _regex("train", "learning_rate", "learning_rate"),
+    "train_samples_per_second": _regex("train", "samples_per_second", "train_samples_per_second"),
+    **{
+        f"{prefix}_{name}": _regex(split, name, f"{prefix}_{name}")
+        for prefix, split in SPLITS.items()
+        for name in EVALUATED
+    },
+}
+
+
+def metric_definitions() -> list[dict[str, str]]:
+    """Return what an estimator takes; AWS allows forty."""
+    return [{"Name": name, "Regex": regex} for name, regex in REGEXES.items()]
+
+
+def metric_values(name: str, log: str) -> list[float]:
+    """Return every value of a metric in a log, in order.
+
+    Args:
+        name: one of REGEXES.
+    """
+    pattern = re.compile(REGEXES[name])
+    matches = (pattern.search(line) for line in log.splitlines())
+    return [float(match[1]) for match in matches if match]
+
+
+def is_better_when_larger(name: str) -> bool:
+    """Say whether a metric should grow: an accuracy or an agreement should, no error or loss."""
+    return "accuracy" in name or "kappa" in name

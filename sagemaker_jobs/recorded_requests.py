@@ -1,0 +1,48 @@
+"""See what the SDK would send to AWS, without sending anything.
+
+--dry_run runs the SDK as a real launch does. Every call is caught after the SDK has made its
+parameters and before botocore opens a connection, so what is printed is the request itself.
+"""
+
+import copy
+from typing import Any
+
+import boto3
+from botocore.awsrequest import AWSResponse
+
+# What the SDK reads of an answer while it launches.
+ANSWERS: dict[str, dict[str, Any]] = {
+    "CreateTrainingJob": {"TrainingJobArn": ""},
+    "CreateHyperParameterTuningJob": {"HyperParameterTuningJobArn": ""},
+    "PutObject": {},
+}
+ACCOUNT_PLACEHOLDER = "111122223333"
+ROLE_PLACEHOLDER = f"arn:aws:iam::{ACCOUNT_PLACEHOLDER}:role/YOUR-ROLE"
+
+
+class RecordedRequests:
+    """The calls of a session that reaches nothing."""
+
+    def __init__(self, region: str) -> None:
+        self._requests: dict[str, dict[str, Any]] = {}
+        self.session = boto3.Session(
+            aws_access_key_id="none",
+            aws_secret_access_key="none",  # noqa: S106
+            region_name=region,
+        )
+        events = self.session.events
+        events.register("before-parameter-build", self._record)
+        events.register("before-call", self._answer)
+
+    def _record(self, params: dict[str, Any], model: Any, **kwargs: Any) -> None:
+        if model.name != "PutObject":  # the code's archive
+            self._requests[model.name] = copy.deepcopy(params)
+
+    def _answer(self, model: Any, **kwargs: Any) -> tuple[AWSResponse, dict[str, Any]]:
+        if model.name not in ANSWERS:
+            raise AssertionError(f"a dry run must not need {model.name}")
+        return AWSResponse("", 200, {}, None), copy.deepcopy(ANSWERS[model.name])
+
+    def __getitem__(self, operation: str) -> dict[str, Any]:
+        """Return the parameters of the last call of an operation."""
+        return self._requests[operation]

@@ -1,0 +1,31 @@
+"""Fine-tune ViT-B/16 on SageMaker.
+
+    python sagemaker_jobs/vit.py --dry_run                      # the request; needs no account
+    python sagemaker_jobs/vit.py --dataset s3://BUCKET/bins --spot --wait
+
+Any flag of train.py may follow (--learning_rate 3e-5 --num_train_epochs 3). Other models that take
+224 pixels: --model_name_or_path google/vit-large-patch16-224-in21k, facebook/dino-vitb16, ...
+"""
+
+from launch import launch
+from recipe import EVERY_RECIPE, Recipe
+
+RECIPE = Recipe(
+    name="vit",
+    hyperparameters={
+        "model_name_or_path": "google/vit-base-patch16-224-in21k",
+        "learning_rate": 2e-5,
+        "num_train_epochs": 5,
+        "per_device_train_batch_size": 64,
+        **EVERY_RECIPE,
+    },
+    instance_type="ml.g5.2xlarge",  # one A10G, and eight cores that decode photos for it
+    max_run=24 * 3600,
+    expectation=(
+        "52.5 % accuracy was published for these settings: 198,000 training photos, 1 to 5 items, "
+        "5 epochs, on splits that leak; expect less on splits that do not."
+    ),
+)
+
+if __name__ == "__main__":
+    launch(RECIPE, __doc__)
