@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before the libraries read them: tests leave nothing in the user's caches and ask no Hub.
@@ -18,9 +19,11 @@ os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-home-")
 import hypothesis
 import pytest
 
+import aws_server
 import build_dataset
 import synthetic_bins
 import train
+from aws_server import AwsServer
 
 # The same examples everywhere, and no verdict on the speed of a shared machine.
 hypothesis.settings.register_profile(
@@ -92,3 +95,33 @@ def run_dir(dataset_dir: Path, config_dir: Path, tmp_path_factory: pytest.TempPa
         + ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--disable_tqdm", "true"]
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def running_aws_server() -> Iterator[AwsServer]:
+    """Return one server for all tests, which ask for `aws`."""
+    server = aws_server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def aws(running_aws_server: AwsServer, monkeypatch: pytest.MonkeyPatch) -> AwsServer:
+    """Return an empty AWS account, which this process and those that it starts talk to."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "SAGEMAKER_")):
+            monkeypatch.delenv(name)
+    for name, value in {
+        "AWS_ENDPOINT_URL": running_aws_server.url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": aws_server.REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    running_aws_server.reset()
+    return running_aws_server

@@ -1,0 +1,190 @@
+"""A real server for AWS's interfaces on loopback (moto), which keeps every request that arrives.
+
+The fixture `aws` in conftest.py starts it and points boto3, the SageMaker SDK and every process
+that a test starts at it. Nothing of the code under test is replaced.
+"""
+
+import io
+import json
+import threading
+import urllib.parse
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import boto3
+from moto.core.responses import ActionResult, EmptyResult
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from moto.sagemaker.models import sagemaker_backends
+from moto.sagemaker.responses import SageMakerResponse
+from werkzeug.serving import make_server
+
+ACCOUNT = "123456789012"  # the account that moto plays
+REGION = "us-east-1"
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class ReceivedRequest:
+    """One request as it arrived.
+
+    `operation` is what AWS calls it, such as CreateTrainingJob; empty where only method and path
+    say it, as with S3. `target` is the whole X-Amz-Target, such as SageMaker.CreateTrainingJob.
+    """
+
+    method: str
+    host: str
+    path: str  # with the query
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def form(self) -> dict[str, str]:
+        """Return the fields of a body such as Action=GetCallerIdentity&Version=2011-06-15."""
+        if "x-www-form-urlencoded" not in self.headers.get("Content-Type", ""):
+            return {}
+        return dict(urllib.parse.parse_qsl(self.body.decode()))
+
+    @property
+    def operation(self) -> str:
+        return self.target.rpartition(".")[2] or self.form.get("Action", "")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Return the decoded body: JSON, a form, or nothing that can be decoded."""
+        if "json" in self.headers.get("Content-Type", "") and self.body:
+            return json.loads(self.body)
+        return self.form
+
+    def holds(self, text: str) -> bool:
+        """Say whether a text is in it: plain, in a URL's escapes, in a compressed body."""
+        body = self.body
+        if body.startswith(GZIP_MAGIC):
+            # Unlike gzip.decompress it takes the first part of a large upload too.
+            body = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(body)
+        head = f"{self.method} {self.path} {self.headers}"
+        readable = head.encode() + body
+        return any(
+            form.encode() in readable
+            for form in (text, urllib.parse.quote(text, safe=""), urllib.parse.quote_plus(text))
+        )
+
+
+@dataclass
+class AwsServer:
+    """The server's address, and what arrived there since the test began."""
+
+    url: str = ""
+    received: list[ReceivedRequest] = field(default_factory=list)
+    stop: Callable[[], None] = lambda: None
+
+    def client(self, service: str, region: str = REGION) -> Any:
+        """Return a boto3 client that talks to this server."""
+        return boto3.Session(region_name=region).client(
+            service,
+            endpoint_url=self.url,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+
+    def bucket(self, name: str) -> Any:
+        """Make a bucket and return it, a boto3 resource."""
+        self.client("s3").create_bucket(Bucket=name)
+        resource = boto3.Session(region_name=REGION).resource(
+            "s3", endpoint_url=self.url, aws_access_key_id="test", aws_secret_access_key="test"
+        )
+        return resource.Bucket(name)
+
+    def requests(self, operation: str) -> list[dict[str, Any]]:
+        """Return the decoded bodies of all requests of one operation, in order of arrival."""
+        return [r.parameters for r in self.received if r.operation == operation]
+
+    def operations(self) -> list[str]:
+        """Return the operations that were asked for, in order, S3's left out."""
+        return [r.operation for r in self.received if r.operation]
+
+    def requests_with(self, text: str) -> list[ReceivedRequest]:
+        """Return the requests that hold a text anywhere: to look for a planted secret."""
+        return [request for request in self.received if request.holds(text)]
+
+    def training_job(self, name: str, region: str = REGION) -> Any:
+        """Return the server's own record of a training job.
+
+        A moto job is Completed as soon as it is made, and took no time. A test gives it another
+        state by attributes: `training_job_status = "InProgress"`, `billable_time_in_seconds = 714`
+        come back as TrainingJobStatus and BillableTimeInSeconds.
+        """
+        return sagemaker_backends[ACCOUNT][region].training_jobs[name]
+
+    def reset(self) -> None:
+        """Forget everything."""
+        request = urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")
+        with urllib.request.urlopen(request) as response:
+            assert response.status == HTTPStatus.OK
+        self.received.clear()
+
+
+class _QuietHandler(MotoRequestHandler):
+    def log_request(self, *_: object) -> None:
+        """Write no line a request."""
+
+
+def _stop_training_job(self: Any) -> ActionResult:
+    """What moto lacks. As AWS documents it: the job is Stopping, and Stopped some time later."""
+    name = json.loads(self.body)["TrainingJobName"]
+    self.sagemaker_backend.describe_training_job(name)  # or the error of an unknown job
+    self.sagemaker_backend.training_jobs[name].training_job_status = "Stopping"
+    return EmptyResult()
+
+
+def start() -> AwsServer:
+    """Start a server on a free port, in a thread of this process; `stop` ends it."""
+    SageMakerResponse.stop_training_job = _stop_training_job
+    application = DomainDispatcherApplication(create_backend_app)
+    server = AwsServer()
+
+    def recording(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        length = environ.get("CONTENT_LENGTH")
+        stream = environ["wsgi.input"]
+        is_chunked = environ.get("wsgi.input_terminated")
+        body = stream.read() if is_chunked else stream.read(int(length or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        path, query = environ["PATH_INFO"], environ.get("QUERY_STRING")
+        if not path.startswith("/moto-api/"):
+            headers = {
+                key.removeprefix("HTTP_").replace("_", "-").title(): value
+                for key, value in environ.items()
+                if key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH")
+            }
+            server.received.append(
+                ReceivedRequest(
+                    method=environ["REQUEST_METHOD"],
+                    host=headers.get("Host", ""),
+                    path=f"{path}?{query}" if query else path,
+                    target=headers.get("X-Amz-Target", ""),
+                    headers=headers,
+                    body=body,
+                )
+            )
+        return application(environ, start_response)
+
+    listening = make_server("127.0.0.1", 0, recording, threaded=True, request_handler=_QuietHandler)
+    thread = threading.Thread(target=listening.serve_forever, daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        listening.shutdown()
+        thread.join()
+        listening.server_close()
+
+    server.url = f"http://127.0.0.1:{listening.server_port}"
+    server.stop = stop
+    return server
