@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ TO_TRAIN_PY = "All other flags are train.py's (python scripts/train.py --help)."
 
 def add_job_flags(parser: EntryParser, recipe: Recipe) -> None:
     """Add the flags of a job that runs a recipe."""
-    parser.epilog = f"{TO_TRAIN_PY} Expect: {recipe.expectation}"
+    parser.epilog = textwrap.fill(f"{TO_TRAIN_PY} What to expect: {recipe.expectation}", 79)
     job = parser.add_argument_group("job")
     job.add_argument(
         "--dataset", metavar="URI", help="S3 folder with a dataset of data_prep/build_dataset.py"
@@ -97,6 +98,12 @@ def add_job_flags(parser: EntryParser, recipe: Recipe) -> None:
         action="store_true",
         help="print the request as JSON and send nothing; needs no account and no network",
     )
+    job.add_argument(
+        "--local",
+        action="store_true",
+        help="train in the local image through the SDK's local mode instead; --dataset and "
+        "--output are folders here",
+    )
     job.add_argument("--wait", action="store_true", help="follow the log until the job has ended")
 
 
@@ -132,6 +139,20 @@ def job_of(
         keep_alive=arguments.keep_alive,
         profile=arguments.profile,
     )
+
+
+def check_local(arguments: argparse.Namespace) -> None:
+    """Check the flags of a run on this machine.
+
+    Raises: ValueError: no dataset, or a flag that only a job on AWS can follow.
+    """
+    if arguments.dataset is None:
+        raise ValueError("--local: give --dataset, a folder of data_prep/build_dataset.py.")
+    for name in ("dry_run", "spot", "keep_alive", "profile", "wait", "checkpoints"):
+        if getattr(arguments, name):
+            raise ValueError(f"--local and --{name} exclude one another: leave one out.")
+    if arguments.instance_count > 1:
+        raise ValueError("--local trains on one machine: leave --instance_count out.")
 
 
 def default_name(recipe: Recipe) -> str:

@@ -1,5 +1,6 @@
 """From the flags of vit.py and resnet34.py to a job: check, show, send, follow."""
 
+import argparse
 import contextlib
 import json
 import shlex
@@ -16,12 +17,21 @@ import boto3
 import container
 from aws_settings import boto_session, check_dataset, find_region, find_role
 from entry_parser import EntryParser
-from job_flags import add_job_flags, job_of
+from job_flags import add_job_flags, check_local, default_name, job_of
+from local_mode import run_locally
 from quiet_sdk import import_sagemaker
 from recipe import Recipe
 from recorded_requests import ROLE_PLACEHOLDER, RecordedRequests
-from train_flags import check_paths, checked_by_train, flags_as_hyperparameters, merged
+from train_flags import (
+    Hyperparameters,
+    check_paths,
+    checked_by_train,
+    flags_as_hyperparameters,
+    merged,
+)
 from training_job import SCRIPTS, TrainingJob, channels, estimator_arguments
+
+LOCAL_OUTPUT = "runs/local"
 
 
 def launch(recipe: Recipe, description: str | None, argv: list[str] | None = None) -> None:
@@ -35,6 +45,8 @@ def launch(recipe: Recipe, description: str | None, argv: list[str] | None = Non
     arguments, train_flags = parser.parse_known_args(argv)
     with parser.errors_of_one_line():
         hyperparameters = merged(recipe.hyperparameters, flags_as_hyperparameters(train_flags))
+        if arguments.local:
+            sys.exit(launch_locally(arguments, recipe, hyperparameters))
         job = job_of(arguments, recipe, hyperparameters)
         check_paths(job.hyperparameters)
         if arguments.dry_run:
@@ -46,16 +58,39 @@ def launch(recipe: Recipe, description: str | None, argv: list[str] | None = Non
         region = find_region(arguments.region)
         session = boto_session(region)
         with checked_by_train(job.hyperparameters):
+            container.image_uri(region, job.processor, "training")  # or there is no such region
             role = find_role(arguments.role, session)
             check_dataset(job.dataset, session)
             check_name_is_free(job.name, session)
-            import_sagemaker()
         print(summary(job, recipe, arguments.price_per_hour), file=sys.stderr)
         create(job, session, role)
         print(next_commands(job.name, region), file=sys.stderr)
         print(job.name)
     if arguments.wait:
         sys.exit(job_report("attach", job.name, region))
+
+
+def launch_locally(
+    arguments: argparse.Namespace, recipe: Recipe, hyperparameters: Hyperparameters
+) -> int:
+    """Train through the SDK's local mode and return the exit code.
+
+    Raises: ValueError: the flags do not fit, or Docker or the image is missing.
+    """
+    check_local(arguments)
+    check_paths(hyperparameters)
+    name = arguments.job_name or default_name(recipe)
+    output = Path(arguments.output or LOCAL_OUTPUT)
+    with checked_by_train(hyperparameters):
+        import_sagemaker()
+    with source_folder("gpu") as source_dir:
+        try:
+            run_locally(name, hyperparameters, source_dir, Path(arguments.dataset), output)
+        except RuntimeError as error:
+            print(f"The container failed; its last lines say why. ({error})", file=sys.stderr)
+            return 1
+    print(f"Model: {output / name / 'model.tar.gz'}", file=sys.stderr)
+    return 0
 
 
 def dry_run(job: TrainingJob, region: str | None, role: str | None) -> dict[str, Any]:

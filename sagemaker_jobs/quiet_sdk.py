@@ -8,7 +8,6 @@ import importlib
 import logging
 import os
 import sys
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -16,9 +15,9 @@ MODULES = ("debugger", "huggingface", "image_uris", "inputs", "instance_types_gp
 DEFAULTS = Path(__file__).parent / "sdk_defaults.yaml"
 
 
-@cache
 def import_sagemaker() -> ModuleType:
     """Return the SDK. It takes seconds to import: call this where it is needed, not before."""
+    # Read with every session, not only once.
     os.environ["SAGEMAKER_ADMIN_CONFIG_OVERRIDE"] = str(DEFAULTS)
     os.environ["SAGEMAKER_USER_CONFIG_OVERRIDE"] = str(DEFAULTS)
     os.environ["SAGEMAKER_SUPPRESS_V2_WARNING"] = "1"

@@ -1,0 +1,89 @@
+"""Run a job in the local image, through the SDK's own local mode: `vit.py --local`.
+
+docker_debugging/debug.py shows more and keeps checkpoints; this is what a notebook in local mode
+does, and ends in the same model.tar.gz as a job.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+import container
+from quiet_sdk import import_sagemaker
+from recorded_requests import ROLE_PLACEHOLDER
+
+BUILD_IMAGE = Path(__file__).resolve().parent.parent / "docker_debugging" / "image.py"
+
+
+def run_locally(
+    name: str, hyperparameters: Mapping[str, Any], source_dir: str, dataset: Path, output: Path
+) -> None:
+    """Train in the local image; model.tar.gz and output.tar.gz go to OUTPUT/NAME.
+
+    Args:
+        dataset: folder of data_prep/build_dataset.py.
+
+    Raises: ValueError: no dataset, no image, no Docker Compose. RuntimeError: the training failed.
+    """
+    if not (dataset / "README.md").exists():
+        raise ValueError(
+            f"--dataset {dataset}: there is no finished dataset here; with --local it is a folder "
+            "of data_prep/build_dataset.py."
+        )
+    _ensure_image()
+    sdk = import_sagemaker()
+    output.mkdir(parents=True, exist_ok=True)
+    # The container's files belong to root, which another user cannot remove.
+    with tempfile.TemporaryDirectory(dir=output, ignore_cleanup_errors=True) as container_root:
+        session = sdk.LocalSession(_session_without_account())
+        session.config = {"local": {"local_code": True, "container_root": container_root}}
+        estimator = sdk.huggingface.HuggingFace(
+            entry_point="train.py",
+            source_dir=source_dir,
+            role=ROLE_PLACEHOLDER,
+            image_uri=container.LOCAL_IMAGE,
+            py_version=container.PYTHON_VERSION,
+            instance_type="local_gpu" if shutil.which("nvidia-smi") else "local",
+            instance_count=1,
+            hyperparameters=dict(hyperparameters),
+            output_path=output.resolve().as_uri(),
+            sagemaker_session=session,
+        )
+        try:
+            estimator.fit({"dataset": dataset.resolve().as_uri()}, job_name=name)
+        except ImportError as error:  # the SDK's word for it
+            raise ValueError(
+                "the SDK's local mode needs Docker Compose: apt-get install docker-compose; "
+                "docker_debugging/debug.py works without."
+            ) from error
+
+
+def _ensure_image() -> None:
+    """Build the local image if it is not there. Raises: ValueError: it cannot be had."""
+    inspect = ["docker", "image", "inspect", container.LOCAL_IMAGE]
+    if (
+        shutil.which("docker")
+        and subprocess.run(inspect, capture_output=True, check=False).returncode == 0
+    ):
+        return
+    built = subprocess.run(
+        [sys.executable, str(BUILD_IMAGE)], check=False, stderr=subprocess.PIPE, text=True
+    )
+    if built.returncode:
+        lines = built.stderr.strip().splitlines() or ["the image could not be built"]
+        raise ValueError(lines[-1].removeprefix("image.py: error: "))
+
+
+def _session_without_account() -> boto3.Session:
+    """Return a session that holds no secret: the SDK passes what it finds on to the container."""
+    return boto3.Session(
+        aws_access_key_id="none",
+        aws_secret_access_key="none",  # noqa: S106
+        region_name=container.DEFAULT_REGION,
+    )
