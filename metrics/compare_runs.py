@@ -6,17 +6,17 @@ Reads predictions_test.parquet and arguments.json of each run folder. The interv
 percentile bootstrap over bin groups: photos of one bin are not independent of one another.
 """
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from strict_parser import StrictParser
 
 NUM_RESAMPLES = 10_000
 SEED = 0
@@ -167,19 +167,9 @@ def compare(run_dirs: Sequence[Path]) -> str:
     return table
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: error: {message}", file=sys.stderr)
-        sys.exit(2)
-
-
 def main(argv: list[str] | None = None) -> None:
     """Print the table of the runs named on the command line."""
-    parser = _Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = StrictParser(__doc__)
     parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN", help="a run folder")
     arguments = parser.parse_args(argv)
     try:

@@ -115,6 +115,25 @@ class AwsServer:
         """Return the requests that hold a text anywhere: to look for a planted secret."""
         return [request for request in self.received if request.holds(text)]
 
+    def make_training_job(self, name: str, **request: Any) -> Any:
+        """Make a training job of one GPU instance and return the server's record of it."""
+        self.client("sagemaker").create_training_job(
+            **{
+                "TrainingJobName": name,
+                "RoleArn": f"arn:aws:iam::{ACCOUNT}:role/bins-job",
+                "AlgorithmSpecification": {"TrainingImage": "image", "TrainingInputMode": "File"},
+                "OutputDataConfig": {"S3OutputPath": "s3://bins/output"},
+                "ResourceConfig": {
+                    "InstanceType": "ml.g5.xlarge",
+                    "InstanceCount": 1,
+                    "VolumeSizeInGB": 30,
+                },
+                "StoppingCondition": {"MaxRuntimeInSeconds": 3600},
+                **request,
+            }
+        )
+        return self.training_job(name)
+
     def training_job(self, name: str, region: str = REGION) -> Any:
         """Return the server's own record of a training job.
 

@@ -1,0 +1,197 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+import fetch_logs
+from aws_server import AwsServer
+from conftest import ROOT
+
+ENTRY = [sys.executable, str(ROOT / "metrics/fetch_logs.py")]
+JOB = "bins-vit-2026-11-21-10-00-00-000"
+# CloudWatch refuses events of long ago.
+START = 1000 * int(time.time() - 60)
+TWO_HOSTS = {"InstanceType": "ml.g5.xlarge", "InstanceCount": 2, "VolumeSizeInGB": 30}
+
+
+def put_lines(aws: AwsServer, stream: str, lines: list[tuple[int, str]], job: str = JOB) -> None:
+    """Write (milliseconds after the start, message) pairs into a stream of a job."""
+    logs = aws.client("logs")
+    names = {"logGroupName": fetch_logs.LOG_GROUP, "logStreamName": f"{job}/{stream}"}
+    with suppress(logs.exceptions.ResourceAlreadyExistsException):
+        logs.create_log_group(logGroupName=fetch_logs.LOG_GROUP)
+    with suppress(logs.exceptions.ResourceAlreadyExistsException):
+        logs.create_log_stream(**names)
+    logs.put_log_events(
+        **names, logEvents=[{"timestamp": START + after, "message": text} for after, text in lines]
+    )
+
+
+def fetched(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*ENTRY, *arguments], env={**os.environ, **environment}, capture_output=True, text=True
+    )
+
+
+@contextmanager
+def following(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [*ENTRY, *arguments, "--follow"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that starts this in the background would have it ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_all_pages_of_a_log_are_printed_in_order(aws: AwsServer) -> None:
+    aws.make_training_job(JOB)
+    lines = [f"step {number}" for number in range(21_000)]  # a page has 10,000 at most
+    for first in range(0, len(lines), 7_000):
+        chunk = lines[first : first + 7_000]
+        put_lines(aws, "algo-1-1700000000", [(first + n, line) for n, line in enumerate(chunk)])
+    aws.make_training_job(f"{JOB}-other")
+    put_lines(aws, "algo-1-1700000000", [(0, "not this one's")], job=f"{JOB}-other")
+    result = fetched(JOB)
+    assert result.stdout.splitlines() == lines, result.stderr
+    assert result.returncode == 0
+    tokens = [request.get("nextToken") for request in aws.requests("GetLogEvents")]
+    assert len(tokens) == len(set(tokens)) == 4
+
+
+def test_lines_of_two_hosts_come_in_order_of_time_with_the_hosts_names(aws: AwsServer) -> None:
+    aws.make_training_job(JOB, ResourceConfig=TWO_HOSTS)
+    put_lines(aws, "algo-1-1700000001", [(0, "first"), (20, "third\nfourth")])
+    put_lines(aws, "algo-2-1700000000", [(10, "second"), (30, "fifth")])
+    assert fetched(JOB).stdout.splitlines() == [
+        *("algo-1 | first", "algo-2 | second", "algo-1 | third", "algo-1 | fourth"),
+        "algo-2 | fifth",
+    ]
+
+
+def test_following_prints_what_comes_until_a_spot_job_has_ended(aws: AwsServer) -> None:
+    record = aws.make_training_job(JOB)
+    record.training_job_status = "InProgress"
+    put_lines(aws, "algo-1-1700000000", [(0, "before")])
+    with following(JOB) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "before\n"
+        put_lines(aws, "algo-1-1700000000", [(10, "meanwhile")])
+        assert process.stdout.readline() == "meanwhile\n"
+        put_lines(aws, "algo-1-1700009999", [(20, "after an interruption")])
+        record.training_job_status = "Completed"
+        printed, complaints = process.communicate()
+        assert (printed, complaints) == ("after an interruption\n", "")
+        assert process.returncode == 0
+
+
+def test_following_a_job_that_fails_gives_its_reason_and_exit_code_1(
+    aws: AwsServer, tmp_path: Path
+) -> None:
+    record = aws.make_training_job(JOB)
+    record.training_job_status = "Failed"
+    record.failure_reason = "AlgorithmError: ValueError: no photos"
+    put_lines(aws, "algo-1-1700000000", [(0, "ValueError: no photos")])
+    result = fetched(JOB, "--follow", "--output", str(tmp_path / "job.log"))
+    assert result.returncode == 1
+    assert result.stderr == f"{JOB}: Failed: AlgorithmError: ValueError: no photos\n"
+    assert (tmp_path / "job.log").read_text() == "ValueError: no photos\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["job.log"]
+
+
+def test_a_job_that_was_stopped_for_its_time_did_not_complete(aws: AwsServer) -> None:
+    record = aws.make_training_job(JOB)
+    record.training_job_status, record.secondary_status = "Stopped", "MaxRuntimeExceeded"
+    result = fetched(JOB, "--follow")
+    assert result.returncode == 1
+    assert "MaxRuntimeExceeded" in result.stderr
+
+
+def test_ctrl_c_while_following_leaves_the_job_running(aws: AwsServer, tmp_path: Path) -> None:
+    record = aws.make_training_job(JOB)
+    record.training_job_status = "InProgress"
+    put_lines(aws, "algo-1-1700000000", [(0, "before")])
+    with following(JOB) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate()
+    assert process.returncode == 130
+    assert complaints.strip() == "The job itself is not touched: if it is running, it goes on."
+    assert record.training_job_status == "InProgress"
+    assert aws.requests("StopTrainingJob") == []
+
+
+def test_what_came_before_ctrl_c_is_kept_in_the_file(aws: AwsServer, tmp_path: Path) -> None:
+    aws.make_training_job(JOB).training_job_status = "InProgress"
+    put_lines(aws, "algo-1-1700000000", [(0, "before")])
+    part = tmp_path / "job.log.part"
+    with following(JOB, "--output", str(tmp_path / "job.log")) as process:
+        while not (part.exists() and part.read_text()):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate()
+    assert process.returncode == 130
+    assert str(part) in complaints
+    assert part.read_text() == "before\n"
+
+
+def test_a_job_without_a_line_yet_prints_nothing(aws: AwsServer) -> None:
+    aws.make_training_job(JOB)
+    result = fetched(JOB)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION"])
+def test_the_region_of_the_environment_counts(
+    aws: AwsServer, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    result = fetched(JOB, **{variable: "eu-west-1"})
+    assert "no such training job in eu-west-1" in result.stderr
+    result = fetched(JOB, "--region", "eu-north-1", **{variable: "eu-west-1"})
+    assert "no such training job in eu-north-1" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("absent", "told"),
+    [
+        ("", "job_report.py list"),
+        ("AWS_DEFAULT_REGION", "give --region"),
+        ("AWS_ACCESS_KEY_ID", "aws configure"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
+    aws: AwsServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, absent: str, told: str
+) -> None:
+    monkeypatch.delenv(absent, raising=False)
+    result = fetched(JOB, "--output", str(tmp_path / "job.log"))
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert told in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(aws: AwsServer) -> None:
+    aws.make_training_job(JOB)
+    put_lines(aws, "algo-1-1700000000", [(n, "x" * 1000) for n in range(1000)])
+    with subprocess.Popen(
+        [*ENTRY, JOB], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
