@@ -1,0 +1,297 @@
+"""The policies as CloudFormation makes them of the template, against what the code asks AWS for."""
+
+import ast
+import fnmatch
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import boto3
+import botocore.session
+import pytest
+from botocore import xform_name
+
+import container
+from aws_server import ACCOUNT, REGION, AwsServer, ReceivedRequest
+from aws_settings import find_role
+from conftest import ROOT
+from quiet_sdk import import_sagemaker
+
+TEMPLATE = ROOT / "sagemaker_jobs/iam/roles.yaml"
+BUCKET = "our-bins"
+# Actions that AWS lets no resource be named for. Source: AWS's Service Authorization Reference,
+# where their column of resource types is empty.
+WITHOUT_RESOURCES = {
+    "cloudwatch:PutMetricData",
+    "ecr:GetAuthorizationToken",
+    "sagemaker:ListHyperParameterTuningJobs",
+    "sagemaker:ListTrainingJobs",
+}
+# What AWS calls a permission where it does not call it as the operation.
+PERMISSIONS = {
+    "s3:HeadBucket": "s3:ListBucket",
+    "s3:HeadObject": "s3:GetObject",
+    "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:CreateMultipartUpload": "s3:PutObject",
+    "s3:UploadPart": "s3:PutObject",
+    "s3:CompleteMultipartUpload": "s3:PutObject",
+}
+# Allowed to everybody, whatever a policy says.
+FREE = {"sts:GetCallerIdentity"}
+
+
+@dataclass
+class Stack:
+    """What CloudFormation made: each policy's statements, and the role."""
+
+    policies: dict[str, list[dict[str, Any]]]
+    trust: dict[str, Any]
+    role_arn: str
+
+    def allows(self, policy: str, action: str, resource: str) -> bool:
+        return action in FREE or any(
+            action in statement["Action"]
+            and any(fnmatch.fnmatchcase(resource, r) for r in listed(statement["Resource"]))
+            for statement in self.policies[policy]
+        )
+
+
+def listed(resource: str | list[str]) -> list[str]:
+    return [resource] if isinstance(resource, str) else resource
+
+
+@pytest.fixture
+def stack(aws: AwsServer) -> Stack:
+    cloudformation, iam = aws.client("cloudformation"), aws.client("iam")
+    cloudformation.create_stack(
+        StackName="bin-counting",
+        TemplateBody=TEMPLATE.read_text(),
+        Parameters=[{"ParameterKey": "Bucket", "ParameterValue": BUCKET}],
+        Capabilities=["CAPABILITY_IAM"],
+    )
+    (described,) = cloudformation.describe_stacks(StackName="bin-counting")["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+    name = outputs["JobRoleArn"].rpartition("/")[2]
+    assert iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"] == []
+    inline = iam.get_role_policy(RoleName=name, PolicyName="job")["PolicyDocument"]
+    # moto gives an inline policy of a template back as Python writes it.
+    documents = {"JobRole": ast.literal_eval(inline) if isinstance(inline, str) else inline}
+    for policy in ("LaunchPolicy", "EndpointCallerPolicy"):
+        version = iam.get_policy_version(PolicyArn=outputs[f"{policy}Arn"], VersionId="v1")
+        documents[policy] = version["PolicyVersion"]["Document"]
+    aws.received.clear()
+    return Stack(
+        policies={policy: document["Statement"] for policy, document in documents.items()},
+        trust=aws.client("iam").get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"],
+        role_arn=outputs["JobRoleArn"],
+    )
+
+
+def statements(stack: Stack) -> Iterator[dict[str, Any]]:
+    for policy in stack.policies.values():
+        yield from policy
+
+
+def test_cloudformations_linter_finds_nothing() -> None:
+    linter = Path(sys.executable).with_name("cfn-lint")  # comes with moto
+    result = subprocess.run([linter, TEMPLATE], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+def test_every_action_is_named(stack: Stack) -> None:
+    for statement in statements(stack):
+        assert statement["Effect"] == "Allow"
+        assert statement.keys() <= {"Sid", "Effect", "Action", "Resource", "Condition"}
+        for action in statement["Action"]:
+            assert re.fullmatch(r"[a-z0-9]+:[A-Za-z]+", action), action
+
+
+def test_every_action_is_one_that_aws_has(stack: Stack) -> None:
+    session = botocore.session.get_session()
+    for statement in statements(stack):
+        for action in statement["Action"]:
+            service, _, operation = action.partition(":")
+            if service == "sagemaker" and operation == "InvokeEndpoint":
+                service = "sagemaker-runtime"
+            known = set(session.get_service_model(service).operation_names)
+            assert operation in known or action in {*PERMISSIONS.values(), "iam:PassRole"}, action
+
+
+def test_every_resource_is_named_where_aws_allows_it(stack: Stack) -> None:
+    for statement in statements(stack):
+        if statement["Resource"] == "*":
+            assert set(statement["Action"]) <= WITHOUT_RESOURCES
+            continue
+        assert not set(statement["Action"]) & WITHOUT_RESOURCES
+        for resource in statement["Resource"]:
+            *owner, name = resource.split(":", 5)
+            assert not re.search(r"[*?]", "".join(owner)), resource
+            # The keys under a prefix, the names that begin with bins-, a log group's streams.
+            assert re.fullmatch(
+                rf"{BUCKET}/[a-z/-]+/\*|[a-z/-]+/bins-\*|log-group:[A-Za-z/]+:(log-stream:bins-)?\*"
+                r"|[A-Za-z0-9/_-]+",
+                name,
+            ), resource
+
+
+def test_only_sagemaker_takes_the_jobs_role_and_only_for_this_account(stack: Stack) -> None:
+    (statement,) = stack.trust["Statement"]
+    assert statement["Principal"] == {"Service": "sagemaker.amazonaws.com"}
+    assert statement["Action"] == "sts:AssumeRole"
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": ACCOUNT}}
+
+
+def test_who_launches_may_pass_the_jobs_role_to_sagemaker_and_no_other(stack: Stack) -> None:
+    passing = [s for s in statements(stack) if "iam:PassRole" in s["Action"]]
+    (statement,) = passing
+    assert statement in stack.policies["LaunchPolicy"]
+    assert statement["Resource"] == [stack.role_arn]
+    assert statement["Condition"] == {
+        "StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}
+    }
+
+
+def test_no_policy_of_awss_own_is_attached() -> None:
+    assert "ManagedPolicyArns" not in TEMPLATE.read_text()
+
+
+def test_the_launcher_takes_the_role(stack: Stack) -> None:
+    assert find_role(stack.role_arn, boto3.Session()) == stack.role_arn
+
+
+def test_a_job_reads_its_dataset_and_keeps_to_its_output(stack: Stack) -> None:
+    def may(action: str, key: str, bucket: str = BUCKET) -> bool:
+        return stack.allows("JobRole", action, f"arn:aws:s3:::{bucket}/{key}")
+
+    assert may("s3:GetObject", "datasets/bins/README.md")
+    assert may("s3:PutObject", "bin-counting/bins-vit/output/model.tar.gz")
+    assert may(
+        "s3:DeleteObject", "bin-counting/checkpoints/bins-vit/checkpoint-1/model.safetensors"
+    )
+    assert not may("s3:PutObject", "datasets/bins/README.md")
+    assert not may("s3:DeleteObject", "bin-counting/bins-vit/output/model.tar.gz")
+    assert not may("s3:GetObject", "payroll/2026.csv")
+    assert not may("s3:GetObject", "datasets/bins/README.md", bucket="another")
+
+
+def test_who_calls_an_endpoint_may_do_that_alone(stack: Stack) -> None:
+    (statement,) = stack.policies["EndpointCallerPolicy"]
+    assert statement["Action"] == ["sagemaker:InvokeEndpoint"]
+    assert statement["Resource"] == [f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/bins-*"]
+
+
+@pytest.mark.slow
+def test_the_registries_are_those_of_the_sdk() -> None:
+    rows = re.findall(
+        r'^    ([a-z0-9-]+): {Containers: "(\d+)", ProfilerRules: "(\d+)"}$',
+        TEMPLATE.read_text(),
+        flags=re.MULTILINE,
+    )
+    assert len(rows) > 20
+    image_uris = import_sagemaker().image_uris
+    for region, containers, profiler_rules in rows:
+        for processor in ("gpu", "cpu"):
+            image = container.image_uri(region, processor, "training")
+            assert image.startswith(f"{containers}."), region
+            assert re.search(r"/(huggingface-)?pytorch-training:", image)
+        assert image_uris.retrieve("debugger", region).startswith(f"{profiler_rules}."), region
+
+
+def calls_in_sources() -> set[str]:
+    """Return the AWS operations that this project's own code calls through boto3."""
+    session = botocore.session.get_session()
+    operations = {
+        xform_name(name): f"{service}:{name}"
+        for service in ("s3", "sts", "iam", "logs", "sagemaker")
+        for name in session.get_service_model(service).operation_names
+    }
+    found = set()
+    for path in [*ROOT.glob("sagemaker_jobs/*.py"), ROOT / "metrics/fetch_logs.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            name = node.func.attr
+            if name == "get_paginator":
+                name = ast.literal_eval(node.args[0])
+            # One word alone, such as search, is not AWS's.
+            if name in operations and "_" in name:
+                found.add(operations[name])
+    return found
+
+
+def test_the_policies_allow_every_call_in_the_sources(stack: Stack) -> None:
+    called = calls_in_sources()
+    assert {"sagemaker:DescribeTrainingJob", "logs:GetLogEvents", "s3:ListObjectsV2"} <= called
+    allowed = {action for s in stack.policies["LaunchPolicy"] for action in s["Action"]}
+    assert {PERMISSIONS.get(call, call) for call in called} <= allowed | FREE
+
+
+def permissions_of(request: ReceivedRequest) -> list[tuple[str, str]]:
+    """Return the (action, resource) pairs that AWS checks for a request."""
+    body = request.parameters
+    if not request.operation:
+        url = urlsplit(request.path)
+        bucket, _, key = url.path.removeprefix("/").partition("/")
+        if key:
+            verb = {"GET": "GetObject", "HEAD": "GetObject"}.get(request.method, "PutObject")
+            return [(f"s3:{verb}", f"arn:aws:s3:::{bucket}/{key}")]
+        is_location = "location" in parse_qs(url.query, keep_blank_values=True)
+        action = "GetBucketLocation" if is_location else "ListBucket"
+        assert request.method in ("GET", "HEAD"), request
+        return [(f"s3:{action}", f"arn:aws:s3:::{bucket}")]
+    service = {"SageMaker": "sagemaker", "Logs_20140328": "logs"}.get(
+        request.target.partition(".")[0], "iam" if "RoleName" in body else "sts"
+    )
+    name = {
+        "sagemaker": f"training-job/{body.get('TrainingJobName')}",
+        "logs": f"log-group:{body.get('logGroupName')}:log-stream:{body.get('logStreamName', '')}",
+        "iam": f"role/{body.get('RoleName')}",
+    }.get(service, "")
+    region = "" if service == "iam" else REGION
+    pairs = [
+        (f"{service}:{request.operation}", f"arn:aws:{service}:{region}:{ACCOUNT}:{name}"),
+    ]
+    if "RoleArn" in body:
+        pairs.append(("iam:PassRole", body["RoleArn"]))
+    return pairs
+
+
+@pytest.mark.slow
+def test_the_policies_allow_what_arrives_when_a_job_is_launched_watched_and_stopped(
+    aws: AwsServer, stack: Stack
+) -> None:
+    bucket = aws.bucket(BUCKET)
+    for name in ("README.md", "data/train-00000-of-00001.parquet"):
+        bucket.put_object(Key=f"datasets/bins/{name}", Body=b"")
+    logs = aws.client("logs")
+    group = {"logGroupName": "/aws/sagemaker/TrainingJobs"}
+    logs.create_log_group(**group)
+    logs.create_log_stream(**group, logStreamName="bins-a/algo-1-1700000000")
+    aws.received.clear()
+
+    def run(entry: str, *arguments: str) -> None:
+        command = [sys.executable, str(ROOT / "sagemaker_jobs" / entry), *arguments]
+        result = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+
+    dataset = ["--dataset", f"s3://{BUCKET}/datasets/bins"]
+    run("vit.py", *dataset, "--role", stack.role_arn, "--job_name", "bins-a", "--spot")
+    run("job_report.py", "attach", "bins-a")
+    run("job_report.py", "list")
+    aws.training_job("bins-a").training_job_status = "InProgress"
+    run("job_report.py", "stop", "bins-a")
+
+    pairs = {pair for request in aws.received for pair in permissions_of(request)}
+    assert {action for action, _ in pairs} >= {
+        *("sagemaker:CreateTrainingJob", "sagemaker:StopTrainingJob", "iam:PassRole"),
+        *("logs:GetLogEvents", "s3:PutObject"),
+    }
+    refused = {pair for pair in pairs if not stack.allows("LaunchPolicy", *pair)}
+    assert refused == set(), json.dumps(sorted(refused), indent=2)
