@@ -85,6 +85,8 @@ class AwsServer:
 
     url: str = ""
     received: list[ReceivedRequest] = field(default_factory=list)
+    # Operation ─▶ how many of the next requests are refused because there are too many.
+    throttled: dict[str, int] = field(default_factory=dict)
     stop: Callable[[], None] = lambda: None
 
     def client(self, service: str, region: str = REGION) -> Any:
@@ -145,6 +147,7 @@ class AwsServer:
         with urllib.request.urlopen(request) as response:
             assert response.status == HTTPStatus.OK
         self.received.clear()
+        self.throttled.clear()
 
 
 @functools.cache
@@ -187,16 +190,19 @@ def start() -> AwsServer:
                 for key, value in environ.items()
                 if key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH")
             }
-            server.received.append(
-                ReceivedRequest(
-                    method=environ["REQUEST_METHOD"],
-                    host=headers.get("Host", ""),
-                    path=f"{path}?{query}" if query else path,
-                    target=headers.get("X-Amz-Target", ""),
-                    headers=headers,
-                    body=body,
-                )
+            request = ReceivedRequest(
+                method=environ["REQUEST_METHOD"],
+                host=headers.get("Host", ""),
+                path=f"{path}?{query}" if query else path,
+                target=headers.get("X-Amz-Target", ""),
+                headers=headers,
+                body=body,
             )
+            server.received.append(request)
+            if server.throttled.get(request.operation, 0) > 0:
+                server.throttled[request.operation] -= 1
+                start_response("400 Bad Request", [("Content-Type", "application/x-amz-json-1.1")])
+                return [b'{"__type": "ThrottlingException", "message": "Rate exceeded"}']
         return application(environ, start_response)
 
     listening = make_server("127.0.0.1", 0, recording, threaded=True, request_handler=_QuietHandler)

@@ -80,6 +80,15 @@ def test_lines_of_two_hosts_come_in_order_of_time_with_the_hosts_names(aws: AwsS
     ]
 
 
+def test_a_log_is_whole_although_aws_asks_for_patience(aws: AwsServer) -> None:
+    aws.make_training_job(JOB)
+    put_lines(aws, "algo-1-1700000000", [(0, "first"), (10, "second")])
+    aws.throttled |= {"DescribeTrainingJob": 1, "DescribeLogStreams": 1, "GetLogEvents": 2}
+    result = fetched(JOB)
+    assert (result.returncode, result.stdout) == (0, "first\nsecond\n"), result.stderr
+    assert set(aws.throttled.values()) == {0}
+
+
 def test_following_prints_what_comes_until_a_spot_job_has_ended(aws: AwsServer) -> None:
     record = aws.make_training_job(JOB)
     record.training_job_status = "InProgress"
