@@ -167,6 +167,13 @@ def main(argv: list[str] | None = None) -> int:
         session = boto3.Session(region_name=region or None)
         with opened(arguments.output) as output:
             description = fetch(session, arguments.job, arguments.follow, output)
+    except KeyboardInterrupt:
+        print(
+            f"\n{arguments.job} is not touched: if it is running, it goes on. To stop it: "
+            f"python sagemaker_jobs/job_report.py stop {arguments.job}",
+            file=sys.stderr,
+        )
+        return 130
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -191,8 +198,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print("\nThe job itself is not touched: if it is running, it goes on.", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(main())

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import math
+import os
 import sys
 from collections.abc import Iterator
 from typing import NoReturn
@@ -35,6 +36,9 @@ class EntryParser(argparse.ArgumentParser):
         """Turn what a user can mend, and what AWS refuses, into one line and exit code 2."""
         try:
             yield
+        except BrokenPipeError:  # `| head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
         except NoCredentialsError:
             self.error(
                 "no AWS credentials: run `aws configure`, or set AWS_PROFILE; --dry_run needs none."

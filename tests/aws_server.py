@@ -167,7 +167,8 @@ def _stop_training_job(self: Any) -> ActionResult:
     """What moto lacks. As AWS documents it: the job is Stopping, and Stopped some time later."""
     name = json.loads(self.body)["TrainingJobName"]
     self.sagemaker_backend.describe_training_job(name)  # or the error of an unknown job
-    self.sagemaker_backend.training_jobs[name].training_job_status = "Stopping"
+    job = self.sagemaker_backend.training_jobs[name]
+    job.training_job_status = job.secondary_status = "Stopping"
     return EmptyResult()
 
 

@@ -137,7 +137,8 @@ def test_ctrl_c_while_following_leaves_the_job_running(aws: AwsServer, tmp_path:
         process.send_signal(signal.SIGINT)
         _, complaints = process.communicate()
     assert process.returncode == 130
-    assert complaints.strip() == "The job itself is not touched: if it is running, it goes on."
+    assert complaints.startswith(f"\n{JOB} is not touched: if it is running, it goes on.")
+    assert complaints.endswith(f"job_report.py stop {JOB}\n")
     assert record.training_job_status == "InProgress"
     assert aws.requests("StopTrainingJob") == []
 

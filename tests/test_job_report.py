@@ -63,6 +63,19 @@ def test_jobs_of_this_project_are_listed(aws: AwsServer) -> None:
     assert "NextToken" in aws.requests("ListTrainingJobs")[1]
 
 
+def test_a_reader_that_has_seen_enough_of_the_list_is_no_error(aws: AwsServer) -> None:
+    for number in range(200):
+        aws.make_training_job(f"bins-{number:03}-{'long' * 12}")  # more than a buffer holds
+    with subprocess.Popen(
+        [*ENTRY, "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
 def test_the_report_of_a_spot_job_has_the_figures_of_the_seeds(aws: AwsServer) -> None:
     finished(aws, "bins-spot", 1921, 714, **SPOT)
     result = reported("report", "bins-spot", "--price_per_hour", "1.41")
