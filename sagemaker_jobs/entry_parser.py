@@ -41,7 +41,7 @@ class EntryParser(argparse.ArgumentParser):
             sys.exit(0)
         except NoCredentialsError:
             self.error(
-                "no AWS credentials: run `aws configure`, or set AWS_PROFILE; --dry_run needs none."
+                "no AWS credentials: run `aws configure`, or set AWS_PROFILE."
             )
         except ClientError as error:
             details = error.response.get("Error", {})
