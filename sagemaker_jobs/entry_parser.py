@@ -40,9 +40,7 @@ class EntryParser(argparse.ArgumentParser):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         except NoCredentialsError:
-            self.error(
-                "no AWS credentials: run `aws configure`, or set AWS_PROFILE."
-            )
+            self.error("no AWS credentials: run `aws configure`, or set AWS_PROFILE.")
         except ClientError as error:
             details = error.response.get("Error", {})
             self.error(

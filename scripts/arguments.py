@@ -159,6 +159,9 @@ class BinTrainingArguments(TrainingArguments):
             "help": "Processes that decode photos. Default: one a core, at most 8 a GPU; 0 without."
         },
     )
+    disable_tqdm: bool | None = described(
+        None, "No progress bars. Default: none in a SageMaker job, whose log has no cursor to move."
+    )
     greater_is_better: bool | None = described(
         None, "Whether that metric should grow. Default: an accuracy or kappa should, no other."
     )
@@ -181,7 +184,7 @@ class BinTrainingArguments(TrainingArguments):
             raise ValueError(f"--checkpoint_minutes {self.checkpoint_minutes}: give 0 or more.")
         if in_sagemaker_job():
             if self.disable_tqdm is None:
-                self.disable_tqdm = True  # a log has no cursor to move
+                self.disable_tqdm = True
             if len(json.loads(os.environ.get("SM_HOSTS", "[]"))) > 1:
                 self.save_on_each_node = True  # each machine has a disk of its own
         metric = self.metric_for_best_model or ""

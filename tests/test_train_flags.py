@@ -4,6 +4,7 @@ import pytest
 
 from arguments import make_parser, parse_arguments
 from train_flags import (
+    Hyperparameters,
     as_flags,
     check_paths,
     checked_by_train,
@@ -45,7 +46,7 @@ def test_flags_that_a_job_must_not_have_are_refused(flags: list[str], message: s
 
 
 def test_a_flag_takes_the_place_of_the_recipes() -> None:
-    recipe = {"model_name_or_path": "m", "learning_rate": 1e-3, "bf16": True}
+    recipe: Hyperparameters = {"model_name_or_path": "m", "learning_rate": 1e-3, "bf16": True}
     assert merged(recipe, {"learning_rate": "1"}) == {**recipe, "learning_rate": "1"}
     assert merged(recipe, {"config_name": "resnet34"}) == {
         "learning_rate": 1e-3,
