@@ -1,6 +1,8 @@
+import html
 import json
 import re
 import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -97,3 +99,36 @@ def test_a_folder_that_is_no_run_is_named(
     assert exit_info.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "predictions_test.parquet is missing: run scripts/train.py with --do_predict" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_is_as_wide_as_the_window(
+    width: int, run_copy: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    report.main([str(run_copy), "--dataset", str(dataset_dir)])
+    # In a frame: Chromium's own window is never narrower than 500 pixels.
+    page = html.escape((run_copy / "report" / "index.html").read_text())
+    framed = tmp_path / "framed.html"
+    framed.write_text(
+        f'<title>none</title><iframe width="{width}" height="900" style="border: 0" '
+        f'srcdoc="{page}"></iframe>'
+        "<script>onload = () => { const page = frames[0].document;"
+        "const loaded = [...page.images].every(i => i.naturalWidth > 0);"
+        "document.title = `${page.documentElement.scrollWidth} ${loaded}`; }</script>"
+    )
+    shown = subprocess.run(
+        [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000"]
+        + [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900"]
+        + ["--hide-scrollbars", "--dump-dom", framed.as_uri()],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    ).stdout
+    match = re.search(r"<title>(.*?)</title>", shown)
+    assert match is not None
+    assert match[1] == f"{width} true"
