@@ -1,0 +1,114 @@
+"""Turn a run's predictions on its test split into a report: one HTML page, PNGs and JSON.
+
+    python metrics/report.py runs/vit_tiny --dataset data/bins
+
+OUTPUT_DIR (default: RUN/report) gets index.html, which holds everything, the PNGs in it, and
+report.json with the figures. With the dataset it also shows errors by the number of distinct items,
+and a gallery of the worst errors: those photos are Amazon's (CC BY-NC-SA 3.0 US), share the page
+accordingly.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as arrow_dataset
+import pyarrow.parquet as pq
+
+from evaluation import Evaluation, figures, read_evaluation, worst_errors
+from report_page import GalleryPhoto, report_page
+from report_plots import write_plots
+from strict_parser import StrictParser
+
+GALLERY_SIZE = 24
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the report of the run named on the command line."""
+    parser = StrictParser(__doc__)
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "--dataset", type=Path, metavar="FOLDER", help="the dataset that the run was tested on"
+    )
+    parser.add_argument("--output_dir", type=Path, metavar="FOLDER", help="default: RUN/report")
+    arguments = parser.parse_args(argv)
+    output_dir = arguments.output_dir or arguments.run_dir / "report"
+    try:
+        page = write_report(arguments.run_dir, arguments.dataset, output_dir)
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        parser.error(f"{arguments.run_dir}: {error}")
+    print(f"Report: {page}")
+
+
+def write_report(run_dir: Path, dataset: Path | None, output_dir: Path) -> Path:
+    """Write a run's report and return the path of its page.
+
+    Raises: ValueError: the run has no predictions, or they belong to another dataset.
+    """
+    predictions = run_dir / "predictions_test.parquet"
+    if not predictions.exists():
+        raise ValueError(f"{predictions.name} is missing: run scripts/train.py with --do_predict.")
+    evaluation = read_evaluation(pq.read_table(predictions))
+    arguments = json.loads((run_dir / "arguments.json").read_text())
+    bins = None if dataset is None else test_bins(dataset, evaluation)
+    distinct = None if bins is None else [len(set(asins)) for asins in bins["asins"].to_pylist()]
+    found = figures(evaluation, distinct)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    plots = write_plots(found, output_dir)
+    gallery = [] if bins is None else gallery_photos(evaluation, bins)
+    _write_whole(output_dir / "report.json", json.dumps(found, indent=2) + "\n")
+    page = report_page(run_dir.resolve().name, arguments, found, plots, gallery)
+    _write_whole(output_dir / "index.html", page)
+    return output_dir / "index.html"
+
+
+def test_bins(dataset: Path, evaluation: Evaluation) -> pa.Table:
+    """Return the test split's rows, in the order of the predictions.
+
+    Raises: ValueError: no test split, or a predicted bin is not in it.
+    """
+    shards = sorted(str(path) for path in dataset.glob("data/test-*.parquet"))
+    if not shards:
+        raise ValueError(f"--dataset {dataset} has no test split (data/test-*.parquet).")
+    columns = ["id", "asins", "image"]
+    table = arrow_dataset.dataset(shards).to_table(columns=columns)
+    row_of = {bin_id: row for row, bin_id in enumerate(table["id"].to_pylist())}
+    missing = [bin_id for bin_id in evaluation.ids if bin_id not in row_of]
+    if missing:
+        raise ValueError(
+            f"--dataset {dataset} lacks {len(missing):,} of the predicted bins, such as "
+            f"{missing[0]}: give the dataset that this run was tested on."
+        )
+    return table.take([row_of[bin_id] for bin_id in evaluation.ids])
+
+
+def gallery_photos(evaluation: Evaluation, bins: pa.Table) -> list[GalleryPhoto]:
+    """Return the photos where the model was surest of a wrong count."""
+    rows = worst_errors(evaluation, GALLERY_SIZE)
+    images = bins["image"].take(rows).to_pylist()
+    return [
+        GalleryPhoto(
+            bin_id=str(evaluation.ids[row]),
+            expected=int(evaluation.expected[row]),
+            counted=int(evaluation.most_likely[row]),
+            confidence=float(evaluation.confidence[row]),
+            items=tuple(sorted(set(bins["asins"][int(row)].as_py()))),
+            jpeg=image["bytes"],
+        )
+        for row, image in zip(rows, images, strict=True)
+    ]
+
+
+def _write_whole(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,171 @@
+"""The HTML of the evaluation report: one page that holds all it shows, on a desk and on a phone.
+
+Ids and item names come from strangers: everything that is not ours is escaped.
+"""
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compare_runs import model_name
+from report_plots import PLOTS
+
+STYLE = """
+:root { color-scheme: light; }
+* { box-sizing: border-box; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a202c; margin: 0 auto; max-width: 72rem;
+  padding: 1rem; }
+h1 { line-height: 1.2; margin-bottom: 0.2rem; overflow-wrap: anywhere; }
+.plots, .photos { display: grid; gap: 1rem; }
+.plots { grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
+.photos { grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); }
+figure { margin: 0; min-width: 0; }
+figure img { width: 100%; height: auto; display: block; }
+figcaption { font-size: 0.85rem; overflow-wrap: anywhere; }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.3rem 0.8rem 0.3rem 0; text-align: right; border-bottom: 1px solid #e2e8f0;
+  white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; white-space: normal; }
+@media (max-width: 40rem) { table { font-size: 0.85rem; } th, td { padding-right: 0.4rem; } }
+.note { color: #4a5568; }
+"""
+NAMES = {
+    "accuracy": ("accuracy", 100, "%"),
+    "within_one_accuracy": ("at most one item off", 100, "%"),
+    "mae": ("mean absolute error of the median", 1, "items"),
+    "rmse": ("root mean squared error of the mean", 1, "items"),
+    "negative_log_likelihood": ("negative log likelihood", 1, "nats"),
+}
+EXPLANATIONS = {
+    "confusion_matrix": "Each row adds up to 100 %: where the photos of that count went.",
+    "by_count": "With 95 % intervals.",
+    "reliability": "On the dashed line a probability is worth what it says.",
+    "risk_coverage": "What is left wrong when a person looks at the rest.",
+    "by_distinct_items": "Different items, whatever their number.",
+}
+
+
+@dataclass(frozen=True)
+class GalleryPhoto:
+    """A photo that was miscounted: what was expected, what was counted, how sure the model was."""
+
+    bin_id: str
+    expected: int
+    counted: int
+    confidence: float
+    items: Sequence[str]
+    jpeg: bytes
+
+
+def report_page(
+    run: str,
+    arguments: Mapping[str, Any],
+    figures: Mapping[str, Any],
+    plots: Mapping[str, Path],
+    gallery: Sequence[GalleryPhoto],
+) -> str:
+    """Return the page as HTML.
+
+    Args:
+        run: the run's name.
+        arguments: the run's arguments.json.
+        figures: what evaluation.figures returned.
+        plots: PNGs by name.
+        gallery: photos to show; empty where no dataset was at hand.
+    """
+    pictures = "\n".join(
+        f'<figure><h2>{PLOTS[name][0]}</h2><img src="{_data_uri(path.read_bytes(), "png")}" '
+        f'alt="{PLOTS[name][0]}"><figcaption>{EXPLANATIONS[name]}</figcaption></figure>'
+        for name, path in plots.items()
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(run)}: evaluation</title>
+<style>{STYLE}</style>
+<h1>{html.escape(run)}</h1>
+<p class="note">{html.escape(_model(arguments))}. {figures["num_bins"]:,} test photos in
+{figures["num_groups"]:,} bin groups; 95 % intervals by bootstrap over the groups.
+{html.escape(_seed(arguments))}</p>
+{_table(("", "value", "95 % interval"), _overall_rows(figures))}
+<p>Expected calibration error: {100 * figures["expected_calibration_error"]:.1f} %.
+Area under risk against coverage: {100 * figures["risk_coverage"]["area"]:.1f} %.</p>
+<div class="plots">
+{pictures}
+</div>
+<h2>Each count</h2>
+{_table(("items", "photos", "accuracy %", "RMSE"), _key_rows(figures["by_count"]))}
+{_gallery(gallery)}
+</html>
+"""
+
+
+def _model(arguments: Mapping[str, Any]) -> str:
+    epochs = arguments.get("num_train_epochs")
+    trained = f", {epochs:g} epochs" if arguments.get("do_train") and epochs else ""
+    return f"{model_name(dict(arguments))}{trained}"
+
+
+def _seed(arguments: Mapping[str, Any]) -> str:
+    return f"Seed {arguments['seed']}." if arguments.get("do_train") else ""
+
+
+def _overall_rows(figures: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for name, (title, factor, unit) in NAMES.items():
+        value, low, high = (factor * figures["overall"][name][k] for k in ("value", "low", "high"))
+        digits = 1 if factor == 100 else 3
+        interval = f"{low:.{digits}f} to {high:.{digits}f}"
+        rows.append((title, f"{value:.{digits}f} {unit}", interval))
+    return rows
+
+
+def _key_rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    return [
+        (
+            str(row["key"]),
+            f"{row['num_bins']:,}",
+            _with_interval(row["accuracy"], 100, 1),
+            _with_interval(row["rmse"], 1, 3),
+        )
+        for row in rows
+    ]
+
+
+def _with_interval(figure: Mapping[str, float], factor: int, digits: int) -> str:
+    value, low, high = (f"{factor * figure[k]:.{digits}f}" for k in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f'<div class="table"><table><tr>{head}</tr>\n{body}</table></div>'
+
+
+def _gallery(gallery: Sequence[GalleryPhoto]) -> str:
+    if not gallery:
+        return ""
+    photos = "\n".join(
+        f'<figure><img src="{_data_uri(photo.jpeg, "jpeg")}" alt="bin {html.escape(photo.bin_id)}">'
+        f"<figcaption><b>{photo.counted} counted, {photo.expected} expected</b>, "
+        f"{photo.confidence:.0%} sure<br>bin {html.escape(photo.bin_id)}<br>"
+        f"{html.escape(', '.join(photo.items))}</figcaption></figure>"
+        for photo in gallery
+    )
+    return f"""<h2>Surest of a wrong count</h2>
+<p class="note">Either the model or the inventory is wrong here.</p>
+<div class="photos">
+{photos}
+</div>"""
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,134 @@
+import html
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import report
+from report_page import GalleryPhoto, report_page
+
+MARKUP = "<script>alert(1)</script>"
+
+
+class Tags(HTMLParser):
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+@pytest.fixture
+def run_copy(run_dir: Path, tmp_path: Path) -> Path:
+    shutil.copytree(run_dir, tmp_path / "tiny", ignore=shutil.ignore_patterns("checkpoint-*"))
+    return tmp_path / "tiny"
+
+
+def test_a_report_is_one_page_with_its_pngs_and_json(run_copy: Path, dataset_dir: Path) -> None:
+    report.main([str(run_copy), "--dataset", str(dataset_dir)])
+    folder = run_copy / "report"
+    assert {path.name for path in folder.iterdir()} == {
+        *("index.html", "report.json", "confusion_matrix.png", "by_count.png"),
+        *("reliability.png", "risk_coverage.png", "by_distinct_items.png"),
+    }
+    figures = json.loads((folder / "report.json").read_text())
+    results = json.loads((run_copy / "all_results.json").read_text())
+    for name in ("accuracy", "within_one_accuracy", "mae", "rmse"):
+        assert figures["overall"][name]["value"] == pytest.approx(results[f"test_{name}"])
+    nll = figures["overall"]["negative_log_likelihood"]["value"]
+    assert nll == pytest.approx(results["test_loss"], rel=1e-4)
+    for row in figures["by_count"]:
+        assert row["accuracy"]["value"] == pytest.approx(results[f"test_accuracy_{row['key']}"])
+    page = (folder / "index.html").read_text()
+    images = [attributes for tag, attributes in Tags(page).found if tag == "img"]
+    num_wrong = round((1 - results["test_accuracy"]) * figures["num_bins"])
+    assert len(images) == 5 + min(num_wrong, report.GALLERY_SIZE)
+    # Nothing comes from elsewhere.
+    assert all(str(attributes["src"]).startswith("data:image/") for attributes in images)
+    assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_without_the_dataset_there_is_no_gallery(run_copy: Path, tmp_path: Path) -> None:
+    report.main([str(run_copy), "--output_dir", str(tmp_path / "elsewhere")])
+    assert not (tmp_path / "elsewhere" / "by_distinct_items.png").exists()
+    assert "Surest of a wrong count" not in (tmp_path / "elsewhere" / "index.html").read_text()
+
+
+def test_what_strangers_wrote_is_escaped(run_copy: Path, tmp_path: Path) -> None:
+    report.main([str(run_copy)])
+    figures = json.loads((run_copy / "report" / "report.json").read_text())
+    photo = GalleryPhoto(f'"{MARKUP}', 1, 2, 0.9, (MARKUP, "plain"), b"jpeg")
+    arguments = {"config_name": MARKUP, "do_train": False}
+    page = report_page(MARKUP, arguments, figures, {}, [photo])
+    assert MARKUP not in page
+    assert "&lt;script&gt;" in page
+    assert not [tag for tag, _ in Tags(page).found if tag == "script"]
+
+
+def test_another_dataset_is_refused(
+    run_copy: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(dataset_dir, other)
+    (shard,) = other.glob("data/test-*.parquet")
+    pq.write_table(pq.read_table(shard).slice(1), shard)
+    for dataset, message in (
+        (other, "lacks 1 of the predicted bins"),
+        (tmp_path / "nowhere", "has no test split"),
+    ):
+        with pytest.raises(SystemExit) as exit_info:
+            report.main([str(run_copy), "--dataset", str(dataset)])
+        assert exit_info.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert not (run_copy / "report").exists()
+
+
+def test_a_folder_that_is_no_run_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        report.main([str(tmp_path)])
+    assert exit_info.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "predictions_test.parquet is missing: run scripts/train.py with --do_predict" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_is_as_wide_as_the_window(
+    width: int, run_copy: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    report.main([str(run_copy), "--dataset", str(dataset_dir)])
+    # In a frame: Chromium's own window is never narrower than 500 pixels.
+    page = html.escape((run_copy / "report" / "index.html").read_text())
+    framed = tmp_path / "framed.html"
+    framed.write_text(
+        f'<title>none</title><iframe width="{width}" height="900" style="border: 0" '
+        f'srcdoc="{page}"></iframe>'
+        "<script>onload = () => { const page = frames[0].document;"
+        "const loaded = [...page.images].every(i => i.naturalWidth > 0);"
+        "document.title = `${page.documentElement.scrollWidth} ${loaded}`; }</script>"
+    )
+    shown = subprocess.run(
+        [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000"]
+        + [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900"]
+        + ["--hide-scrollbars", "--dump-dom", framed.as_uri()],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    ).stdout
+    match = re.search(r"<title>(.*?)</title>", shown)
+    assert match is not None
+    assert match[1] == f"{width} true"
