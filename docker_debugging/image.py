@@ -93,25 +93,32 @@ def is_present(image: str) -> bool:
     return succeeds(docker("image", "inspect", image))
 
 
+def build_network() -> list[str]:
+    """Return the flags of a build that has to reach a package index.
+
+    A daemon that was started without a bridge has no other network to build in than the host's.
+    """
+    return [] if succeeds(docker("network", "inspect", "bridge")) else ["--network=host"]
+
+
 def ecr_host(image: str) -> str | None:
     """Return the host of AWS's registry that an image comes from, None for any other image."""
     host = image.partition("/")[0]
     return host if ECR_HOST.fullmatch(host) else None
 
 
-def log_in_to_ecr(host: str) -> None:
-    """Log Docker in to a registry of AWS, for twelve hours.
+def ecr_login(host: str) -> tuple[str, str]:
+    """Return the user and the password, good for twelve hours, that AWS gives for its registry.
 
     Args:
         host: such as 763104351884.dkr.ecr.us-east-1.amazonaws.com
 
-    Raises: ValueError: there are no credentials, or AWS or Docker refuses.
+    Raises: ValueError: there are no credentials, or AWS refuses.
     """
     # Imported here: whoever has the base image needs neither the library nor credentials.
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
-    instead = f"Or name an image that is here with --base_image; {WITHOUT_DOCKER}."
     match = ECR_HOST.fullmatch(host)
     assert match, host
     try:
@@ -119,11 +126,20 @@ def log_in_to_ecr(host: str) -> None:
         answer = ecr.get_authorization_token(registryIds=[match[1]])
     except (BotoCoreError, ClientError) as error:
         raise ValueError(
-            f"The base image lies in {host}, and AWS gives no token for it "
-            f"({str(error).rstrip('.')}): run `aws configure`, or set AWS_PROFILE. {instead}"
+            f"AWS gives no token for {host} ({str(error).rstrip('.')}): run `aws configure`, or "
+            f"set AWS_PROFILE; or name an image that is here with --base_image; {WITHOUT_DOCKER}."
         ) from error
     token = base64.b64decode(answer["authorizationData"][0]["authorizationToken"]).decode()
     user, _, password = token.partition(":")
+    return user, password
+
+
+def log_in_to_ecr(host: str) -> None:
+    """Log Docker in to a registry of AWS.
+
+    Raises: ValueError: there are no credentials, or AWS or Docker refuses.
+    """
+    user, password = ecr_login(host)
     result = subprocess.run(
         docker("login", "--username", user, "--password-stdin", host),
         input=password,  # on the command line every user of the machine could read it
@@ -133,7 +149,10 @@ def log_in_to_ecr(host: str) -> None:
     )
     if result.returncode:
         reason = (result.stderr.strip() or "no reason given").splitlines()[-1]
-        raise ValueError(f"docker login {host} failed ({reason}). {instead}")
+        raise ValueError(
+            f"docker login {host} failed ({reason}): name an image that is here with "
+            f"--base_image; {WITHOUT_DOCKER}."
+        )
 
 
 def ensure_image(base_image: str | None) -> str:
@@ -150,11 +169,9 @@ def ensure_image(base_image: str | None) -> str:
         print(f"{base_image} is not here yet: Docker fetches it.", file=sys.stderr)
         if host := ecr_host(base_image):
             log_in_to_ecr(host)
-    # A daemon without its own bridge has no other network to build in.
-    has_bridge = succeeds(docker("network", "inspect", "bridge"))
     command = docker("build", "--tag", IMAGE, "--build-arg", f"BASE_IMAGE={base_image}")
     command += ["--file", str(ROOT / "docker_debugging" / "Dockerfile")]
-    command += [] if has_bridge else ["--network=host"]
+    command += build_network()
     # Standard output belongs to the run that follows.
     if subprocess.run([*command, str(ROOT)], check=False, stdout=sys.stderr).returncode:
         raise ValueError(

@@ -66,7 +66,9 @@ def test_no_module_is_named_like_a_library() -> None:
 
 
 def test_no_folder_is_a_package() -> None:
-    assert not [path for path in ROOT.rglob("__init__.py") if ".venv" not in path.parts]
+    assert not [
+        path for folder in (*FOLDERS, "tests") for path in (ROOT / folder).rglob("__init__.py")
+    ]
 
 
 def test_container_versions_have_one_home() -> None:
