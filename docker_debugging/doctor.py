@@ -99,17 +99,19 @@ def check_base_image(base_image: str | None) -> Finding:
     """Check that the image to build on is here, or that it can be fetched."""
     try:
         base_image = base_image or default_base_image()
-        built = f"; {IMAGE} is built" if is_present(IMAGE) else f"; {IMAGE} is built on first use"
-        if is_present(base_image):
-            return Finding("base image", OK, f"{base_image} is here{built}")
-        host = ecr_host(base_image)
-        if host is None:
-            mend = "Docker will try to pull it; `docker pull` says whether it can"
-            return Finding("base image", NOTE, f"{base_image} is not here", mend)
+    except ValueError as error:
+        return Finding("base image", PROBLEM, "unknown", str(error))
+    if is_present(base_image):
+        built = "is built" if is_present(IMAGE) else "is built on first use"
+        return Finding("base image", OK, f"{base_image} is here; {IMAGE} {built}")
+    host = ecr_host(base_image)
+    if host is None:
+        mend = "Docker will try to pull it; `docker pull` says whether it can"
+        return Finding("base image", NOTE, f"{base_image} is not here", mend)
+    try:
         ecr_login(host)
     except ValueError as error:
-        what, _, mend = str(error).partition("): ")
-        return Finding("base image", PROBLEM, f"{what})", mend)
+        return Finding("base image", PROBLEM, f"{base_image} is not here", str(error))
     return Finding("base image", OK, f"{base_image} is not here yet, but can be pulled")
 
 

@@ -134,6 +134,8 @@ def own_daemon() -> Iterator[str]:
             )
         try:
             wait_for_daemon(daemon, host)
+            # What runs that were killed have left, and stand-ins of earlier versions.
+            checked(["docker", "--host", host, "system", "prune", "--force"])
             yield host
         finally:
             daemon.terminate()
