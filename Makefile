@@ -63,11 +63,12 @@ test: lint  ## lint, types and the quick tests
 	$(RUN) -m pytest
 
 test-slow: docker-test  ## the tests that take longer, those in Docker too
+	$(RUN) docker_debugging/toolkit.py
 	$(RUN) -m pytest -m slow
 
 # -s shows what takes minutes. As root on Debian this installs Docker and starts it for the tests.
 docker-test: $(STAMP)  ## the tests in Docker; skipped aloud where it cannot be had
 	$(RUN) -m pytest -m docker -s
 
-clean:  ## remove the environment, the demo's data and runs
-	rm -rf $(VENV) .docker-test data/demo_mirror data/demo runs/demo
+clean:  ## remove the environments, the demo's data and runs
+	rm -rf $(VENV) .venv-toolkit .docker-test data/demo_mirror data/demo runs/demo

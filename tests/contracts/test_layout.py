@@ -96,6 +96,8 @@ def test_the_laptop_has_the_containers_versions() -> None:
 
 
 def test_every_requirement_is_pinned() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt"):
-        for line in (ROOT / name).read_text().splitlines():
+    paths = [*ROOT.glob("requirements*.txt"), *ROOT.glob("docker_debugging/*requirements.txt")]
+    assert len(paths) == 4
+    for path in paths:
+        for line in path.read_text().splitlines():
             assert line.startswith("#") or re.fullmatch(r"[\w\[\]-]+==[\w.]+", line), line
