@@ -16,6 +16,7 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
+import toolkit
 from image import (
     IMAGE,
     OneLineParser,
@@ -61,6 +62,7 @@ def examine(base_image: str | None, port: int) -> list[Finding]:
         check_disk(base_image) if runs else Finding("disk", NOTE, DOCKER_FIRST),
         check_gpu(runs),
         check_credentials(),
+        check_toolkit(),
         check_port(port),
     ]
 
@@ -167,6 +169,18 @@ def check_credentials() -> Finding:
     return Finding("credentials", OK, f"AWS credentials found ({credentials.method})")
 
 
+def check_toolkit() -> Finding:
+    """Check that --no_docker can be used: its environment is made, or can be."""
+    if toolkit.STAMP.exists() and toolkit.STAMP.read_text() == toolkit.fingerprint():
+        return Finding("toolkit", OK, f"{toolkit.FOLDER.name} is made, for --no_docker")
+    try:
+        toolkit.check_compiler()
+    except ValueError as error:
+        what, _, mend = str(error).partition(": ")
+        return Finding("toolkit", NOTE, what, f"only --no_docker needs it: {mend}")
+    return Finding("toolkit", OK, f"{toolkit.FOLDER.name} is made on first use of --no_docker")
+
+
 def check_port(port: int) -> Finding:
     """Check that debugpy can listen where an IDE looks for it."""
     with socket.socket() as listener:
@@ -217,7 +231,7 @@ def main(argv: list[str] | None = None) -> None:
         print(
             "\nRuns in Docker can be made: python docker_debugging/debug.py"
             if runs
-            else "\nNo run in Docker can be made; python docker_debugging/debug.py --no_docker can."
+            else "\nNo run in Docker can be made; python docker_debugging/debug.py --no_docker needs none."
         )
     sys.exit(0 if runs else 1)
 

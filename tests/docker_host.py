@@ -22,6 +22,7 @@ import pytest
 
 import container
 import image
+import toolkit
 from conftest import ROOT
 
 KEPT = ROOT / ".docker-test"
@@ -34,7 +35,6 @@ PYTHON = "3.11"
 PUBLIC_PYTHON = f"python:{PYTHON}-{DEBIAN}"
 # Beside what container.py names: what these need, in the laptop's versions.
 STACK = {*container.TRAINING_PACKAGES, "numpy", "Pillow", "torch", "pyarrow", "tqdm", "psutil"}
-TOOLKIT = ("sagemaker-training==5.1.4", "sagemaker-pytorch-training==3.0.0")
 # This machine's certificates: it may stand behind a proxy with its own.
 BASE_DOCKERFILE = """
 FROM {debian}
@@ -167,9 +167,11 @@ def base_image() -> str:
     pins = re.findall(r"^[\w]+==.*$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     stack = [pin for pin in pins if pin.partition("==")[0] in STACK]
     assert len(stack) == len(STACK), "requirements.txt lacks what the container holds"
+    toolkit_pins = re.findall(r"^sagemaker.*$", toolkit.REQUIREMENTS.read_text(), re.MULTILINE)
+    requirements = " ".join([*stack, *toolkit_pins])
     can_bootstrap = platform.system() == "Linux" and os.geteuid() == 0 and which("mmdebstrap")
     debian = "bin-counting-debian:test" if can_bootstrap else PUBLIC_PYTHON
-    dockerfile = BASE_DOCKERFILE.format(debian=debian, requirements=" ".join([*stack, *TOOLKIT]))
+    dockerfile = BASE_DOCKERFILE.format(debian=debian, requirements=requirements)
     key = hashlib.sha256(dockerfile.encode() + CERTIFICATES.read_bytes()).hexdigest()[:16]
     if label_of(BASE_IMAGE) == key:
         return BASE_IMAGE

@@ -18,7 +18,7 @@ ENVIRONMENT = {
     **{"AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"},
     **{"AWS_EC2_METADATA_DISABLED": "true", "HOME": "/nowhere"},
 }
-CHECKS = ["docker", "compose", "base image", "disk", "gpu", "credentials", "debug port"]
+CHECKS = ["docker", "compose", "base image", "disk", "gpu", "credentials", "toolkit", "debug port"]
 
 
 def run_doctor(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
