@@ -231,7 +231,7 @@ def main(argv: list[str] | None = None) -> None:
         print(
             "\nRuns in Docker can be made: python docker_debugging/debug.py"
             if runs
-            else "\nNo run in Docker can be made; python docker_debugging/debug.py --no_docker needs none."
+            else "\nNo run in Docker can be made; docker_debugging/debug.py --no_docker needs none."
         )
     sys.exit(0 if runs else 1)
 
