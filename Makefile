@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-slow lint format clean
+.PHONY: help demo test test-slow docker-test lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -62,8 +62,13 @@ format: $(STAMP)  ## let ruff mend style
 test: lint  ## lint, types and the quick tests
 	$(RUN) -m pytest
 
-test-slow: $(STAMP)  ## the tests that take longer
+test-slow: docker-test  ## the tests that take longer, those in Docker too
+	$(RUN) docker_debugging/toolkit.py
 	$(RUN) -m pytest -m slow
 
-clean:  ## remove the environment, the demo's data and runs
-	rm -rf $(VENV) data/demo_mirror data/demo runs/demo
+# -s shows what takes minutes. As root on Debian this installs Docker and starts it for the tests.
+docker-test: $(STAMP)  ## the tests in Docker; skipped aloud where it cannot be had
+	$(RUN) -m pytest -m docker -s
+
+clean:  ## remove the environments, the demo's data and runs
+	rm -rf $(VENV) .venv-toolkit .docker-test data/demo_mirror data/demo runs/demo

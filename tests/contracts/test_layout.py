@@ -66,7 +66,9 @@ def test_no_module_is_named_like_a_library() -> None:
 
 
 def test_no_folder_is_a_package() -> None:
-    assert not [path for path in ROOT.rglob("__init__.py") if ".venv" not in path.parts]
+    assert not [
+        path for folder in (*FOLDERS, "tests") for path in (ROOT / folder).rglob("__init__.py")
+    ]
 
 
 def test_container_versions_have_one_home() -> None:
@@ -94,6 +96,8 @@ def test_the_laptop_has_the_containers_versions() -> None:
 
 
 def test_every_requirement_is_pinned() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt"):
-        for line in (ROOT / name).read_text().splitlines():
+    paths = [*ROOT.glob("requirements*.txt"), *ROOT.glob("docker_debugging/*requirements.txt")]
+    assert len(paths) == 4
+    for path in paths:
+        for line in path.read_text().splitlines():
             assert line.startswith("#") or re.fullmatch(r"[\w\[\]-]+==[\w.]+", line), line

@@ -1,0 +1,102 @@
+"""Make an environment for SageMaker's own training toolkit, the program that runs a job's script.
+
+    python docker_debugging/toolkit.py
+
+debug.py --no_docker and the tests of the container's contract run scripts/train.py through it, as
+the training container does. .venv-toolkit holds the toolkit alone, and sees the packages of the
+environment that runs this entry (torch, transformers, ...). Takes a minute, once.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+from image import ROOT, OneLineParser
+
+FOLDER = ROOT / ".venv-toolkit"
+REQUIREMENTS = Path(__file__).with_name("toolkit_requirements.txt")
+CONSTRAINTS = ROOT / "requirements.txt"
+STAMP = FOLDER / ".installed"
+# All that a run gets of the caller's environment: no secret, as in a job.
+KEPT_VARIABLES = (
+    *("HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"),
+    *("OMP_NUM_THREADS", "HF_HOME", "HF_HUB_OFFLINE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+)
+
+
+def ensure_toolkit() -> Path:
+    """Make the environment where it is not there or out of date; return its program `train`.
+
+    Raises: ValueError: there is no compiler, or pip cannot install the toolkit.
+    """
+    train = FOLDER / "bin" / "train"
+    if STAMP.exists() and STAMP.read_text() == fingerprint():
+        return train
+    check_compiler()
+    print(f"Setting up {FOLDER.name} (once; a minute)", file=sys.stderr)
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    venv.create(FOLDER)  # pip comes with the packages that it sees
+    [site_packages] = FOLDER.glob("lib/python*/site-packages")
+    (site_packages / "project.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    python = str(FOLDER / "bin" / "python")
+    # The constraints keep the toolkit from bringing another numpy than the script's own.
+    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command += ["--requirement", str(REQUIREMENTS), "--constraint", str(CONSTRAINTS)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        print(result.stderr, file=sys.stderr)
+        raise ValueError(
+            f"pip cannot install {REQUIREMENTS.name}; it says why above. The same command tries "
+            "again."
+        )
+    STAMP.write_text(fingerprint())
+    return train
+
+
+def fingerprint() -> str:
+    """Return what the environment was made from: requirements, Python, packages, place."""
+    parts = [REQUIREMENTS.read_text(), CONSTRAINTS.read_text(), sys.version]
+    parts += [sysconfig.get_path("purelib"), str(FOLDER)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def check_compiler() -> None:
+    """Check for what compiles the toolkit. Raises: ValueError: it is not there."""
+    has_headers = Path(sysconfig.get_path("include"), "Python.h").exists()
+    if shutil.which("gcc") is None or not has_headers:
+        raise ValueError(
+            "SageMaker's toolkit is compiled here, which needs gcc and Python's headers: apt-get "
+            "install gcc python3-dev."
+        )
+
+
+def environment_of_run(base_dir: Path) -> dict[str, str]:
+    """Return the environment of `train`, with `base_dir` in the place of /opt/ml."""
+    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    # torchrun is in the second folder.
+    folders = [str(FOLDER / "bin"), str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    return kept | {
+        "PATH": os.pathsep.join(filter(None, folders)),
+        "PYTHONUNBUFFERED": "1",  # lines appear as they come
+        "SAGEMAKER_BASE_DIR": str(base_dir),
+        "SAGEMAKER_TRAINING_MODULE": "sagemaker_pytorch_container.training:main",
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Make the environment and print the path of `train`."""
+    parser = OneLineParser(__doc__)
+    parser.parse_args(argv)
+    try:
+        print(ensure_toolkit())
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import toolkit
+
+
+def test_without_a_compiler_one_line_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(toolkit, "STAMP", tmp_path / "not there")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match="2"):
+        toolkit.main([])
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert "apt-get install gcc python3-dev" in errors
+
+
+def test_another_requirement_or_another_python_makes_it_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = toolkit.fingerprint()
+    assert toolkit.fingerprint() == before
+    changed = tmp_path / "toolkit_requirements.txt"
+    changed.write_text(toolkit.REQUIREMENTS.read_text() + "pudb==2025.1\n")
+    monkeypatch.setattr(toolkit, "REQUIREMENTS", changed)
+    with_more = toolkit.fingerprint()
+    monkeypatch.setattr(toolkit.sys, "version", "3.12")
+    assert len({before, with_more, toolkit.fingerprint()}) == 3
+
+
+def test_a_run_gets_no_secret_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "HF_TOKEN", "WANDB_API_KEY"):
+        monkeypatch.setenv(name, "canary")
+    assert "canary" not in toolkit.environment_of_run(Path("/ml")).values()
+
+
+@pytest.mark.slow
+def test_the_toolkit_is_made_once_and_uses_the_projects_packages() -> None:
+    train = toolkit.ensure_toolkit()
+    made = toolkit.STAMP.stat().st_mtime_ns
+    assert toolkit.ensure_toolkit() == train
+    assert toolkit.STAMP.stat().st_mtime_ns == made
+    program = "import numpy, sagemaker_training, torch; print(numpy.__file__, torch.__file__)"
+    files = subprocess.run(
+        [train.parent / "python", "-c", program], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not any(toolkit.FOLDER.name in file for file in files)
