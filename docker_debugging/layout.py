@@ -1,0 +1,120 @@
+"""Lay out the folder that a job finds as /opt/ml, from the request that would create the job.
+
+Source: docs.aws.amazon.com/sagemaker, "How Amazon SageMaker AI provides training information".
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+INSTANCE_GROUP = "homogeneousCluster"  # SageMaker's name for the only group of a job
+HYPERPARAMETERS = Path("input/config/hyperparameters.json")
+# Of an earlier run; a new instance gets checkpoints alone back from S3.
+NOT_KEPT = ("input/data", "code", "model", "output")
+CHECKPOINTS = "checkpoints"
+
+
+def configuration(
+    request: Mapping[str, Any], hosts: Sequence[str], current_host: str, network_interface: str
+) -> dict[str, dict[str, Any]]:
+    """Return the contents of /opt/ml/input/config by the name of the file.
+
+    Args:
+        request: a CreateTrainingJob request. Its hyperparameters are JSON-encoded strings, and stay
+            so.
+        hosts: names of all instances; each has to resolve, or the toolkit waits for it.
+    """
+    instance_type = request["ResourceConfig"]["InstanceType"]
+    group = {
+        "instance_group_name": INSTANCE_GROUP,
+        "instance_type": instance_type,
+        "hosts": sorted(hosts),
+    }
+    return {
+        HYPERPARAMETERS.name: dict(request["HyperParameters"]),
+        "resourceconfig.json": {
+            "current_host": current_host,
+            "current_instance_type": instance_type,
+            "current_group_name": INSTANCE_GROUP,
+            "hosts": sorted(hosts),
+            "instance_groups": [group],
+            "network_interface_name": network_interface,
+        },
+        "inputdataconfig.json": {
+            channel["ChannelName"]: {
+                "TrainingInputMode": channel.get("InputMode", "File"),
+                "S3DistributionType": channel["DataSource"]["S3DataSource"].get(
+                    "S3DataDistributionType", "FullyReplicated"
+                ),
+                "RecordWrapperType": channel.get("RecordWrapperType", "None"),
+            }
+            for channel in request["InputDataConfig"]
+        },
+    }
+
+
+def job_variables(request: Mapping[str, Any]) -> dict[str, str]:
+    """Return the environment variables that a job has beside those of its container."""
+    return {"TRAINING_JOB_NAME": request["TrainingJobName"], **request.get("Environment", {})}
+
+
+def lay_out(
+    base_dir: Path,
+    configuration: Mapping[str, Mapping[str, Any]],
+    dataset_dir: Path,
+    code_dir: Path,
+) -> None:
+    """Write the folder as a new instance finds it; checkpoints that are there stay.
+
+    Args:
+        base_dir: the folder that stands for /opt/ml.
+        configuration: what the function of that name returns.
+        dataset_dir: contents of each channel. Hard links where the disk allows it: a link by name
+            would lead nowhere in a container.
+        code_dir: contents of /opt/ml/code.
+
+    Raises: ValueError: no finished dataset, or the folder holds something else. OSError: it cannot
+        be written.
+    """
+    if not (dataset_dir / "README.md").is_file():
+        raise ValueError(
+            f"--dataset {dataset_dir}: there is no finished dataset here; run "
+            "data_prep/build_dataset.py first, or `make demo`."
+        )
+    check_base_dir(base_dir)
+    # First, since it says whose folder this is when what follows is killed.
+    for name, content in configuration.items():
+        path = (base_dir / HYPERPARAMETERS).with_name(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n")
+    for name in NOT_KEPT:
+        if (base_dir / name).exists():
+            shutil.rmtree(base_dir / name)
+    for name in ("output/data", "model", CHECKPOINTS):
+        (base_dir / name).mkdir(parents=True, exist_ok=True)
+    for channel in configuration["inputdataconfig.json"]:
+        shutil.copytree(
+            dataset_dir, base_dir / "input" / "data" / channel, copy_function=link_or_copy
+        )
+    shutil.copytree(code_dir, base_dir / "code", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def check_base_dir(base_dir: Path) -> None:
+    """Check that a folder may be laid out: new, empty, or laid out before.
+
+    Raises: ValueError: it holds something else, which would be lost.
+    """
+    is_ours = (base_dir / HYPERPARAMETERS).is_file()
+    if base_dir.exists() and not is_ours and (base_dir.is_file() or any(base_dir.iterdir())):
+        raise ValueError(f"--output_dir {base_dir} holds something else: choose a new folder.")
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Give a file a second name, or copy it to another disk."""
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:
+        shutil.copy2(source, target)

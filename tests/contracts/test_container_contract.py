@@ -1,0 +1,228 @@
+"""Jobs without AWS and without Docker: from the launchers' own requests, through SageMaker's own
+toolkit, to a model where SageMaker collects it.
+"""
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForImageClassification
+
+import toolkit
+from conftest import ROOT, TINY_VIT
+from layout import configuration, job_variables, lay_out
+
+pytestmark = pytest.mark.slow
+
+SCRIPTS = ROOT / "scripts"
+# Small enough for a CPU; the recipes' own learning rates and flags stay.
+TINY_CONFIGS = {
+    "vit": TINY_VIT,
+    "resnet34": {
+        "model_type": "resnet",
+        "embedding_size": 8,
+        "hidden_sizes": [8, 16],
+        "depths": [1, 1],
+        "layer_type": "basic",
+    },
+}
+# A log line and a checkpoint at every step.
+SHORT = ["--per_device_train_batch_size", "16", "--num_train_epochs", "2"]
+SHORT += ["--logging_steps", "1", "--checkpoint_minutes", "1e-9"]
+
+Request = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def request_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Request]:
+    """Return a function that gives what a launcher would send, for a tiny model of its kind."""
+    made: dict[tuple[str, ...], Request] = {}
+
+    def request(recipe: str, *flags: str) -> Request:
+        if (recipe, *flags) not in made:
+            folder = tmp_path_factory.mktemp("config")
+            (folder / "config.json").write_text(json.dumps(TINY_CONFIGS[recipe]))
+            launcher = ROOT / "sagemaker_jobs" / f"{recipe}.py"
+            command = [sys.executable, str(launcher), "--dry_run", *SHORT, *flags]
+            # Some config that travels with the code; the tiny one takes its place.
+            printed = subprocess.run(
+                [*command, "--config_name", "vit_demo"], check=True, capture_output=True
+            ).stdout
+            request = made[recipe, *flags] = json.loads(printed)
+            request["HyperParameters"]["config_name"] = json.dumps(str(folder))
+        return json.loads(json.dumps(made[recipe, *flags]))
+
+    return request
+
+
+class Host:
+    """One machine of a job: a disk of its own, and SageMaker's toolkit on it."""
+
+    def __init__(self, base_dir: Path, request: Request, dataset_dir: Path, *hosts: str) -> None:
+        """Lay out the disk of the first of the hosts that are named."""
+        self.base_dir = base_dir
+        self.process: subprocess.Popen[bytes] | None = None
+        self.variables = job_variables(request)
+        self.log_file = base_dir.with_suffix(".log")
+        lay_out(base_dir, configuration(request, hosts, hosts[0], "lo"), dataset_dir, SCRIPTS)
+
+    @property
+    def log(self) -> str:
+        """What the job has printed so far."""
+        return self.log_file.read_text()
+
+    def start(self) -> None:
+        """Start the toolkit in a process group of its own."""
+        environment = toolkit.environment_of_run(self.base_dir) | self.variables
+        # Both hosts are this machine, whatever its name and its network are.
+        environment |= {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        with self.log_file.open("w") as log:
+            self.process = subprocess.Popen(
+                [toolkit.ensure_toolkit()],
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def wait(self) -> int:
+        """Return the exit code when the job has ended."""
+        assert self.process
+        return self.process.wait()
+
+    def run(self) -> int:
+        """Return the exit code of the whole job."""
+        self.start()
+        return self.wait()
+
+    def wait_for(self, text: str) -> None:
+        """Return when the log holds a text, or when the job has ended."""
+        assert self.process
+        while text not in self.log and self.process.poll() is None:
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Kill what still runs, as a spot instance goes."""
+        if self.process:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@pytest.fixture
+def machine(tmp_path: Path, dataset_dir: Path) -> Iterator[Callable[..., Host]]:
+    """Return a function that makes hosts; those that still run are stopped at the end."""
+    hosts: list[Host] = []
+
+    def make(request: Request, *names: str) -> Host:
+        base_dir = tmp_path / f"disk{len(hosts)}"
+        hosts.append(Host(base_dir, request, dataset_dir, *(names or ["localhost"])))
+        return hosts[-1]
+
+    yield make
+    for host in hosts:
+        host.stop()
+
+
+def changed(request: Request, hyperparameters: Mapping[str, Any]) -> Request:
+    """Return a request with hyperparameters in place of its own, in the SDK's encoding."""
+    encoded = {name: json.dumps(value) for name, value in hyperparameters.items()}
+    return request | {"HyperParameters": request["HyperParameters"] | encoded}
+
+
+def results(host: Host) -> dict[str, float]:
+    """Return the figures that SageMaker collects."""
+    return json.loads((host.base_dir / "output" / "data" / "all_results.json").read_text())
+
+
+def weights(host: Host) -> bytes:
+    return (host.base_dir / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("recipe", TINY_CONFIGS)
+def test_a_recipe_trains_in_the_container_and_leaves_what_sagemaker_collects(
+    recipe: str, request_of: Callable[..., Request], machine: Callable[..., Host]
+) -> None:
+    host = machine(request_of(recipe))
+    assert host.run() == 0, host.log
+    assert "Reporting training SUCCESS" in host.log
+    model = AutoModelForImageClassification.from_pretrained(host.base_dir / "model")
+    assert model.config.model_type == TINY_CONFIGS[recipe]["model_type"]
+    assert sorted(model.config.id2label.values()) == ["1", "2", "3", "4", "5"]
+    assert {"eval_accuracy", "test_accuracy", "train_loss"} <= results(host).keys()
+    collected = {path.name for path in (host.base_dir / "output" / "data").iterdir()}
+    assert {"arguments.json", "predictions_test.parquet"} <= collected
+    assert not list((host.base_dir / "model").glob("checkpoint-*"))
+    assert not (host.base_dir / "output" / "failure").exists()
+
+
+@pytest.mark.parametrize("launched_by", ["python", "torchrun"])
+def test_a_failure_leaves_the_scripts_own_message_and_a_code_that_is_not_zero(
+    launched_by: str, request_of: Callable[..., Request], machine: Callable[..., Host]
+) -> None:
+    request = changed(request_of("vit"), {"config_name": "/nowhere"})
+    if launched_by == "torchrun":
+        request = changed(request, {"sagemaker_torch_distributed_enabled": True})
+    host = machine(request)
+    assert host.run() != 0
+    failure = (host.base_dir / "output" / "failure").read_text()
+    assert "ValueError" in failure, host.log
+    assert "/nowhere" in failure
+    assert not list((host.base_dir / "model").iterdir())
+
+
+def test_two_hosts_train_one_model_and_the_first_keeps_it(
+    request_of: Callable[..., Request], machine: Callable[..., Host]
+) -> None:
+    request = request_of("vit", "--instance_count", "2")
+    assert request["HyperParameters"]["sagemaker_torch_distributed_enabled"] == "true"
+    # Two names of the loopback, in SageMaker's order: the first is the one that others connect to.
+    names = ("127.0.0.1", "localhost")
+    first, second = machine(request, *names), machine(request, *reversed(names))
+    second.start()
+    assert first.run() == 0, first.log
+    assert second.wait() == 0, second.log
+    AutoModelForImageClassification.from_pretrained(first.base_dir / "model")
+    assert (
+        json.loads((first.base_dir / "output/data/arguments.json").read_text())["world_size"] == 2
+    )
+    assert results(first)["test_accuracy"] >= 0
+    assert not list((second.base_dir / "model").iterdir())
+    # A machine that comes back gets its own disk's checkpoints.
+    for host in (first, second):
+        assert list((host.base_dir / "checkpoints").glob("checkpoint-*"))
+
+
+def test_a_spot_instance_that_goes_at_any_step_costs_no_weight(
+    request_of: Callable[..., Request], machine: Callable[..., Host]
+) -> None:
+    request = request_of("vit")
+    undisturbed = machine(request)
+    assert undisturbed.run() == 0, undisturbed.log
+    num_steps = int(re.findall(r"metrics split=train step=(\d+)", undisturbed.log)[-1])
+    # Before the second step there is nothing to go on from.
+    step = random.randrange(2, num_steps)
+    print(f"killed at step {step} of {num_steps}")
+
+    interrupted = machine(request)
+    interrupted.start()
+    interrupted.wait_for(f"metrics split=train step={step} ")
+    interrupted.stop()
+
+    again = machine(request)
+    (again.base_dir / "checkpoints").rmdir()
+    (interrupted.base_dir / "checkpoints").rename(again.base_dir / "checkpoints")
+    assert again.run() == 0, again.log
+    assert "Going on from" in again.log
+    assert weights(again) == weights(undisturbed)
+    assert results(again)["test_loss"] == results(undisturbed)["test_loss"]
