@@ -7,21 +7,29 @@ the training container does. .venv-toolkit holds the toolkit alone, and sees the
 environment that runs this entry (torch, transformers, ...). Takes a minute, once.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
+import time
+import uuid
 import venv
+from collections.abc import Mapping
 from pathlib import Path
 
+from containers import held_signals
 from image import ROOT, OneLineParser
 
 FOLDER = ROOT / ".venv-toolkit"
 REQUIREMENTS = Path(__file__).with_name("toolkit_requirements.txt")
 CONSTRAINTS = ROOT / "requirements.txt"
 STAMP = FOLDER / ".installed"
+HOST = "localhost"  # SageMaker's algo-1 does not resolve here, and the toolkit would wait for it
+MARK = "BIN_COUNTING_RUN"
 # All that a run gets of the caller's environment: no secret, as in a job.
 KEPT_VARIABLES = (
     *("HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"),
@@ -83,9 +91,51 @@ def environment_of_run(base_dir: Path) -> dict[str, str]:
     return kept | {
         "PATH": os.pathsep.join(filter(None, folders)),
         "PYTHONUNBUFFERED": "1",  # lines appear as they come
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "SAGEMAKER_BASE_DIR": str(base_dir),
         "SAGEMAKER_TRAINING_MODULE": "sagemaker_pytorch_container.training:main",
     }
+
+
+def run_in_toolkit(
+    command: list[str], base_dir: Path, variables: Mapping[str, str], is_interactive: bool
+) -> int:
+    """Run a command in the toolkit's environment to its end, and return its exit code.
+
+    Whatever ends this early stops all that the command started.
+    """
+    # torchrun and debugpy detach what they start: a mark in its environment finds it again.
+    mark = uuid.uuid4().hex
+    environment = environment_of_run(base_dir) | dict(variables) | {MARK: mark}
+    # In a session of its own, so that Ctrl-C is for this process alone; a shell wants it.
+    process = subprocess.Popen(
+        command, cwd=base_dir / "code", env=environment, start_new_session=not is_interactive
+    )
+    try:
+        returned = process.wait()
+        # As a shell and Docker count: a signal is 128 and its number.
+        return returned if returned >= 0 else 128 - returned
+    finally:
+        with held_signals():
+            while marked := processes_with(mark):
+                for left in marked:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(left, signal.SIGKILL)
+                time.sleep(0.05)
+            process.wait()
+
+
+def processes_with(mark: str) -> list[int]:
+    """Return the ids of processes that a marked one started, dead ones left out."""
+    import psutil  # here, since --help needs nothing installed
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            is_marked = process.environ().get(MARK) == mark
+            if is_marked and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,0 +1,222 @@
+"""Run a job here as SageMaker would run it, before it costs anything.
+
+    python docker_debugging/debug.py --config_name vit_demo               # in Docker
+    python docker_debugging/debug.py --config_name vit_demo --no_docker   # through the toolkit
+    python docker_debugging/debug.py --job resnet34 --dataset data/bins --max_train_samples 500
+
+The launcher (sagemaker_jobs/vit.py) gives the request that it would send; /opt/ml is laid out for
+it, and SageMaker's own program runs scripts/ as it is now. Any flag of the launcher or of train.py
+may follow. The same command goes on where a run was stopped. The exit code is the script's own.
+"""
+
+import argparse
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import containers
+import toolkit
+from image import ROOT, OneLineParser, ensure_image
+from layout import CHECKPOINTS, check_base_dir, configuration, job_variables, lay_out
+
+FAILURE = Path("output/failure")
+# The toolkit's words, and torchrun's, whose own exit code is 1 whatever the script's was.
+EXIT_CODE = re.compile(r"^\s*(?:ExitCode|exitcode\s*:) (-?\d+)", re.MULTILINE)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a job here, and exit with its script's exit code."""
+    parser = make_parser()
+    arguments, flags = parser.parse_known_args(argv)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        code = debug(arguments, flags)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+        code = 128 + signal.SIGINT
+    sys.exit(code)
+
+
+def make_parser() -> OneLineParser:
+    """Return the parser of this entry's own flags."""
+    parser = OneLineParser(__doc__)
+    parser.add_argument("--job", choices=("vit", "resnet34"), default="vit", help="the recipe")
+    parser.add_argument(
+        "--dataset",
+        type=Path,
+        default="data/demo",
+        metavar="FOLDER",
+        help="a dataset of data_prep/build_dataset.py (default: %(default)s, of `make demo`)",
+    )
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        default="runs/debug",
+        metavar="FOLDER",
+        help="stands for /opt/ml (default: %(default)s)",
+    )
+    parser.add_argument("--base_image", metavar="URI", help="default: SageMaker's own")
+    parser.add_argument("--fresh", action="store_true", help="start again, without checkpoints")
+    parser.add_argument("--shell", action="store_true", help="open a shell there; `train` runs it")
+    parser.add_argument("--no_docker", action="store_true", help="run the toolkit without Docker")
+    parser.add_argument(
+        "--debugpy", type=port_number, metavar="PORT", help="wait for an IDE at 127.0.0.1:PORT"
+    )
+    return parser
+
+
+def port_number(text: str) -> int:
+    """Return the number of a port. Raises: ValueError: it is not one from 1 to 65535."""
+    number = int(text)
+    if not 0 < number < 2**16:
+        raise ValueError(text)
+    return number
+
+
+def debug(arguments: argparse.Namespace, flags: list[str]) -> int:
+    """Run the job and return its script's exit code.
+
+    Raises: ValueError, OSError: what the user has to mend first.
+    """
+    base_dir = arguments.output_dir.resolve()
+    check_base_dir(base_dir)
+    if arguments.debugpy:
+        check_port(arguments.debugpy)
+    request = request_of(arguments.job, flags)
+    run = run_without_docker if arguments.no_docker else run_in_docker
+    code = run(arguments, base_dir, request)
+    if arguments.shell:
+        return code
+    failure = base_dir / FAILURE
+    code = exit_code(code, failure.read_text() if failure.exists() else "")
+    report(arguments, flags, code)
+    return code
+
+
+def request_of(job: str, flags: list[str]) -> dict[str, Any]:
+    """Return the CreateTrainingJob request that a launcher would send.
+
+    Raises: ValueError: the launcher refuses the flags, in its own words.
+    """
+    launcher = ROOT / "sagemaker_jobs" / f"{job}.py"
+    # train.py shows what it holds before and after the model is loaded, unless a flag forbids it.
+    command = [sys.executable, str(launcher), "--dry_run", "--log_memory", "true", *flags]
+    print(f"Taking the job's request from sagemaker_jobs/{launcher.name}", file=sys.stderr)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        reason = (result.stderr.strip() or "it gave no reason").splitlines()[-1]
+        raise ValueError(reason.removeprefix(f"{launcher.name}: error: "))
+    return json.loads(result.stdout)
+
+
+def check_port(port: int) -> None:
+    """Check that debugpy can listen. Raises: ValueError: the port is taken."""
+    with socket.socket() as listener:
+        # A connection that ended a moment ago keeps no port from a listener.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ValueError(f"--debugpy {port}: the port is taken; give another.") from error
+
+
+def run_in_docker(arguments: argparse.Namespace, base_dir: Path, request: Mapping[str, Any]) -> int:
+    """Lay out /opt/ml, run the job in the image, and return the container's exit code."""
+    image = ensure_image(arguments.base_image)
+    has_network = containers.has_network()
+    variables = job_variables(request)
+    flags = containers.gpu_flags()
+    if arguments.debugpy:
+        if not has_network:
+            raise ValueError(
+                "--debugpy: this Docker daemon gives containers no network to reach them by; add "
+                "--no_docker."
+            )
+        variables |= debugger_variables("/opt/debugger", "0.0.0.0", arguments.debugpy)  # noqa: S104
+        flags += ["--publish", f"127.0.0.1:{arguments.debugpy}:{arguments.debugpy}"]
+    if arguments.shell:
+        flags += ["--interactive"] + (["--tty"] if sys.stdin.isatty() else [])
+    containers.take_back(base_dir, image)  # of a run that was killed
+    interface = "eth0" if has_network else "lo"
+    prepare(
+        arguments, base_dir, configuration(request, [containers.HOST], containers.HOST, interface)
+    )
+    name = f"bin-counting-{os.getpid()}"
+    command = ["bash"] if arguments.shell else ["train"]
+    create = containers.create_command(image, name, base_dir, variables, command, flags)
+    try:
+        return containers.run_container(create, name, is_interactive=arguments.shell)
+    finally:
+        containers.take_back(base_dir, image)
+
+
+def run_without_docker(
+    arguments: argparse.Namespace, base_dir: Path, request: Mapping[str, Any]
+) -> int:
+    """Lay out /opt/ml elsewhere, run the job through the toolkit, and return its exit code."""
+    train = toolkit.ensure_toolkit()
+    variables = job_variables(request)
+    if arguments.debugpy:
+        variables |= debugger_variables(str(containers.DEBUGGER), "127.0.0.1", arguments.debugpy)
+    prepare(arguments, base_dir, configuration(request, [toolkit.HOST], toolkit.HOST, "lo"))
+    command = [os.environ.get("SHELL", "/bin/sh")] if arguments.shell else [str(train)]
+    return toolkit.run_in_toolkit(command, base_dir, variables, is_interactive=arguments.shell)
+
+
+def debugger_variables(folder: str, address: str, port: int) -> dict[str, str]:
+    """Return the variables that make train.py wait for an IDE."""
+    return {"PYTHONPATH": folder, "DEBUGPY_LISTEN": f"{address}:{port}"}
+
+
+def prepare(
+    arguments: argparse.Namespace, base_dir: Path, files: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Lay out /opt/ml, with the checkpoints of an earlier run unless --fresh."""
+    if arguments.fresh and (base_dir / CHECKPOINTS).exists():
+        shutil.rmtree(base_dir / CHECKPOINTS)
+    lay_out(base_dir, files, arguments.dataset, ROOT / "scripts")
+    if arguments.shell:
+        print("In this shell `train` runs the job; `exit` leaves it.", file=sys.stderr)
+
+
+def exit_code(returned: int, failure: str) -> int:
+    """Return the script's own exit code, as a shell counts: a signal is 128 and its number.
+
+    Args:
+        returned: the toolkit's exit code, which is 1 for every failure of the script.
+        failure: contents of output/failure, empty where there is none.
+    """
+    codes = [int(code) for code in EXIT_CODE.findall(failure)]
+    code = codes[-1] if returned and codes else returned
+    return code if code >= 0 else 128 - code
+
+
+def report(arguments: argparse.Namespace, flags: list[str], code: int) -> None:
+    """Print where everything is, and the next command."""
+    folder = arguments.output_dir
+    print(f"\nExit code of the script: {code}")
+    if code:
+        if (folder / FAILURE).exists():
+            print(f"Failure: {folder / FAILURE}")
+        print("Next: the same command goes on from the last checkpoint; --fresh starts again.")
+        return
+    print(f"Model: {folder / 'model'}")
+    print(f"Output: {folder / 'output' / 'data'}")
+    launch = shlex.join(["python", f"sagemaker_jobs/{arguments.job}.py", *flags])
+    print(f"Next, on SageMaker: {launch} --dataset s3://YOUR-BUCKET/YOUR-DATASET")
+
+
+if __name__ == "__main__":
+    main()
