@@ -19,6 +19,40 @@ TO_TRAIN_PY = "All other flags are train.py's (python scripts/train.py --help)."
 def add_job_flags(parser: EntryParser, recipe: Recipe) -> None:
     """Add the flags of a job that runs a recipe."""
     parser.epilog = textwrap.fill(f"{TO_TRAIN_PY} What to expect: {recipe.expectation}", 79)
+    add_flags_of_any_job(parser, recipe)
+    job = parser.add_argument_group("this job")
+    job.add_argument(
+        "--from_tuning_job",
+        metavar="NAME",
+        help="train with the hyperparameters of the best trial of a tuning job (tune.py); flags "
+        "that are given here go before. Asks AWS, with --dry_run too",
+    )
+    job.add_argument(
+        "--checkpoints",
+        metavar="URI",
+        help="S3 folder of checkpoints; that of an earlier job goes on with it (default: "
+        "OUTPUT/checkpoints/JOB)",
+    )
+    job.add_argument(
+        "--keep_alive",
+        type=positive_integer,
+        metavar="SECONDS",
+        help="keep the instances after the job, for a next one that starts at once; they cost "
+        "the same meanwhile",
+    )
+    job.add_argument(
+        "--profile", action="store_true", help="let AWS watch CPU, GPU, memory and disk"
+    )
+    job.add_argument(
+        "--local",
+        action="store_true",
+        help="train in the local image through the SDK's local mode instead; --dataset and "
+        "--output are folders here",
+    )
+
+
+def add_flags_of_any_job(parser: EntryParser, recipe: Recipe) -> None:
+    """Add the flags that a training job and the trials of a tuning job share."""
     job = parser.add_argument_group("job")
     job.add_argument(
         "--dataset", metavar="URI", help="S3 folder with a dataset of data_prep/build_dataset.py"
@@ -70,22 +104,6 @@ def add_job_flags(parser: EntryParser, recipe: Recipe) -> None:
         metavar="SECONDS",
         help="with --spot: run and wait together (default: twice --max_run)",
     )
-    job.add_argument(
-        "--checkpoints",
-        metavar="URI",
-        help="S3 folder of checkpoints; that of an earlier job goes on with it (default: "
-        "OUTPUT/checkpoints/JOB)",
-    )
-    job.add_argument(
-        "--keep_alive",
-        type=positive_integer,
-        metavar="SECONDS",
-        help="keep the instances after the job, for a next one that starts at once; they cost "
-        "the same meanwhile",
-    )
-    job.add_argument(
-        "--profile", action="store_true", help="let AWS watch CPU, GPU, memory and disk"
-    )
     job.add_argument("--job_name", metavar="bins-NAME", help="default: the recipe and the time")
     job.add_argument(
         "--price_per_hour",
@@ -97,12 +115,6 @@ def add_job_flags(parser: EntryParser, recipe: Recipe) -> None:
         "--dry_run",
         action="store_true",
         help="print the request as JSON and send nothing; needs no account and no network",
-    )
-    job.add_argument(
-        "--local",
-        action="store_true",
-        help="train in the local image through the SDK's local mode instead; --dataset and "
-        "--output are folders here",
     )
     job.add_argument("--wait", action="store_true", help="follow the log until the job has ended")
 

@@ -30,6 +30,7 @@ from train_flags import (
     merged,
 )
 from training_job import SCRIPTS, TrainingJob, channels, estimator_arguments
+from tuned_hyperparameters import tuned_hyperparameters
 
 LOCAL_OUTPUT = "runs/local"
 
@@ -44,7 +45,14 @@ def launch(recipe: Recipe, description: str | None, argv: list[str] | None = Non
     add_job_flags(parser, recipe)
     arguments, train_flags = parser.parse_known_args(argv)
     with parser.errors_of_one_line():
-        hyperparameters = merged(recipe.hyperparameters, flags_as_hyperparameters(train_flags))
+        given = flags_as_hyperparameters(train_flags)
+        base = recipe.hyperparameters
+        if arguments.from_tuning_job:
+            session = boto_session(find_region(arguments.region))
+            base = tuned_hyperparameters(
+                arguments.from_tuning_job, recipe, given, session.client("sagemaker")
+            )
+        hyperparameters = merged(base, given)
         if arguments.local:
             sys.exit(launch_locally(arguments, recipe, hyperparameters))
         job = job_of(arguments, recipe, hyperparameters)

@@ -31,4 +31,6 @@ def import_sagemaker() -> ModuleType:
     sys.excepthook = excepthook
     for name in ("sagemaker", "sagemaker.config"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # A tuner asks its estimator, which never trains itself, for a model, and warns of the answer.
+    logging.getLogger("sagemaker.estimator").setLevel(logging.ERROR)
     return sagemaker

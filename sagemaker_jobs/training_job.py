@@ -33,7 +33,7 @@ class TrainingJob:
     """What a job is, before anybody knows as whom and where it runs.
 
     Times are in seconds. `dataset`, `output` and `checkpoints` are S3 folders; the model arrives in
-    OUTPUT/NAME/output/model.tar.gz.
+    OUTPUT/NAME/output/model.tar.gz. Without `checkpoints` they stay on the instance.
 
     Raises: ValueError: AWS would refuse it, or it would fail after minutes that are paid for.
     """
@@ -41,7 +41,7 @@ class TrainingJob:
     name: str
     dataset: str
     output: str
-    checkpoints: str
+    checkpoints: str | None
     hyperparameters: Mapping[str, str | float | bool]
     instance_type: str
     instance_count: int
@@ -135,9 +135,10 @@ def estimator_arguments(
         "hyperparameters": dict(job.hyperparameters),
         "metric_definitions": metric_definitions(),
         "max_run": job.max_run,
-        "checkpoint_s3_uri": job.checkpoints,
         "debugger_hook_config": False,  # its hooks left the PyTorch containers at 2.1
     }
+    if job.checkpoints is not None:
+        arguments["checkpoint_s3_uri"] = job.checkpoints
     if job.is_spot:
         arguments |= {"use_spot_instances": True, "max_wait": job.max_wait}
     if job.keep_alive is not None:

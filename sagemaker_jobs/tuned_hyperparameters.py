@@ -1,0 +1,113 @@
+"""What a tuning job on AWS has found: its trials, and what its best one was trained with."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from recipe import Recipe
+from search_space import BATCH_SIZE, EPOCHS, LEARNING_RATE
+from train_flags import Hyperparameters, merged
+from trials import Trial, best_trial
+
+# What tune.py sets for a trial alone: its folder, and that it leaves the test split alone.
+OF_A_TRIAL = ("output_dir", "do_predict")
+# What the SDK and AWS add, for the container.
+OF_AWS = ("sagemaker_", "_tuning_objective_metric")
+MODEL = ("model_name_or_path", "config_name")
+
+
+def describe_tuning_job(sagemaker: Any, name: str) -> dict[str, Any]:
+    """Return what AWS says of a tuning job.
+
+    Args:
+        sagemaker: a boto3 client.
+
+    Raises: ValueError: there is no such job.
+    """
+    try:
+        return sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ("ResourceNotFound", "ValidationException"):
+            raise
+        raise ValueError(
+            f"{name}: there is no such tuning job in {sagemaker.meta.region_name}; "
+            "`aws sagemaker list-hyper-parameter-tuning-jobs` names those that there are."
+        ) from error
+
+
+def objective_of(description: Mapping[str, Any]) -> str:
+    """Return the metric that a tuning job made better."""
+    config = description["HyperParameterTuningJobConfig"]
+    return config["HyperParameterTuningJobObjective"]["MetricName"]
+
+
+def trials_of(sagemaker: Any, name: str) -> list[Trial]:
+    """Return the trials of a tuning job, in the order in which they began."""
+    request = {"HyperParameterTuningJobName": name, "SortBy": "CreationTime"}
+    pages = sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
+        **request, SortOrder="Ascending"
+    )
+    return [_trial(summary) for page in pages for summary in page["TrainingJobSummaries"]]
+
+
+def _trial(summary: Mapping[str, Any]) -> Trial:
+    tuned = decoded(summary["TunedHyperParameters"])
+    told = summary.get("FinalHyperParameterTuningJobObjectiveMetric")
+    return Trial(
+        name=summary["TrainingJobName"],
+        status=summary["TrainingJobStatus"],
+        objective=float(told["Value"]) if told else None,
+        learning_rate=float(tuned[LEARNING_RATE]),
+        batch_size=int(tuned[BATCH_SIZE]),
+        epochs=int(tuned[EPOCHS]),
+        reason=summary.get("FailureReason", ""),
+    )
+
+
+def decoded(hyperparameters: Mapping[str, str]) -> Hyperparameters:
+    """Return hyperparameters without the JSON that they travel in, and without AWS's own."""
+    return {
+        name: json.loads(value)
+        for name, value in hyperparameters.items()
+        if not name.startswith(OF_AWS)
+    }
+
+
+def tuned_hyperparameters(
+    name: str, recipe: Recipe, given: Hyperparameters, sagemaker: Any
+) -> Hyperparameters:
+    """Return what the best trial of a tuning job was trained with, for a recipe to train again.
+
+    Args:
+        given: the command line's own.
+        sagemaker: a boto3 client.
+
+    Raises: ValueError: no such job, no trial is completed, or the search was for another model.
+    """
+    objective = objective_of(describe_tuning_job(sagemaker, name))
+    best = best_trial(trials_of(sagemaker, name), objective)
+    if best is None:
+        raise ValueError(
+            f"--from_tuning_job {name}: no trial is completed; "
+            f"`python sagemaker_jobs/tune.py --report {name}` says more."
+        )
+    described = sagemaker.describe_training_job(TrainingJobName=best.name)
+    tuned = decoded(described["HyperParameters"])
+    tuned = {key: value for key, value in tuned.items() if key not in OF_A_TRIAL}
+    if not any(key in given for key in MODEL) and (flags := model_flags(recipe, tuned)):
+        raise ValueError(
+            f"--from_tuning_job {name} searched for another model than {recipe.name}.py trains: "
+            f"take the entry of that model, or add {flags}."
+        )
+    return merged(recipe.hyperparameters, tuned)
+
+
+def model_flags(recipe: Recipe, hyperparameters: Mapping[str, Any]) -> str:
+    """Return the flag that names the model of hyperparameters; empty if it is the recipe's own."""
+    return " ".join(
+        f"--{key} {hyperparameters[key]}"
+        for key in MODEL
+        if key in hyperparameters and hyperparameters[key] != recipe.hyperparameters.get(key)
+    )
