@@ -74,11 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         if arguments.report:
             session = boto_session(find_region(arguments.region))
             sys.exit(report(arguments.report, session, output_dir))
-        space = SearchSpace(
-            tuple(arguments.learning_rate_range),
-            tuple(arguments.batch_sizes),
-            tuple(arguments.epochs_range),
-        )
+        space = space_of(arguments)
         hyperparameters = hyperparameters_of_all_trials(
             recipe, flags_as_hyperparameters(train_flags), space, arguments.objective
         )
@@ -199,6 +195,15 @@ def make_parser(recipe: Recipe) -> EntryParser:
     add_flags_of_any_job(parser, recipe)
     parser.set_defaults(checkpoints=None, keep_alive=None, profile=False)
     return parser
+
+
+def space_of(arguments: argparse.Namespace) -> SearchSpace:
+    """Return the space that parsed flags describe. Raises: ValueError: a range holds nothing."""
+    return SearchSpace(
+        tuple(arguments.learning_rate_range),
+        tuple(arguments.batch_sizes),
+        tuple(arguments.epochs_range),
+    )
 
 
 def hyperparameters_of_all_trials(

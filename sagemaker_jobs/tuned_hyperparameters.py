@@ -44,12 +44,20 @@ def objective_of(description: Mapping[str, Any]) -> str:
 
 
 def trials_of(sagemaker: Any, name: str) -> list[Trial]:
-    """Return the trials of a tuning job, in the order in which they began."""
+    """Return the trials of a tuning job, in the order in which they began.
+
+    Raises: ValueError: it did not search what tune.py searches.
+    """
     request = {"HyperParameterTuningJobName": name, "SortBy": "CreationTime"}
     pages = sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
         **request, SortOrder="Ascending"
     )
-    return [_trial(summary) for page in pages for summary in page["TrainingJobSummaries"]]
+    try:
+        return [_trial(summary) for page in pages for summary in page["TrainingJobSummaries"]]
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{name} is no search of tune.py, or of another version: look at it in AWS's console."
+        ) from error
 
 
 def _trial(summary: Mapping[str, Any]) -> Trial:
@@ -86,16 +94,15 @@ def tuned_hyperparameters(
 
     Raises: ValueError: no such job, no trial is completed, or the search was for another model.
     """
-    objective = objective_of(describe_tuning_job(sagemaker, name))
-    best = best_trial(trials_of(sagemaker, name), objective)
+    described = describe_tuning_job(sagemaker, name)
+    best = best_trial(trials_of(sagemaker, name), objective_of(described))
     if best is None:
         raise ValueError(
             f"--from_tuning_job {name}: no trial is completed; "
             f"`python sagemaker_jobs/tune.py --report {name}` says more."
         )
-    described = sagemaker.describe_training_job(TrainingJobName=best.name)
-    tuned = decoded(described["HyperParameters"])
-    tuned = {key: value for key, value in tuned.items() if key not in OF_A_TRIAL}
+    trained = sagemaker.describe_training_job(TrainingJobName=best.name)["HyperParameters"]
+    tuned = {key: value for key, value in decoded(trained).items() if key not in OF_A_TRIAL}
     if not any(key in given for key in MODEL) and (flags := model_flags(recipe, tuned)):
         raise ValueError(
             f"--from_tuning_job {name} searched for another model than {recipe.name}.py trains: "

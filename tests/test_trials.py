@@ -3,6 +3,7 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -56,10 +57,8 @@ def test_the_table_has_a_row_a_trial_with_exact_figures() -> None:
 def test_a_picture_can_be_drawn_of_any_trials(trials: list[Trial]) -> None:
     image = Image.open(io.BytesIO(picture(trials, "eval_loss")))
     assert image.format == "PNG"
-    # Something is drawn: colours beside black, white and grey.
-    colours = image.convert("RGB").getcolors(maxcolors=2**24)
-    assert colours is not None
-    assert any(max(rgb) - min(rgb) > 100 for _, rgb in colours)  # type: ignore[type-var, operator, arg-type]
+    # Something is drawn: a colour beside black, white and grey.
+    assert np.asarray(image.convert("HSV"))[..., 1].max() > 100
 
 
 def test_both_files_arrive_and_nothing_is_left_beside_them(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+import tune
 import tuning_account
 from aws_server import AwsServer
 from conftest import ROOT
 from test_launch import DATASET, account  # noqa: F401, a fixture
+from train_flags import flags_as_hyperparameters
 from tune import main
 
 TUNE = str(ROOT / "sagemaker_jobs" / "tune.py")
@@ -26,9 +28,17 @@ def error_of(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
     return line
 
 
-def shown(capsys: pytest.CaptureFixture[str], *flags: str) -> dict:
-    main(["--dry_run", *flags])
-    return json.loads(capsys.readouterr().out)
+def shown(*flags: str) -> dict:
+    """Return the request that --dry_run prints, without train.py's check of the flags."""
+    argv = ["--dry_run", *flags]
+    recipe = tune.recipe_of(argv)
+    arguments, train_flags = tune.make_parser(recipe).parse_known_args(argv)
+    space = tune.space_of(arguments)
+    shared = tune.hyperparameters_of_all_trials(
+        recipe, flags_as_hyperparameters(train_flags), space, arguments.objective
+    )
+    job = tune.tuning_job(arguments, recipe, space, shared)
+    return tune.dry_run(job, arguments.region, arguments.role)
 
 
 def ranges_of(request: dict) -> dict[str, list[str]]:
@@ -69,19 +79,18 @@ def test_help_needs_nothing() -> None:
     assert "--learning_rate_range LOW HIGH" in result.stdout
 
 
-def test_the_ranges_suit_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ranges_of(shown(capsys)) == {
+def test_the_ranges_suit_the_recipe() -> None:
+    assert ranges_of(shown()) == {
         "learning_rate": ["1e-05", "0.0001", "Logarithmic"],
         "per_device_train_batch_size": ['"32"', '"64"', '"128"'],
         "num_train_epochs": ["2", "6", "Auto"],
     }
-    resnet = ranges_of(shown(capsys, "--recipe", "resnet34"))
+    resnet = ranges_of(shown("--recipe", "resnet34"))
     assert resnet["learning_rate"] == ["0.001", "0.1", "Logarithmic"]
 
 
-def test_the_flags_of_a_search_reach_the_request(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_flags_of_a_search_reach_the_request() -> None:
     request = shown(
-        capsys,
         *("--learning_rate_range", "2e-5", "3e-4", "--batch_sizes", "16", "--epochs_range"),
         *("1", "3", "--objective", "eval_accuracy", "--max_jobs", "8", "--max_parallel_jobs", "4"),
         *("--no_early_stopping", "--weight_decay", "0.05"),
@@ -106,21 +115,19 @@ def test_the_flags_of_a_search_reach_the_request(capsys: pytest.CaptureFixture[s
     assert static["metric_for_best_model"] == '"eval_accuracy"'
 
 
-def test_an_error_is_made_small_and_trials_stop_early(capsys: pytest.CaptureFixture[str]) -> None:
-    config = shown(capsys, "--objective", "eval_rmse")["HyperParameterTuningJobConfig"]
+def test_an_error_is_made_small_and_trials_stop_early() -> None:
+    config = shown("--objective", "eval_rmse")["HyperParameterTuningJobConfig"]
     assert config["HyperParameterTuningJobObjective"]["Type"] == "Minimize"
     assert config["TrainingJobEarlyStoppingType"] == "Auto"
 
 
-def test_no_trial_sees_the_test_split_and_each_keeps_its_own_checkpoints(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    definition = shown(capsys)["TrainingJobDefinition"]
+def test_no_trial_sees_the_test_split_and_each_keeps_its_own_checkpoints() -> None:
+    definition = shown()["TrainingJobDefinition"]
     static = definition["StaticHyperParameters"]
     assert static["do_predict"] == "false"
     assert static["output_dir"] == '"/opt/ml/checkpoints/$TRAINING_JOB_NAME"'
     assert "CheckpointConfig" not in definition
-    spot = shown(capsys, "--spot", "--job_name", "bins-tune")["TrainingJobDefinition"]
+    spot = shown("--spot", "--job_name", "bins-tune")["TrainingJobDefinition"]
     assert spot["CheckpointConfig"] == {
         "S3Uri": "s3://YOUR-BUCKET/bin-counting/checkpoints/bins-tune/"
     }
@@ -156,12 +163,18 @@ def test_what_arrives_is_what_the_dry_run_printed(
 ) -> None:
     arn = account.client("iam").get_role(RoleName="jobs")["Role"]["Arn"]
     account.received.clear()
-    printed = shown(capsys, *RUN, "--role", arn, *flags)
+    printed = shown(*RUN, "--role", arn, *flags)
     assert not account.received
     if "--warm_start_from" in flags:
-        main(["--dataset", DATASET, "--role", "jobs", "--job_name", "bins-first"])
+        sagemaker = account.client("sagemaker")
+        sagemaker.create_hyper_parameter_tuning_job(
+            HyperParameterTuningJobName="bins-first",
+            HyperParameterTuningJobConfig={
+                "Strategy": "Bayesian",
+                "ResourceLimits": {"MaxParallelTrainingJobs": 1},
+            },
+        )
         account.received.clear()
-        capsys.readouterr()
     main([*RUN, *flags])
     (arrived,) = account.requests("CreateHyperParameterTuningJob")
     assert arrived == printed
@@ -170,11 +183,9 @@ def test_what_arrives_is_what_the_dry_run_printed(
     assert "tune.py --report bins-tune --region us-east-1" in output.err
 
 
-def test_a_warm_start_knows_the_first_search_and_does_not_repeat_it(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    first = shown(capsys, "--job_name", "bins-first")
-    again = shown(capsys, "--job_name", "bins-second", "--warm_start_from", "bins-first")
+def test_a_warm_start_knows_the_first_search_and_does_not_repeat_it() -> None:
+    first = shown("--job_name", "bins-first")
+    again = shown("--job_name", "bins-second", "--warm_start_from", "bins-first")
     assert again["WarmStartConfig"] == {
         "WarmStartType": "IdenticalDataAndAlgorithm",
         "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "bins-first"}],

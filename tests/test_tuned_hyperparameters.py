@@ -102,6 +102,17 @@ def test_a_search_without_a_completed_trial_is_one_line(
     assert "bins-tune: no trial is completed" in line
 
 
+def test_a_search_for_other_hyperparameters_is_one_line(
+    account: AwsServer,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    others = {**tuning_account.TRIALS[0], "TunedHyperParameters": {"lr": "0.1"}}
+    tuning_account.tuning_job_at(account, monkeypatch, [others])
+    line = error_of(capsys, "--dry_run", "--from_tuning_job", "bins-tune")
+    assert "bins-tune is no search of tune.py" in line
+
+
 def test_an_unknown_search_is_one_line(
     tuned: AwsServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
