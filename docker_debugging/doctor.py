@@ -9,13 +9,14 @@ Docker can be made). Exit code 0 without problems, else 1. Nothing is changed, i
 import dataclasses
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
+import containers
+import debug
 import toolkit
 from image import (
     IMAGE,
@@ -142,8 +143,7 @@ def check_gpu(docker_runs: bool) -> Finding:
     found = ", ".join(gpus.splitlines())
     if not docker_runs:
         return Finding("gpu", NOTE, f"{found}; in Docker {DOCKER_FIRST}")
-    runtimes = answer(docker("info", "--format", "{{json .Runtimes}}"))
-    if '"nvidia"' in runtimes or shutil.which("nvidia-container-runtime-hook"):
+    if containers.gpu_flags():
         return Finding("gpu", OK, found)
     mend = (
         "install nvidia-container-toolkit, then `sudo nvidia-ctk runtime configure "
@@ -183,13 +183,10 @@ def check_toolkit() -> Finding:
 
 def check_port(port: int) -> Finding:
     """Check that debugpy can listen where an IDE looks for it."""
-    with socket.socket() as listener:
-        # A connection that ended a moment ago keeps no port from a listener.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError:
-            return Finding("debug port", NOTE, f"{port} is taken", "give --debugpy another port")
+    try:
+        debug.check_port(port)
+    except ValueError:
+        return Finding("debug port", NOTE, f"{port} is taken", "give --debugpy another port")
     return Finding("debug port", OK, f"{port} is free")
 
 
@@ -217,11 +214,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--base_image", help="the one that debug.py is to build on")
     parser.add_argument(
-        "--debugpy", type=int, default=DEBUGPY_PORT, metavar="PORT", help="default: %(default)s"
+        "--debugpy",
+        type=debug.port_number,
+        default=DEBUGPY_PORT,
+        metavar="PORT",
+        help="the one that debug.py is to wait at (default: %(default)s)",
     )
     arguments = parser.parse_args(argv)
-    if not 0 < arguments.debugpy < 2**16:
-        parser.error(f"--debugpy {arguments.debugpy}: give a port from 1 to 65535.")
     findings = examine(arguments.base_image, arguments.debugpy)
     runs = all(finding.state != PROBLEM for finding in findings)
     if arguments.json:

@@ -17,9 +17,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
+import build_dataset
 import docker_host
 import doctor
 import image
+import layout
 from conftest import ROOT, TINY_VIT
 
 # The first one may install Docker and make the stand-in for the training container.
@@ -39,10 +41,22 @@ PAUSE = """
 """
 
 
+# The launcher asks train.py whether its flags are good; then the job fails.
+FAILING_SCRIPT = """
+import sys
+
+if "--dry_run" not in sys.argv:
+    print("ValueError: no bins left", file=sys.stderr)
+    sys.exit(7)
+"""
+
+
 @pytest.fixture(scope="session")
 def daemon() -> Iterator[None]:
     with docker_host.running_docker():
         yield
+        # Or the next run of this machine's owner would stand on the stand-in.
+        subprocess.run(image.docker("rmi", "--force", image.IMAGE), check=False)
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +66,9 @@ def base_image(daemon: None) -> str:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(daemon: None) -> Iterator[None]:
+    before = containers()
     yield
-    assert not containers("--all")
+    assert containers() <= before
 
 
 @pytest.fixture(scope="session")
@@ -84,21 +99,21 @@ def pause_in_mid_epoch(project: Path) -> None:
     path.write_text(f"from pathlib import Path\n{head}{on_step_end}{PAUSE}{body}")
 
 
-def containers(*flags: str) -> list[str]:
-    """Return the ids of the containers of the local image."""
-    listing = image.docker("ps", "--quiet", "--filter", f"ancestor={image.IMAGE}", *flags)
-    return image.output_of(listing).split()
+def containers() -> set[str]:
+    """Return the ids of all containers, running or not."""
+    return set(image.output_of(image.docker("ps", "--quiet", "--all")).split())
 
 
-def remove_containers() -> None:
-    """Stop and remove the containers of the local image."""
-    for container in containers("--all"):
-        subprocess.run(image.docker("rm", "--force", container), check=False, capture_output=True)
+def remove_containers(*names: str) -> None:
+    """Stop and remove containers."""
+    subprocess.run(image.docker("rm", "--force", *names), check=False, capture_output=True)
 
 
-def debug_command(project: Path, output: Path, *flags: str) -> list[str]:
+def debug_command(project: Path, output: Path, dataset_dir: Path, base_image: str) -> list[str]:
+    """Return the command of a tiny run in Docker."""
     entry = str(project / "docker_debugging" / "debug.py")
-    return [sys.executable, entry, "--job", "vit", "--output_dir", str(output), *flags]
+    flags = ["--dataset", str(dataset_dir), "--output_dir", str(output)]
+    return [sys.executable, entry, *flags, "--base_image", base_image, *TINY_RUN]
 
 
 def clean_environment() -> dict[str, str]:
@@ -142,7 +157,7 @@ def started(command: list[str], line: str, log: Path) -> Iterator[subprocess.Pop
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        remove_containers()
+        remove_containers(f"bin-counting-{process.pid}")
 
 
 def weights_of(model_dir: Path) -> dict[str, torch.Tensor]:
@@ -193,17 +208,165 @@ def test_an_image_that_cannot_be_built_is_told_in_one_line(daemon: None) -> None
     assert "--base_image" in result.stderr.splitlines()[-1]
 
 
+@pytest.fixture(scope="session")
+def whole_run(
+    project: Path, base_image: str, dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return the output folder of a run in a container that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    result = run(debug_command(project, folder, dataset_dir, base_image))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "memory at=model_loaded" in result.stdout
+    return folder
+
+
+def test_a_container_trains_a_model_that_loads_outside(whole_run: Path, dataset_dir: Path) -> None:
+    model = AutoModelForImageClassification.from_pretrained(whole_run / "model")
+    assert set(model.config.id2label.values()) == {"1", "2", "3", "4", "5"}
+    figures = json.loads((whole_run / "output" / "data" / "all_results.json").read_text())
+    assert 0 <= figures["test_accuracy"] <= 1
+
+
+def test_the_submitted_code_is_what_runs(
+    base_image: str, dataset_dir: Path, tmp_path: Path
+) -> None:
+    context = tmp_path / "other_code"
+    context.mkdir()
+    (context / "train.py").write_text("print('the code in the image ran')\n")
+    (context / "Dockerfile").write_text(f"FROM {base_image}\nCOPY train.py /opt/ml/code/\n")
+    other = "bin-counting-base:with-code"
+    subprocess.run(image.docker("build", "--tag", other, str(context)), check=True)
+    project = copied_project(tmp_path / "project")
+    script = project / "scripts" / "train.py"
+    script.write_text("print('the submitted code ran')\n")
+    result = run(debug_command(project, tmp_path / "run", dataset_dir, other))
+    assert "the submitted code ran" in result.stdout
+    assert "the code in the image ran" not in result.stdout + result.stderr
+
+
+def test_a_failing_script_gives_its_exit_code_and_its_exception(
+    base_image: str, dataset_dir: Path, tmp_path: Path
+) -> None:
+    project = copied_project(tmp_path / "project")
+    script = project / "scripts" / "train.py"
+    script.write_text(FAILING_SCRIPT)
+    folder = tmp_path / "run"
+    result = run(debug_command(project, folder, dataset_dir, base_image))
+    assert result.returncode == 7, result.stdout + result.stderr
+    assert "no bins left" in (folder / "output" / "failure").read_text()
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_weights(
+    base_image: str, whole_run: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    project = copied_project(tmp_path / "project")
+    pause_in_mid_epoch(project)
+    folder = tmp_path / "run"
+    command = debug_command(project, folder, dataset_dir, base_image)
+    with started(command, "in the middle of an epoch", tmp_path / "log") as process:
+        container = f"bin-counting-{process.pid}"
+        subprocess.run(image.docker("kill", "--signal", "KILL", container), check=True)
+        assert process.wait() == 128 + signal.SIGKILL
+    assert not (folder / "model" / "model.safetensors").exists()
+    second = run(command)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "Going on from /opt/ml/checkpoints/checkpoint-4" in second.stdout
+    assert_same_weights(whole_run / "model", folder / "model")
+
+
+def test_ctrl_c_stops_the_container_and_leaves_nothing(
+    base_image: str, dataset_dir: Path, tmp_path: Path
+) -> None:
+    project = copied_project(tmp_path / "project")
+    pause_in_mid_epoch(project)
+    command = debug_command(project, tmp_path / "run", dataset_dir, base_image)
+    with started(command, "in the middle of an epoch", tmp_path / "log") as process:
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        assert process.wait() == 128 + signal.SIGINT
+
+
+def test_a_shell_opens_in_the_layout_of_a_job(
+    project: Path, base_image: str, dataset_dir: Path, tmp_path: Path
+) -> None:
+    command = debug_command(project, tmp_path / "run", dataset_dir, base_image)
+    result = subprocess.run(
+        [*command, "--shell"],
+        env=clean_environment(),
+        input="ls /opt/ml/input/data/dataset /opt/ml/input/config; exit 3\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert {"hyperparameters.json", "README.md"} <= set(result.stdout.split())
+    assert result.returncode == 3, result.stderr
+
+
+def test_without_docker_a_run_gives_the_same_weights(
+    bucket: Path, base_image: str, tmp_path: Path
+) -> None:
+    # The project itself, whose environment for --no_docker may be made already.
+    dataset_dir = tmp_path / "bins"
+    build_dataset.main(
+        ["--source", str(bucket), "--output_dir", str(dataset_dir), "--image_size", "64"]
+        + ["--test_fraction", "0.2", "--num_workers", "1"]
+    )
+    entry = str(ROOT / "docker_debugging" / "debug.py")
+    flags = ["--config_name", "vit_demo", "--bf16", "false", "--num_train_epochs", "1"]
+    flags += ["--max_train_samples", "32", "--per_device_train_batch_size", "16"]
+    for name, kind in (("docker", ["--base_image", base_image]), ("toolkit", ["--no_docker"])):
+        place = ["--dataset", str(dataset_dir), "--output_dir", str(tmp_path / name)]
+        result = run([sys.executable, entry, *place, *kind, *flags])
+        assert result.returncode == 0, result.stdout + result.stderr
+    assert_same_weights(tmp_path / "docker" / "model", tmp_path / "toolkit" / "model")
+
+
 def test_the_sdks_local_mode_ends_in_a_model(
     project: Path, base_image: str, dataset_dir: Path, tmp_path: Path
 ) -> None:
     image.ensure_image(base_image)
     entry = str(project / "sagemaker_jobs" / "vit.py")
     flags = ["--local", "--dataset", str(dataset_dir), "--output", str(tmp_path)]
+    before = containers()
     result = run([sys.executable, entry, *flags, *TINY_RUN])
-    remove_containers()  # the SDK leaves what has ended
+    if ended := containers() - before:  # the SDK leaves what has ended
+        remove_containers(*ended)
     assert result.returncode == 0, result.stdout + result.stderr
     (archive,) = tmp_path.rglob("model.tar.gz")
     with tarfile.open(archive) as tar:
         tar.extractall(tmp_path / "model", filter="data")
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "model")
     assert set(model.config.id2label.values()) == {"1", "2", "3", "4", "5"}
+
+
+def test_two_containers_train_together_as_two_hosts(
+    project: Path, base_image: str, dataset_dir: Path, tmp_path: Path
+) -> None:
+    name = image.ensure_image(base_image)
+    entry = str(project / "sagemaker_jobs" / "vit.py")
+    answer = run([sys.executable, entry, "--dry_run", "--instance_count", "2", *TINY_RUN])
+    assert answer.returncode == 0, answer.stderr
+    request = json.loads(answer.stdout)
+    hosts = ("algo-1", "algo-2")
+    network = f"bin-counting-{os.getpid()}"
+    subprocess.run(image.docker("network", "create", network), check=True, capture_output=True)
+    try:
+        for host in hosts:
+            configuration = layout.configuration(request, hosts, host, "eth0")
+            layout.lay_out(tmp_path / host, configuration, dataset_dir, project / "scripts")
+            # An alias: the network's name server knows it as soon as the container runs.
+            place = ["--network", network, "--network-alias", host, "--hostname", host]
+            volume = ["--volume", f"{tmp_path / host}:/opt/ml"]
+            command = image.docker("run", "--detach", "--init", "--name", f"{network}-{host}")
+            subprocess.run([*command, *place, *volume, name, "train"], check=True)
+        codes = [
+            image.output_of(image.docker("wait", f"{network}-{host}"), timeout=600)
+            for host in hosts
+        ]
+        logs = [run(image.docker("logs", f"{network}-{host}")) for host in hosts]
+    finally:
+        remove_containers(*(f"{network}-{host}" for host in hosts))
+        subprocess.run(image.docker("network", "rm", network), check=True, capture_output=True)
+    assert codes == ["0", "0"], "".join(log.stdout + log.stderr for log in logs)
+    record = json.loads((tmp_path / "algo-1" / "checkpoints" / "arguments.json").read_text())
+    assert record["world_size"] == 2
+    AutoModelForImageClassification.from_pretrained(tmp_path / "algo-1" / "model")
