@@ -122,7 +122,8 @@ def ecr_login(host: str) -> tuple[str, str]:
     match = ECR_HOST.fullmatch(host)
     assert match, host
     try:
-        ecr = boto3.client("ecr", region_name=match[2])
+        # A session of its own: boto3's default one keeps the first credentials that it finds.
+        ecr = boto3.Session(region_name=match[2]).client("ecr")
         answer = ecr.get_authorization_token(registryIds=[match[1]])
     except (BotoCoreError, ClientError) as error:
         raise ValueError(
