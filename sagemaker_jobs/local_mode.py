@@ -40,7 +40,9 @@ def run_locally(
     sdk = import_sagemaker()
     output.mkdir(parents=True, exist_ok=True)
     # The container's files belong to root, which another user cannot remove.
-    with tempfile.TemporaryDirectory(dir=output, ignore_cleanup_errors=True) as container_root:
+    with tempfile.TemporaryDirectory(
+        dir=output.resolve(), ignore_cleanup_errors=True
+    ) as container_root:
         session = sdk.LocalSession(_session_without_account())
         session.config = {"local": {"local_code": True, "container_root": container_root}}
         estimator = sdk.huggingface.HuggingFace(
@@ -62,6 +64,8 @@ def run_locally(
                 "the SDK's local mode needs Docker Compose: apt-get install docker-compose; "
                 "docker_debugging/debug.py works without."
             ) from error
+        finally:
+            _remove_containers(container_root)
 
 
 def _ensure_image() -> None:
@@ -72,12 +76,26 @@ def _ensure_image() -> None:
         and subprocess.run(inspect, capture_output=True, check=False).returncode == 0
     ):
         return
-    built = subprocess.run(
-        [sys.executable, str(BUILD_IMAGE)], check=False, stderr=subprocess.PIPE, text=True
-    )
-    if built.returncode:
-        lines = built.stderr.strip().splitlines() or ["the image could not be built"]
-        raise ValueError(lines[-1].removeprefix("image.py: error: "))
+    # Its progress and its errors are for the user; its output, the image's name, is not.
+    command = [sys.executable, str(BUILD_IMAGE)]
+    if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
+        raise ValueError(
+            "the local image cannot be had, as said above; docker_debugging/doctor.py says more."
+        )
+
+
+def _remove_containers(container_root: str) -> None:
+    """Remove the containers that the SDK's Compose project has left, ended or not."""
+    label = '{{.ID}} {{.Label "com.docker.compose.project.working_dir"}}'
+    listed = subprocess.run(
+        ["docker", "ps", "--all", "--format", label], check=True, capture_output=True, text=True
+    ).stdout
+    for line in listed.splitlines():
+        container_id, _, folder = line.partition(" ")
+        if folder.startswith(container_root):
+            subprocess.run(
+                ["docker", "rm", "--force", container_id], check=False, capture_output=True
+            )
 
 
 def _session_without_account() -> boto3.Session:
