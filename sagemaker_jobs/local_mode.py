@@ -70,10 +70,9 @@ def run_locally(
 
 def _ensure_image() -> None:
     """Build the local image if it is not there. Raises: ValueError: it cannot be had."""
-    inspect = ["docker", "image", "inspect", container.LOCAL_IMAGE]
     if (
         shutil.which("docker")
-        and subprocess.run(inspect, capture_output=True, check=False).returncode == 0
+        and _docker("image", "inspect", container.LOCAL_IMAGE).returncode == 0
     ):
         return
     # Its progress and its errors are for the user; its output, the image's name, is not.
@@ -87,15 +86,14 @@ def _ensure_image() -> None:
 def _remove_containers(container_root: str) -> None:
     """Remove the containers that the SDK's Compose project has left, ended or not."""
     label = '{{.ID}} {{.Label "com.docker.compose.project.working_dir"}}'
-    listed = subprocess.run(
-        ["docker", "ps", "--all", "--format", label], check=True, capture_output=True, text=True
-    ).stdout
-    for line in listed.splitlines():
+    for line in _docker("ps", "--all", "--format", label).stdout.splitlines():
         container_id, _, folder = line.partition(" ")
         if folder.startswith(container_root):
-            subprocess.run(
-                ["docker", "rm", "--force", container_id], check=False, capture_output=True
-            )
+            _docker("rm", "--force", container_id)
+
+
+def _docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
 
 
 def _session_without_account() -> boto3.Session:
