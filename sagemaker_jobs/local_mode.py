@@ -93,7 +93,8 @@ def _remove_containers(container_root: str) -> None:
 
 
 def _docker(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    command = ["docker", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def _session_without_account() -> boto3.Session:
