@@ -177,7 +177,11 @@ def run_without_docker(
 
 def debugger_variables(folder: str, address: str, port: int) -> dict[str, str]:
     """Return the variables that make train.py wait for an IDE."""
-    return {"PYTHONPATH": folder, "DEBUGPY_LISTEN": f"{address}:{port}"}
+    return {
+        "PYTHONPATH": folder,
+        "DEBUGPY_LISTEN": f"{address}:{port}",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # warns of Python's own modules
+    }
 
 
 def prepare(
