@@ -90,12 +90,15 @@ def test_a_port_that_is_none_is_refused(port: str) -> None:
 
 
 def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
+    dataset = tmp_path / "bins"
+    dataset.mkdir()
+    (dataset / "README.md").touch()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        output_dir = str(tmp_path / "run")
-        assert "is taken" in refusal("--debugpy", port, "--no_docker", "--output_dir", output_dir)
+        place = ["--output_dir", str(tmp_path / "run"), "--dataset", str(dataset)]
+        assert "is taken" in refusal("--debugpy", port, "--no_docker", *place)
 
 
 def test_train_py_alone_waits_for_an_ide() -> None:
@@ -108,17 +111,20 @@ def test_train_py_alone_waits_for_an_ide() -> None:
     assert script(["python", "-m", "pip", "install"]) != "train.py"
 
 
-@pytest.mark.slow
-def test_flags_are_refused_in_the_launchers_own_words(tmp_path: Path) -> None:
-    flags = ["--no_docker", "--output_dir", str(tmp_path / "run"), "--config_name", "vit_demo"]
-    assert "--learning_rte" in refusal(*flags, "--learning_rte", "1")
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.slow
 def test_without_a_dataset_one_line_says_how_to_build_it(tmp_path: Path) -> None:
-    flags = ["--no_docker", "--output_dir", str(tmp_path / "run"), "--config_name", "vit_demo"]
-    assert "data_prep/build_dataset.py" in refusal(*flags, "--dataset", str(tmp_path / "none"))
+    place = ["--output_dir", str(tmp_path / "run"), "--dataset", str(tmp_path / "none")]
+    assert "data_prep/build_dataset.py" in refusal("--no_docker", *place)
+
+
+@pytest.mark.slow
+def test_flags_that_do_not_fit_are_refused_before_anything_is_written(
+    tmp_path: Path, dataset_dir: Path
+) -> None:
+    place = ["--output_dir", str(tmp_path / "run"), "--dataset", str(dataset_dir)]
+    assert "--base_image" in refusal("--no_docker", *place, "--base_image", "python:3.12")
+    flags = ["--config_name", "vit_demo", "--learning_rte", "1"]
+    assert "--learning_rte" in refusal("--no_docker", *place, *flags)  # the launcher's own words
+    assert not (tmp_path / "run").exists()
 
 
 Starter = Callable[..., "Debug"]
