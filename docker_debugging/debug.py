@@ -26,7 +26,14 @@ from typing import Any
 import containers
 import toolkit
 from image import ROOT, OneLineParser, ensure_image
-from layout import CHECKPOINTS, check_base_dir, configuration, job_variables, lay_out
+from layout import (
+    CHECKPOINTS,
+    check_base_dir,
+    check_dataset,
+    configuration,
+    job_variables,
+    lay_out,
+)
 
 FAILURE = Path("output/failure")
 # The toolkit's words, and torchrun's, whose own exit code is 1 whatever the script's was.
@@ -90,8 +97,12 @@ def debug(arguments: argparse.Namespace, flags: list[str]) -> int:
 
     Raises: ValueError, OSError: what the user has to mend first.
     """
+    # At once, not after the image is built.
     base_dir = arguments.output_dir.resolve()
     check_base_dir(base_dir)
+    check_dataset(arguments.dataset)
+    if arguments.no_docker and arguments.base_image:
+        raise ValueError("--base_image says what to run in Docker: leave out --no_docker or this.")
     if arguments.debugpy:
         check_port(arguments.debugpy)
     request = request_of(arguments.job, flags)
@@ -177,7 +188,11 @@ def run_without_docker(
 
 def debugger_variables(folder: str, address: str, port: int) -> dict[str, str]:
     """Return the variables that make train.py wait for an IDE."""
-    return {"PYTHONPATH": folder, "DEBUGPY_LISTEN": f"{address}:{port}"}
+    return {
+        "PYTHONPATH": folder,
+        "DEBUGPY_LISTEN": f"{address}:{port}",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # warns of Python's own modules
+    }
 
 
 def prepare(

@@ -79,11 +79,7 @@ def lay_out(
     Raises: ValueError: no finished dataset, or the folder holds something else. OSError: it cannot
         be written.
     """
-    if not (dataset_dir / "README.md").is_file():
-        raise ValueError(
-            f"--dataset {dataset_dir}: there is no finished dataset here; run "
-            "data_prep/build_dataset.py first, or `make demo`."
-        )
+    check_dataset(dataset_dir)
     check_base_dir(base_dir)
     # First, since it says whose folder this is when what follows is killed.
     for name, content in configuration.items():
@@ -100,6 +96,15 @@ def lay_out(
             dataset_dir, base_dir / "input" / "data" / channel, copy_function=link_or_copy
         )
     shutil.copytree(code_dir, base_dir / "code", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def check_dataset(dataset_dir: Path) -> None:
+    """Check that a dataset was built to its end. Raises: ValueError: it was not."""
+    if not (dataset_dir / "README.md").is_file():
+        raise ValueError(
+            f"--dataset {dataset_dir}: there is no finished dataset here; run "
+            "data_prep/build_dataset.py first, or `make demo`."
+        )
 
 
 def check_base_dir(base_dir: Path) -> None:

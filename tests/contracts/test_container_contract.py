@@ -22,7 +22,8 @@ import toolkit
 from conftest import ROOT, TINY_VIT
 from layout import configuration, job_variables, lay_out
 
-pytestmark = pytest.mark.slow
+# Whole jobs, each of which imports torch three times.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SCRIPTS = ROOT / "scripts"
 # Small enough for a CPU; the recipes' own learning rates and flags stay.
