@@ -176,7 +176,7 @@ def test_if_every_trial_fails_the_reason_is_told(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_search_that_is_killed_at_any_moment_ends_in_the_same_table(
     dataset_dir: Path, config_dir: Path, tmp_path: Path, start: Callable[..., subprocess.Popen]
 ) -> None:
