@@ -92,6 +92,10 @@ def environment_of_run(base_dir: Path) -> dict[str, str]:
         "PATH": os.pathsep.join(filter(None, folders)),
         "PYTHONUNBUFFERED": "1",  # lines appear as they come
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        # HOME leads to the caller's tokens and keys, which a job does not have either.
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "SAGEMAKER_BASE_DIR": str(base_dir),
         "SAGEMAKER_TRAINING_MODULE": "sagemaker_pytorch_container.training:main",
     }
