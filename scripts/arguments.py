@@ -1,4 +1,7 @@
-"""The flags of train.py: three dataclasses, strict parsing, errors of one line."""
+"""The flags of train.py: three dataclasses, strict parsing, errors of one line.
+
+python scripts/arguments.py FLAG ...    # train.py --dry_run in half the time: launchers ask so
+"""
 
 import argparse
 import dataclasses
@@ -310,3 +313,15 @@ def resolved_arguments(
     """Return every argument by its flag's name, with tokens masked."""
     # to_dict() writes a placeholder for each token.
     return {**dataclasses.asdict(model), **dataclasses.asdict(data), **training.to_dict()}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print what flags resolve to, without the libraries that training needs."""
+    parser = make_parser(__doc__)
+    flags = sys.argv[1:] if argv is None else argv
+    arguments = parse_arguments(parser, [*flags, "--dry_run"])
+    print(json.dumps(resolved_arguments(*arguments), indent=2))
+
+
+if __name__ == "__main__":
+    main()

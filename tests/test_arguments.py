@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import arguments
+import train
 from arguments import BinTrainingArguments, DataArguments, ModelArguments, make_parser
 from arguments import parse_arguments as parse_with
 from conftest import ROOT
@@ -171,3 +173,13 @@ def test_an_error_in_a_job_has_the_form_that_sagemakers_toolkit_reports(
     assert error_line(capsys, *REQUIRED, "--metric_for_best_model", "f1").startswith(
         "ValueError: --metric_for_best_model f1"
     )
+
+
+def test_the_arguments_alone_resolve_to_what_a_dry_run_of_train_prints(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = ["--config_name", "vit_demo", "--learning_rate", "3e-5", "--bf16"]
+    arguments.main(flags)
+    alone = capsys.readouterr().out
+    train.main([*flags, "--dry_run"])
+    assert json.loads(alone) == json.loads(capsys.readouterr().out)
