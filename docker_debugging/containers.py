@@ -1,6 +1,7 @@
 """Run a command in a container whose /opt/ml is a folder of this machine; leave no container."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,11 @@ WRITTEN = ("model", "output", "checkpoints", "code")
 DEBUGGER = Path(__file__).with_name("debugger")
 # Of the caller's environment nothing else reaches the container: no secret, as in a job.
 PASSED_ON = ("HF_HUB_OFFLINE", "OMP_NUM_THREADS")
+
+
+def container_name(base_dir: Path) -> str:
+    """Return the name of the container that runs in a folder: there is one at a time."""
+    return f"bin-counting-{hashlib.sha256(str(base_dir).encode()).hexdigest()[:12]}"
 
 
 def create_command(
@@ -60,6 +66,7 @@ def run_container(create: list[str], name: str, is_interactive: bool) -> int:
     """
     attach = ["--interactive"] if is_interactive else []
     client = None
+    succeeds(docker("rm", "--force", name))  # of a debug.py that was killed
     try:
         with held_signals():  # or a container could appear after it was removed
             created = subprocess.run(create, capture_output=True, text=True, check=False)

@@ -10,6 +10,8 @@ may follow. The same command goes on where a run was stopped. The exit code is t
 """
 
 import argparse
+import contextlib
+import fcntl
 import json
 import os
 import re
@@ -19,7 +21,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         code = debug(arguments, flags)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, subprocess.SubprocessError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on from the last checkpoint.", file=sys.stderr)
@@ -107,13 +110,29 @@ def debug(arguments: argparse.Namespace, flags: list[str]) -> int:
         check_port(arguments.debugpy)
     request = request_of(arguments.job, flags)
     run = run_without_docker if arguments.no_docker else run_in_docker
-    code = run(arguments, base_dir, request)
+    with locked(base_dir):
+        code = run(arguments, base_dir, request)
     if arguments.shell:
         return code
     failure = base_dir / FAILURE
     code = exit_code(code, failure.read_text() if failure.exists() else "")
     report(arguments, flags, code)
     return code
+
+
+@contextlib.contextmanager
+def locked(base_dir: Path) -> Iterator[None]:
+    """Keep a folder for this process; the lock goes with the process, however that ends.
+
+    Raises: ValueError: another run uses the folder.
+    """
+    path = Path(tempfile.gettempdir()) / f"{containers.container_name(base_dir)}.lock"
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"--output_dir {base_dir}: a run is going on there.") from error
+        yield
 
 
 def request_of(job: str, flags: list[str]) -> dict[str, Any]:
@@ -164,7 +183,7 @@ def run_in_docker(arguments: argparse.Namespace, base_dir: Path, request: Mappin
     prepare(
         arguments, base_dir, configuration(request, [containers.HOST], containers.HOST, interface)
     )
-    name = f"bin-counting-{os.getpid()}"
+    name = containers.container_name(base_dir)
     command = ["bash"] if arguments.shell else ["train"]
     create = containers.create_command(image, name, base_dir, variables, command, flags)
     try:

@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit
 
 import boto3
@@ -14,6 +17,7 @@ MAKE_A_ROLE = (
     f"{ROLES_TEMPLATE} --capabilities CAPABILITY_IAM --parameter-overrides Bucket=BUCKET`, then "
     "give --role, or set SAGEMAKER_ROLE"
 )
+SHARD = re.compile(r"data/(?P<split>[a-z]+)-\d+-of-(?P<number>\d+)\.parquet")
 # AWS's own policies that allow more than any job needs.
 FULL_ACCESS = {
     *("AdministratorAccess", "PowerUserAccess", "IAMFullAccess"),
@@ -26,10 +30,20 @@ def find_region(flag: str | None) -> str:
 
     Raises: ValueError: there is none.
     """
-    region = flag or os.environ.get("AWS_REGION") or boto3.Session().region_name
+    region = known_region(flag)
     if not region:
         raise ValueError("no AWS region: give --region, or set AWS_REGION.")
     return region
+
+
+def known_region(flag: str | None) -> str | None:
+    """Return the region where one is named, in whatever way."""
+    return flag or os.environ.get("AWS_REGION") or boto3.Session().region_name
+
+
+def known_role(flag: str | None) -> str | None:
+    """Return the role where one is named."""
+    return flag or os.environ.get("SAGEMAKER_ROLE")
 
 
 def boto_session(region: str) -> boto3.Session:
@@ -46,7 +60,7 @@ def find_role(flag: str | None, session: boto3.Session) -> str:
         ValueError: there is none, SageMaker may not take it, or it has full access.
         botocore.exceptions.ClientError: AWS knows no such role.
     """
-    named = flag or os.environ.get("SAGEMAKER_ROLE")
+    named = known_role(flag)
     if not named:
         named = _own_role(session.client("sts").get_caller_identity()["Arn"])
     name = named.rpartition("/")[2]
@@ -93,41 +107,54 @@ def bucket_and_prefix(uri: str) -> tuple[str, str]:
     return parts.netloc, parts.path.strip("/")
 
 
-def check_dataset(uri: str, session: boto3.Session) -> None:
-    """Check that a dataset of data_prep/build_dataset.py lies in S3, in the session's region.
+def check_bucket(flag: str, uri: str, session: boto3.Session) -> None:
+    """Check that a bucket is there, in the session's region.
 
-    Raises: ValueError: no such bucket, another region, an unfinished or partly uploaded dataset.
+    Args:
+        flag: what the user named it with.
+
+    Raises: ValueError: it is not.
     """
-    bucket, prefix = bucket_and_prefix(uri)
-    s3 = session.client("s3")
     try:
-        # None for us-east-1, which was there before regions were.
-        region = s3.get_bucket_location(Bucket=bucket)["LocationConstraint"] or "us-east-1"
+        answer = session.client("s3").get_bucket_location(Bucket=bucket_and_prefix(uri)[0])
     except ClientError as error:
         if error.response["Error"]["Code"] != "NoSuchBucket":
             raise
-        raise ValueError(f"--dataset {uri}: there is no such bucket.") from error
+        raise ValueError(f"{flag} {uri}: there is no such bucket.") from error
+    # None for us-east-1, which was there before regions were.
+    region = answer["LocationConstraint"] or "us-east-1"
     if region != session.region_name:
         raise ValueError(
-            f"--dataset {uri} lies in {region}, the job would run in {session.region_name}: a job "
-            f"reads its own region's buckets; give --region {region}."
+            f"{flag} {uri} lies in {region}, the job would run in {session.region_name}: a job "
+            f"uses its own region's buckets; give --region {region}."
         )
+
+
+def check_dataset(uri: str, needed_splits: Iterable[str], session: boto3.Session) -> None:
+    """Check that a dataset of data_prep/build_dataset.py lies in S3, whole.
+
+    Raises: ValueError: no such bucket, another region, an unfinished or partly uploaded dataset.
+    """
+    check_bucket("--dataset", uri, session)
+    bucket, prefix = bucket_and_prefix(uri)
+    s3 = session.client("s3")
     folder = f"{prefix}/" if prefix else ""
     listed = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder)
     names = {
         entry["Key"].removeprefix(folder) for page in listed for entry in page.get("Contents", [])
     }
-    shards = sorted(name for name in names if name.startswith("data/train-"))
-    if "README.md" not in names or not shards:
-        missing = "README.md" if "README.md" not in names else "data/train-*.parquet"
+    shards = [match for name in names if (match := SHARD.fullmatch(name))]
+    found = Counter(match["split"] for match in shards)
+    absent = [f"data/{split}-*.parquet" for split in needed_splits if split not in found]
+    if "README.md" not in names or absent:
+        missing = "README.md" if "README.md" not in names else absent[0]
         raise ValueError(
             f"--dataset {uri} holds no {missing}: build it with data_prep/build_dataset.py, then "
             f"`aws s3 sync FOLDER {uri}`."
         )
-    # train-00000-of-00007.parquet
-    num_shards = int(shards[0].rpartition("-")[2].removesuffix(".parquet"))
-    if len(shards) != num_shards:
-        raise ValueError(
-            f"--dataset {uri} holds {len(shards)} of {num_shards} training shards: run "
-            f"`aws s3 sync FOLDER {uri}` again."
-        )
+    for match in shards:
+        if found[match["split"]] != int(match["number"]):
+            raise ValueError(
+                f"--dataset {uri} holds {found[match['split']]} of {int(match['number'])} shards "
+                f"of {match['split']}: run `aws s3 sync FOLDER {uri}` again."
+            )

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
+from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 
@@ -47,7 +48,11 @@ class EntryParser(argparse.ArgumentParser):
                 f"AWS refused {error.operation_name}: {details.get('Message', '')} "
                 f"({details.get('Code', 'no code')})"
             )
-        except (BotoCoreError, ValueError, OSError) as error:
+        except KeyboardInterrupt:
+            print("\nStopped.", file=sys.stderr)
+            sys.exit(130)
+        # Boto3Error: an upload that S3 refuses.
+        except (BotoCoreError, Boto3Error, ValueError, OSError) as error:
             self.error(str(error))
 
 

@@ -15,7 +15,15 @@ from typing import Any
 import boto3
 
 import container
-from aws_settings import boto_session, check_dataset, find_region, find_role
+from aws_settings import (
+    boto_session,
+    check_bucket,
+    check_dataset,
+    find_region,
+    find_role,
+    known_region,
+    known_role,
+)
 from entry_parser import EntryParser
 from job_flags import add_job_flags, check_local, default_name, job_of
 from local_mode import run_locally
@@ -28,6 +36,7 @@ from train_flags import (
     checked_by_train,
     flags_as_hyperparameters,
     merged,
+    needed_splits,
 )
 from training_job import SCRIPTS, TrainingJob, channels, estimator_arguments
 from tuned_hyperparameters import tuned_hyperparameters
@@ -68,12 +77,13 @@ def launch(recipe: Recipe, description: str | None, argv: list[str] | None = Non
         with checked_by_train(job.hyperparameters):
             container.image_uri(region, job.processor, "training")  # or there is no such region
             role = find_role(arguments.role, session)
-            check_dataset(job.dataset, session)
+            check_dataset(job.dataset, needed_splits(job.hyperparameters), session)
+            check_bucket("--output", job.output, session)
             check_name_is_free(job.name, session)
         print(summary(job, recipe, arguments.price_per_hour), file=sys.stderr)
         create(job, session, role)
         print(next_commands(job.name, region), file=sys.stderr)
-        print(job.name)
+        print(job.name, flush=True)
     if arguments.wait:
         sys.exit(job_report("attach", job.name, region))
 
@@ -103,8 +113,8 @@ def launch_locally(
 
 def dry_run(job: TrainingJob, region: str | None, role: str | None) -> dict[str, Any]:
     """Return the CreateTrainingJob request of a job; nothing is sent."""
-    recorded = RecordedRequests(region or container.DEFAULT_REGION)
-    create(job, recorded.session, role or ROLE_PLACEHOLDER)
+    recorded = RecordedRequests(known_region(region) or container.DEFAULT_REGION)
+    create(job, recorded.session, known_role(role) or ROLE_PLACEHOLDER)
     return recorded["CreateTrainingJob"]
 
 
@@ -153,8 +163,10 @@ def check_name_is_free(name: str, session: boto3.Session) -> None:
 
     Raises: ValueError: one has it.
     """
-    client = session.client("sagemaker")
-    listed = client.list_training_jobs(NameContains=name)["TrainingJobSummaries"]
+    pages = session.client("sagemaker").get_paginator("list_training_jobs")
+    listed = [
+        job for page in pages.paginate(NameContains=name) for job in page["TrainingJobSummaries"]
+    ]
     if any(job["TrainingJobName"] == name for job in listed):
         raise ValueError(f"--job_name {name}: there is such a job already; choose another name.")
 

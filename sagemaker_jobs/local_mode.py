@@ -51,7 +51,7 @@ def run_locally(
             role=ROLE_PLACEHOLDER,
             image_uri=container.LOCAL_IMAGE,
             py_version=container.PYTHON_VERSION,
-            instance_type="local_gpu" if shutil.which("nvidia-smi") else "local",
+            instance_type="local_gpu" if _has_gpus() else "local",
             instance_count=1,
             hyperparameters=dict(hyperparameters),
             output_path=output.resolve().as_uri(),
@@ -81,6 +81,12 @@ def _ensure_image() -> None:
         raise ValueError(
             "the local image cannot be had, as said above; docker_debugging/doctor.py says more."
         )
+
+
+def _has_gpus() -> bool:
+    """Say whether there is a GPU, and Docker can hand it over."""
+    has_runtime = "nvidia" in _docker("info", "--format", "{{json .Runtimes}}").stdout
+    return bool(shutil.which("nvidia-smi")) and has_runtime
 
 
 def _remove_containers(container_root: str) -> None:

@@ -9,8 +9,9 @@ import re
 
 NUMBER = r"(-?(?:[0-9.]+(?:[eE][-+]?[0-9]+)?|nan|inf))"
 EVALUATED = (
-    *("loss", "accuracy", "within_one_accuracy", "mae", "rmse", "quadratic_weighted_kappa"),
-    *(f"accuracy_{count}" for count in range(1, 6)),
+    *("loss", "accuracy", "within_one_accuracy", "mae", "mae_mode", "rmse", "rmse_mode"),
+    "quadratic_weighted_kappa",
+    *(f"{name}_{count}" for name in ("accuracy", "rmse") for count in range(1, 6)),
 )
 SPLITS = {"eval": "validation", "test": "test"}
 

@@ -90,6 +90,12 @@ def check_paths(hyperparameters: Mapping[str, Any]) -> None:
         )
 
 
+def needed_splits(hyperparameters: Mapping[str, Any]) -> list[str]:
+    """Return the splits of the dataset that a job reads."""
+    flags = {"train": "do_train", "validation": "do_eval", "test": "do_predict"}
+    return [split for split, flag in flags.items() if hyperparameters.get(flag)]
+
+
 def as_flags(hyperparameters: Mapping[str, Any]) -> list[str]:
     """Return hyperparameters as train.py's flags, as SageMaker's toolkit passes them."""
     flags = []

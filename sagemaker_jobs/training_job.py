@@ -24,8 +24,10 @@ PROFILER_RULES = (
     *("ProfilerReport", "LowGPUUtilization", "CPUBottleneck", "IOBottleneck"),
     *("GPUMemoryIncrease", "OverallSystemUsage"),
 )
-# GPUs older than Ampere: V100 (p3), K80 (p2), T4 (g4dn).
-WITHOUT_BF16 = ("ml.p2.", "ml.p3.", "ml.p3dn.", "ml.g4dn.")
+WITHOUT_BF16 = ("ml.g4dn.",)  # their T4 is older than Ampere
+# What the containers do not run on: K80 and V100, which CUDA 13 has dropped; AWS's own
+# accelerators; hosts with ARM processors.
+UNUSABLE = ("ml.p2.", "ml.p3.", "ml.p3dn.", "ml.trn", "ml.p6e-")
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,11 @@ def check_instance_type(instance_type: str) -> None:
     """Check a name against AWS's own list. Raises: ValueError: it has no such name."""
     model = botocore.session.get_session().get_service_model("sagemaker")
     known = model.shape_for("TrainingInstanceType").enum
+    if instance_type.startswith(UNUSABLE):
+        raise ValueError(
+            f"--instance_type {instance_type}: the training container does not run on it; choose "
+            "one such as ml.g5.2xlarge."
+        )
     if instance_type in known:
         return
     family = ".".join(instance_type.split(".")[:2])

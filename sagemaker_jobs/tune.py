@@ -24,7 +24,15 @@ import boto3
 import container
 import resnet34
 import vit
-from aws_settings import boto_session, check_dataset, find_region, find_role
+from aws_settings import (
+    boto_session,
+    check_bucket,
+    check_dataset,
+    find_region,
+    find_role,
+    known_region,
+    known_role,
+)
 from entry_parser import EntryParser, positive_integer
 from job_flags import TO_TRAIN_PY, add_flags_of_any_job, job_of
 from launch import estimator, hours, source_folder
@@ -38,6 +46,7 @@ from train_flags import (
     checked_by_train,
     flags_as_hyperparameters,
     merged,
+    needed_splits,
 )
 from training_job import channels
 from trials import PICTURE, TABLE, Trial, best_trial, tuned_values, write_trials
@@ -72,6 +81,8 @@ def main(argv: list[str] | None = None) -> None:
     output_dir = Path(arguments.output_dir)
     with parser.errors_of_one_line():
         if arguments.report:
+            if train_flags:
+                raise ValueError(f"{' '.join(train_flags)}: --report takes no such flag.")
             session = boto_session(find_region(arguments.region))
             sys.exit(report(arguments.report, session, output_dir))
         space = space_of(arguments)
@@ -95,7 +106,8 @@ def main(argv: list[str] | None = None) -> None:
             # Or there is no such region.
             container.image_uri(session.region_name, job.trial.processor, "training")
             role = find_role(arguments.role, session)
-            check_dataset(job.trial.dataset, session)
+            check_dataset(job.trial.dataset, needed_splits(hyperparameters), session)
+            check_bucket("--output", job.trial.output, session)
             check_other_jobs(job, session)
         print(summary(job, arguments.price_per_hour), file=sys.stderr)
         create(job, session, role)
@@ -250,8 +262,8 @@ def tuning_job(
 
 def dry_run(job: TuningJob, region: str | None, role: str | None) -> dict[str, Any]:
     """Return the CreateHyperParameterTuningJob request of a search; nothing is sent."""
-    recorded = RecordedRequests(region or container.DEFAULT_REGION)
-    create(job, recorded.session, role or ROLE_PLACEHOLDER)
+    recorded = RecordedRequests(known_region(region) or container.DEFAULT_REGION)
+    create(job, recorded.session, known_role(role) or ROLE_PLACEHOLDER)
     return recorded["CreateHyperParameterTuningJob"]
 
 
@@ -273,9 +285,11 @@ def check_other_jobs(job: TuningJob, session: boto3.Session) -> None:
     Raises: ValueError: otherwise.
     """
     sagemaker = session.client("sagemaker")
-    listed = sagemaker.list_hyper_parameter_tuning_jobs(NameContains=job.name)
+    pages = sagemaker.get_paginator("list_hyper_parameter_tuning_jobs")
     names = [
-        entry["HyperParameterTuningJobName"] for entry in listed["HyperParameterTuningJobSummaries"]
+        entry["HyperParameterTuningJobName"]
+        for page in pages.paginate(NameContains=job.name)
+        for entry in page["HyperParameterTuningJobSummaries"]
     ]
     if job.name in names:
         raise ValueError(

@@ -4,8 +4,11 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 RECORD = "arguments.json"
 METRICS = "all_results.json"
@@ -110,14 +113,31 @@ def checkpoint_to_resume(output_dir: Path, asked_for: str | None) -> str | None:
 def _is_complete(checkpoint: Path) -> bool:
     """Say whether a checkpoint was written to its end, and brought here whole.
 
-    trainer_state.json is the last file that is written; what S3 returns comes in any order.
+    trainer_state.json is the last file that is written; but what S3 returns comes in any order, and
+    may have been brought there while it was written.
     """
     try:
         json.loads((checkpoint / "trainer_state.json").read_text())
     except (OSError, ValueError):
         return False
-    parts = ("model*.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth")
-    return all(any(checkpoint.glob(part)) for part in parts)
+    weights = list(checkpoint.glob("model*.safetensors"))
+    archives = [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt"]
+    random_states = list(checkpoint.glob("rng_state*.pth"))
+    return (
+        bool(weights and random_states)
+        and all(_is_whole_safetensors(path) for path in weights)
+        # A zip file's contents are listed at its end.
+        and all(zipfile.is_zipfile(path) for path in [*archives, *random_states])
+    )
+
+
+def _is_whole_safetensors(path: Path) -> bool:
+    """Say whether a file has the length that its header promises."""
+    try:
+        with safe_open(path, framework="np"):
+            return True
+    except (SafetensorError, OSError):
+        return False
 
 
 def remove_results(output_dir: Path) -> None:

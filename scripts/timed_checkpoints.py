@@ -41,7 +41,9 @@ class TimedCheckpoints(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Ask for a checkpoint when it is time."""
-        is_due = time.monotonic() - self.last >= self.seconds
+        # After an epoch's last step Trainer evaluates, and then saves: a checkpoint from before
+        # the evaluation would go on without it.
+        is_due = time.monotonic() - self.last >= self.seconds and state.epoch % 1 != 0
         if args.world_size > 1:
             if state.global_step % STEPS_BETWEEN_AGREEMENTS:
                 return

@@ -12,6 +12,8 @@ DOCUMENT = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}],
 }
+SPLITS = ("train", "test")
+TEST = "data/test-00000-of-00001.parquet"
 TRAIN = "data/train-0000{}-of-00002.parquet"
 
 
@@ -89,10 +91,10 @@ def test_what_is_no_s3_uri_is_refused(uri: str) -> None:
 def test_a_whole_dataset_passes(aws: AwsServer) -> None:
     bucket = aws.bucket("photos")
     for prefix in ("bins/", ""):
-        for name in ("README.md", TRAIN.format(0), TRAIN.format(1)):
+        for name in ("README.md", TRAIN.format(0), TRAIN.format(1), TEST):
             bucket.put_object(Key=prefix + name, Body=b"")
-    check_dataset("s3://photos/bins/", boto_session("us-east-1"))
-    check_dataset("s3://photos", boto_session("us-east-1"))
+    check_dataset("s3://photos/bins/", SPLITS, boto_session("us-east-1"))
+    check_dataset("s3://photos", SPLITS, boto_session("us-east-1"))
 
 
 @pytest.mark.parametrize(
@@ -100,8 +102,10 @@ def test_a_whole_dataset_passes(aws: AwsServer) -> None:
     [
         ([], "holds no README.md: build it with data_prep/build_dataset.py"),
         (["README.md"], r"holds no data/train-\*.parquet"),
-        ([TRAIN.format(0), TRAIN.format(1)], "holds no README.md"),
-        (["README.md", TRAIN.format(1)], "holds 1 of 2 training shards: run `aws s3 sync"),
+        ([TRAIN.format(0), TRAIN.format(1), TEST], "holds no README.md"),
+        (["README.md", TRAIN.format(0), TRAIN.format(1)], r"holds no data/test-\*.parquet"),
+        (["README.md", TRAIN.format(1), TEST], "holds 1 of 2 shards of train: run `aws s3 sync"),
+        (["README.md", "data/train-x.parquet", TEST], r"holds no data/train-\*.parquet"),
     ],
 )
 def test_a_dataset_that_is_not_whole_is_refused(
@@ -112,14 +116,14 @@ def test_a_dataset_that_is_not_whole_is_refused(
     for name in names:
         bucket.put_object(Key=f"bins/{name}", Body=b"")
     with pytest.raises(ValueError, match=message):
-        check_dataset("s3://photos/bins", boto_session("us-east-1"))
+        check_dataset("s3://photos/bins", SPLITS, boto_session("us-east-1"))
 
 
 def test_a_bucket_that_is_not_there_or_elsewhere_is_named(aws: AwsServer) -> None:
     with pytest.raises(ValueError, match="there is no such bucket"):
-        check_dataset("s3://nowhere/bins", boto_session("us-east-1"))
+        check_dataset("s3://nowhere/bins", SPLITS, boto_session("us-east-1"))
     aws.client("s3", "eu-west-1").create_bucket(
         Bucket="abroad", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
     )
     with pytest.raises(ValueError, match="lies in eu-west-1, the job would run in us-east-1"):
-        check_dataset("s3://abroad/bins", boto_session("us-east-1"))
+        check_dataset("s3://abroad/bins", SPLITS, boto_session("us-east-1"))

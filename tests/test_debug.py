@@ -135,17 +135,20 @@ class Debug:
 
     def __init__(self, output_dir: Path, dataset_dir: Path, *flags: str) -> None:
         self.output_dir = output_dir
+        self.place = ["--output_dir", str(output_dir), "--dataset", str(dataset_dir)]
         self.log_file = output_dir.with_suffix(".log")
-        command = [sys.executable, str(ENTRY), "--no_docker", "--output_dir", str(output_dir)]
+        command = [sys.executable, str(ENTRY), "--no_docker", *self.place]
         environment = {"HOME": str(output_dir), "PATH": os.defpath, "HF_HUB_OFFLINE": "1"}
         with self.log_file.open("w") as log:
             self.process = subprocess.Popen(
-                [*command, "--dataset", str(dataset_dir), *TINY, *flags],
+                [*command, *TINY, *flags],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 env=environment | {"OMP_NUM_THREADS": "1"},
                 start_new_session=True,
+                # A shell that starts the tests in the background would have it ignore Ctrl-C.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
 
     @property
@@ -159,8 +162,10 @@ class Debug:
 
     def wait_for(self, text: str) -> None:
         """Return when the log holds a text. Raises: AssertionError: the run ends without it."""
+        has_ended = False
         while text not in self.log:
-            assert self.process.poll() is None, self.log
+            assert not has_ended, self.log
+            has_ended = self.process.poll() is not None  # before the log is read once more
             time.sleep(0.02)
 
     def left(self) -> list[psutil.Process]:
@@ -206,9 +211,9 @@ def start(demo_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """Return a function that starts debug.py; what still runs is stopped at the end."""
     runs: list[Debug] = []
 
-    def start_debug(*flags: str, folder: Path | None = None) -> Debug:
+    def start_debug(*flags: str, folder: Path | None = None, dataset: Path = demo_dataset) -> Debug:
         output_dir = folder or tmp_path_factory.mktemp("runs") / "debug"
-        runs.append(Debug(output_dir, demo_dataset, *flags))
+        runs.append(Debug(output_dir, dataset, *flags))
         return runs[-1]
 
     yield start_debug
@@ -221,9 +226,6 @@ def start(demo_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def undisturbed(start: Starter) -> Debug:
     """Return a run that nothing disturbed."""
     run = start()
-    # Lines appear as they come: here the job is far from its end.
-    run.wait_for("metrics split=train step=1 ")
-    assert run.process.poll() is None
     assert run.wait() == 0, run.log
     return run
 
@@ -242,9 +244,9 @@ def test_a_job_runs_without_docker_and_shows_its_memory(undisturbed: Debug) -> N
 
 @pytest.mark.slow
 def test_a_failing_script_gives_its_own_exit_code_and_its_message(
-    dataset_dir: Path, tmp_path: Path
+    dataset_dir: Path, start: Starter
 ) -> None:
-    run = Debug(tmp_path / "debug", dataset_dir)  # photos that are too small for the model
+    run = start(dataset=dataset_dir)  # photos that are too small for the model
     assert run.wait() == 2, run.log  # where the toolkit's own is 1
     failure = run.output_dir / "output" / "failure"
     assert "ValueError: The model takes photos of 64 pixels" in failure.read_text()
@@ -258,6 +260,7 @@ def test_whatever_stops_a_run_leaves_nothing_behind(start: Starter) -> None:
     run = start("--num_train_epochs", "100000")
     run.wait_for("metrics split=train step=2 ")
     assert len(run.left()) >= 2  # the toolkit and the script
+    assert "a run is going on there" in refusal("--no_docker", *run.place)
     run.process.send_signal(signal.SIGINT)
     assert run.wait() == 130
     assert run.left() == []

@@ -23,6 +23,7 @@ import doctor
 import image
 import layout
 from conftest import ROOT, TINY_VIT
+from containers import container_name
 
 # The first one may install Docker and make the stand-in for the training container.
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1500)]
@@ -145,19 +146,22 @@ def started(command: list[str], line: str, log: Path) -> Iterator[subprocess.Pop
             stdin=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
+            # A shell that starts the tests in the background would have it ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
     try:
+        has_ended = False
         while line not in log.read_text():
-            assert process.poll() is None, (
-                f"it ended before it printed {line!r}:\n{log.read_text()}"
-            )
+            assert not has_ended, f"it ended before it printed {line!r}:\n{log.read_text()}"
+            has_ended = process.poll() is not None  # before the log is read once more
             time.sleep(0.1)
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        remove_containers(f"bin-counting-{process.pid}")
+        output_dir = Path(command[command.index("--output_dir") + 1])
+        remove_containers(container_name(output_dir))
 
 
 def weights_of(model_dir: Path) -> dict[str, torch.Tensor]:
@@ -264,8 +268,8 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(
     folder = tmp_path / "run"
     command = debug_command(project, folder, dataset_dir, base_image)
     with started(command, "in the middle of an epoch", tmp_path / "log") as process:
-        container = f"bin-counting-{process.pid}"
-        subprocess.run(image.docker("kill", "--signal", "KILL", container), check=True)
+        kill = image.docker("kill", "--signal", "KILL", container_name(folder))
+        subprocess.run(kill, check=True)
         assert process.wait() == 128 + signal.SIGKILL
     assert not (folder / "model" / "model.safetensors").exists()
     second = run(command)

@@ -270,8 +270,10 @@ def test_the_policies_allow_what_arrives_when_a_job_is_launched_watched_and_stop
     aws: AwsServer, stack: Stack
 ) -> None:
     bucket = aws.bucket(BUCKET)
-    for name in ("README.md", "data/train-00000-of-00001.parquet"):
-        bucket.put_object(Key=f"datasets/bins/{name}", Body=b"")
+    bucket.put_object(Key="datasets/bins/README.md", Body=b"")
+    for split in ("train", "validation", "test"):
+        key = f"datasets/bins/data/{split}-00000-of-00001.parquet"
+        bucket.put_object(Key=key, Body=b"")
     logs = aws.client("logs")
     group = {"logGroupName": "/aws/sagemaker/TrainingJobs"}
     logs.create_log_group(**group)

@@ -27,8 +27,9 @@ DATASET = "s3://photos/bins"
 def account(aws: AwsServer) -> AwsServer:
     """Return an account with a dataset and a role."""
     bucket = aws.bucket("photos")
-    for name in ("README.md", "data/train-00000-of-00001.parquet"):
-        bucket.put_object(Key=f"bins/{name}", Body=b"")
+    bucket.put_object(Key="bins/README.md", Body=b"")
+    for split in ("train", "validation", "test"):
+        bucket.put_object(Key=f"bins/data/{split}-00000-of-00001.parquet", Body=b"")
     make_role(aws, "jobs")
     return aws
 
@@ -60,6 +61,19 @@ def test_a_dry_run_needs_nothing_but_the_command(entry: str) -> None:
     assert request["ResourceConfig"]["InstanceType"] == "ml.g5.2xlarge"
     assert "costs at most 48.00" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_dry_run_shows_the_region_and_the_role_that_a_launch_would_take(
+    aws: AwsServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    role = "arn:aws:iam::123456789012:role/jobs"
+    monkeypatch.setenv("AWS_REGION", "eu-south-1")
+    monkeypatch.setenv("SAGEMAKER_ROLE", role)
+    run_vit("--dry_run")
+    request = json.loads(capsys.readouterr().out)
+    assert request["RoleArn"] == role
+    assert ".ecr.eu-south-1." in request["AlgorithmSpecification"]["TrainingImage"]
+    assert not aws.received
 
 
 def test_the_recipes_train_the_two_published_models() -> None:
@@ -147,6 +161,10 @@ def test_the_next_commands_are_printed(
         ),
         (["--dataset", "s3://photos/empty", "--role", "jobs"], "holds no README.md"),
         (["--dataset", DATASET], "no role for the job: make one with"),
+        (
+            ["--dataset", DATASET, "--role", "jobs", "--output", "s3://nowhere/out"],
+            "--output s3://nowhere/out: there is no such bucket",
+        ),
         (["--dataset", DATASET, "--local", "--spot"], "--local and --spot exclude"),
         (["--dataset", DATASET, "--local"], "with --local it is a folder"),
     ],

@@ -2,7 +2,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from safetensors.numpy import save_file
 
 from run_folder import (
     TRAINING_IDENTITY,
@@ -68,10 +71,21 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def write_checkpoint(folder: Path, state: str) -> Path:
     folder.mkdir()
-    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"):
-        (folder / name).write_bytes(b"")
+    save_file({"weight": np.ones(99)}, folder / "model.safetensors")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save({"step": 1}, folder / name)
     (folder / "trainer_state.json").write_text(state)
     return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"]
+)
+def test_a_checkpoint_with_a_damaged_part_is_passed_over(name: str, tmp_path: Path) -> None:
+    older = write_checkpoint(tmp_path / "checkpoint-1", "{}")
+    damaged = write_checkpoint(tmp_path / "checkpoint-2", "{}") / name
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    assert checkpoint_to_resume(tmp_path, None) == str(older)
 
 
 def test_the_newest_complete_checkpoint_is_taken(tmp_path: Path) -> None:

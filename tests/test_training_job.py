@@ -99,6 +99,8 @@ def test_the_most_it_can_cost_is_that_of_all_instances_for_the_whole_limit() -> 
         ({"name": "bins-a_b"}, "--job_name bins-a_b"),
         ({"instance_type": "ml.g5.3xlarge"}, "such as ml.g5.xlarge, ml.g5.2xlarge"),
         ({"instance_type": "g5"}, "there is no such type"),
+        ({"instance_type": "ml.p3.2xlarge"}, "the training container does not run on it"),
+        ({"instance_type": "ml.trn1.2xlarge"}, "the training container does not run on it"),
         ({"instance_type": "ml.g4dn.xlarge"}, "has no bf16: add --bf16 false --fp16 true"),
         (
             {"instance_type": "ml.c5.xlarge", "hyperparameters": {"fp16": True}},

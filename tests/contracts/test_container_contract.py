@@ -4,10 +4,8 @@ toolkit, to a model where SageMaker collects it.
 
 import contextlib
 import json
-import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from transformers import AutoModelForImageClassification
 
@@ -114,9 +113,12 @@ class Host:
 
     def stop(self) -> None:
         """Kill what still runs, as a spot instance goes."""
-        if self.process:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+        if self.process and self.process.poll() is None:
+            toolkit_process = psutil.Process(self.process.pid)
+            # torchrun gives its workers process groups of their own.
+            for process in [*toolkit_process.children(recursive=True), toolkit_process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
             self.process.wait()
 
 
@@ -227,3 +229,20 @@ def test_a_spot_instance_that_goes_at_any_step_costs_no_weight(
     assert "Going on from" in again.log
     assert weights(again) == weights(undisturbed)
     assert results(again)["test_loss"] == results(undisturbed)["test_loss"]
+
+
+def test_no_secret_of_the_callers_is_in_anything_that_a_job_leaves(
+    request_of: Callable[..., Request],
+    machine: Callable[..., Host],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    canary = "canary7Jq2"
+    for name in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "WANDB_API_KEY", "GITHUB_TOKEN"):
+        monkeypatch.setenv(name, canary)
+    host = machine(request_of("vit"))
+    assert host.run() == 0, host.log
+    left = [path for path in host.base_dir.rglob("*") if path.is_file()]
+    assert {"model.safetensors", "arguments.json"} <= {path.name for path in left}
+    assert not [path for path in [*left, host.log_file] if canary.encode() in path.read_bytes()]
+    # The toolkit does print the job's environment and hyperparameters.
+    assert "learning_rate" in host.log
