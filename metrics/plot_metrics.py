@@ -31,7 +31,7 @@ from published_results import PUBLISHED
 from strict_parser import StrictParser
 from whole_outputs import whole_output
 
-WIDTH, HEIGHT = 9.0, 5.4  # inches
+WIDTH, HEIGHT = 9.0, 5.0  # inches
 DOTS_PER_INCH = 144
 # A training curve has many noisy points, an evaluation few that count.
 EVALUATION: dict[str, Any] = {"linewidth": 1.8, "marker": "o", "markersize": 4}
@@ -42,7 +42,8 @@ STYLES: dict[str, dict[str, Any]] = {
 DOTTED = {"linestyle": ":", "alpha": 0.9}
 AXIS_LABELS = {"step": "step", "epoch": "epoch", "share": "share of the run"}
 LABEL_HEIGHT = 0.08  # of what others published, as a share of the axis
-RUNS_A_COLUMN = 8  # of the legend
+NUM_NAMED = 10  # runs in colour; more cannot be told apart
+ENTRIES_A_ROW, ROW_HEIGHT = 2, 0.17  # of the legend; inches
 # Losses that differ by more than this lie on a logarithmic axis: some scripts log the sum over a
 # batch, or its mean over photos and batch alike.
 LARGEST_LINEAR_RATIO = 20
@@ -78,11 +79,31 @@ def best_value(picture: Picture, series: Series) -> float:
 def legend_label(picture: Picture, series: Series) -> str:
     """Return the run, its split and its best value, which is that of an evaluation."""
     label = f"{series.job}, {series.split}"
+    if series.split == "train" and picture.name == "photos_a_second":
+        return f"{label}, mean of the run"
     best = best_value(picture, series)
     if series.split == "train" or math.isnan(best):
         return label
     value = f"{100 * best:.2f} %" if picture.name == "accuracy" else f"{best:.3f}"
     return f"{label}: {'best ' if len(series.value) > 1 else ''}{value}"
+
+
+def best_jobs(picture: Picture, shown: Sequence[Series]) -> list[str]:
+    """Return the runs whose evaluations are the best, the best first; else those that came first.
+
+    Of several splits that counts which a choice may be made on: validation, and test where there
+    is no other.
+    """
+    sign = -1 if picture.best == "max" else 1
+    values = {
+        series.job: sign * best_value(picture, series)
+        for split in ("train", "test", "validation")
+        for series in shown
+        if series.split == split
+    }
+    # A run without a finite value comes last.
+    ranked = sorted(values, key=lambda job: (math.isnan(values[job]), values[job]))
+    return ranked[:NUM_NAMED] if picture.best else list(values)[:NUM_NAMED]
 
 
 def published_lines(picture: Picture) -> list[tuple[float, float, str]]:
@@ -160,12 +181,12 @@ def draw(picture: Picture, all_series: Sequence[Series], axis: str, path: Path) 
     if not placed and (axis == "step" or not unplaced):
         return False
     jobs = list(dict.fromkeys(series.job for series in all_series))
-    palette = mpl.colormaps["tab10" if len(jobs) <= 10 else "turbo"]
-    colors = {
-        job: palette(number if len(jobs) <= 10 else number / (len(jobs) - 1))
-        for number, job in enumerate(jobs)
-    }
-    figure, axes = plt.subplots(figsize=(WIDTH, HEIGHT), layout="constrained")
+    named = jobs if len(jobs) <= NUM_NAMED else best_jobs(picture, shown)
+    colors = {job: mpl.colormaps["tab10"](number) for number, job in enumerate(named)}
+    num_rows = math.ceil(sum(s.job in colors for s in placed + unplaced) / ENTRIES_A_ROW)
+    figure, axes = plt.subplots(
+        figsize=(WIDTH, HEIGHT + ROW_HEIGHT * num_rows), layout="constrained"
+    )
     side = axes.twiny() if placed and unplaced else axes
     if side is not axes:
         side.set_xlabel("share of the run, dotted: logs that tell neither step nor epoch")
@@ -175,10 +196,12 @@ def draw(picture: Picture, all_series: Sequence[Series], axis: str, path: Path) 
     for series in placed + unplaced:
         of_placed = series in placed
         x, y = series.curve(axis if of_placed else "share")
-        style: dict[str, Any] = {"color": colors[series.job], "label": legend_label(picture, series)}
+        style: dict[str, Any] = {"color": "lightgrey", "zorder": 1}
+        if series.job in colors:
+            label = legend_label(picture, series)
+            style = {"color": colors[series.job], "zorder": 2, "label": label}
         style |= STYLES.get(series.split, EVALUATION) | ({} if of_placed else DOTTED)
         if series.split == "train" and len(x) == 1:  # the mean over the run
-            style["label"] += ", mean"
             axes.axhline(y[0], **style)
         else:
             (axes if of_placed else side).plot(x, y, **style)
@@ -187,12 +210,14 @@ def draw(picture: Picture, all_series: Sequence[Series], axis: str, path: Path) 
     axes.set_xlabel(AXIS_LABELS[axis if placed else "share"])
     set_value_axis(axes, picture, shown)
     draw_published(axes, picture)
-    num_entries = len(placed) + len(unplaced)
+    num_grey = len(jobs) - len(named)
     figure.legend(
         loc="outside lower center",
-        ncols=max(2, math.ceil(num_entries / RUNS_A_COLUMN)),
+        ncols=ENTRIES_A_ROW,
         fontsize=8,
         frameon=False,
+        title=f"the {NUM_NAMED} best runs; {num_grey} others in grey" if num_grey else None,
+        title_fontsize=8,
     )
     with whole_output(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png")

@@ -9,7 +9,7 @@ import parse_logs
 import plot_metrics
 from conftest import real_path
 from metric_series import Series, read_series
-from plot_metrics import PICTURES, best_value, legend_label, published_lines, spread
+from plot_metrics import PICTURES, best_jobs, best_value, legend_label, published_lines, spread
 
 LOSS, ACCURACY, RMSE, *_ = PICTURES
 LOG = """
@@ -53,7 +53,7 @@ def test_all_that_two_logs_hold_is_drawn(
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == sorted(expected)
     for name in expected:
         with Image.open(tmp_path / "plots" / name) as picture:
-            assert picture.size == (1296, 777)
+            assert picture.width == 1296
             assert len(picture.convert("RGB").getcolors(2**20) or []) > 100
 
 
@@ -126,6 +126,8 @@ def test_the_trials_of_a_search_fit_into_one_picture(tmp_path: Path) -> None:
     csv = parsed(tmp_path, "search", "".join(lines))
     plot_metrics.main([str(csv), "--output_dir", str(tmp_path / "plots")])
     assert len(list((tmp_path / "plots").iterdir())) == 2
+    best = [f"bins-search-{trial:03}-0a1b2c3d" for trial in range(59, 49, -1)]
+    assert best_jobs(ACCURACY, read_series([csv], {"accuracy"})) == best
 
 
 @pytest.mark.parametrize(
