@@ -216,7 +216,8 @@ def draw(picture: Picture, all_series: Sequence[Series], axis: str, path: Path) 
         ncols=ENTRIES_A_ROW,
         fontsize=8,
         frameon=False,
-        title=f"the {NUM_NAMED} best runs; {num_grey} others in grey" if num_grey else None,
+        title=f"{NUM_NAMED} {picture.best and 'best '}runs, {num_grey} others in grey"
+        * bool(num_grey),
         title_fontsize=8,
     )
     with whole_output(path) as temporary:
