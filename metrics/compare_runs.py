@@ -1,12 +1,17 @@
 """Print a table of finished runs: how well each counts on its test split, and how sure that is.
 
     python metrics/compare_runs.py runs/vit_tiny runs/resnet34
+    python metrics/compare_runs.py runs/vit_tiny runs/resnet34 --output runs.png --price_per_hour 1
 
-Reads predictions_test.parquet and arguments.json of each run folder. The intervals are 95 %
-percentile bootstrap over bin groups: photos of one bin are not independent of one another.
+Reads predictions_test.parquet, arguments.json and all_results.json of each run folder. The
+intervals are 95 % percentile bootstrap over bin groups: photos of one bin are not independent of
+one another. --output draws accuracy and RMSE beside what others published. The time is that of the
+training, evaluations between its epochs included; the cost is that time's price, which leaves out
+what starting a machine takes.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from run_picture import MAJORITY, OURS, PictureRow, draw_rows
 from strict_parser import StrictParser
 
 NUM_RESAMPLES = 10_000
@@ -23,7 +29,10 @@ SEED = 0
 HEADER = (
     *("run", "model", "test photos", "epochs", "seed"),
     *("accuracy %", "over majority", "within one %", "MAE", "RMSE"),
+    *("split", "training photos", "time"),
 )
+NOT_COMPARABLE = "These runs have different test splits: their figures cannot be compared."
+SPLITS = {"bin_group": "by bin group", "random": "photo by photo"}  # as build_dataset.py names them
 
 
 @dataclass(frozen=True)
@@ -92,8 +101,51 @@ def bootstrap_means(group: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, 
     return values.mean(axis=0), drawn[:, :-1] / drawn[:, -1:]
 
 
-def table_row(name: str, run: Predictions, details: dict[str, Any]) -> list[str]:
-    """Return one row of the table: the figures, with intervals where a conclusion hangs on them."""
+@dataclass(frozen=True)
+class Comparison:
+    """One run, or the majority class, on one test split."""
+
+    name: str
+    predictions: Predictions
+    details: dict[str, Any]  # arguments.json; empty for the majority class
+    results: dict[str, Any]  # all_results.json; empty where there is none
+    figures: np.ndarray  # accuracy, gain over the majority, within one, in %; MAE, RMSE
+    low: np.ndarray  # 2.5 % of what the bootstrap drew
+    high: np.ndarray  # 97.5 %
+
+    @property
+    def cells(self) -> list[str]:
+        """Return the row of the table: intervals where a conclusion hangs on them."""
+        mean, low, high, trained = self.figures, self.low, self.high, self.details.get("do_train")
+        num_photos = self.results.get("train_samples")
+        return [
+            self.name,
+            model_name(self.details),
+            f"{len(self.predictions.expected):,}",
+            f"{self.details['num_train_epochs']:g}" if trained else "",
+            str(self.details["seed"]) if trained else "",
+            f"{mean[0]:.1f} [{low[0]:.1f}, {high[0]:.1f}]",
+            f"{mean[1]:+.1f} [{low[1]:+.1f}, {high[1]:+.1f}]" if self.details else "",
+            f"{mean[2]:.1f}",
+            f"{mean[3]:.3f}",
+            f"{mean[4]:.3f} [{low[4]:.3f}, {high[4]:.3f}]",
+            split_of(self.details),
+            f"{num_photos:,}" if num_photos else "",
+            duration(self.hours),
+        ]
+
+    @property
+    def hours(self) -> float | None:
+        """Return how long the training took; None where it is not known in full."""
+        # A run that went on from a checkpoint knows the time since then alone.
+        is_whole = "train_samples_per_second" in self.results
+        return self.results["train_runtime"] / 3600 if is_whole else None
+
+
+def compared(
+    name: str, run: Predictions, details: dict[str, Any], results: dict[str, Any]
+) -> Comparison:
+    """Return a run's figures with their intervals."""
     is_right = run.count == run.expected
     majority = majority_predictions(run)
     values = np.column_stack(
@@ -106,19 +158,25 @@ def table_row(name: str, run: Predictions, details: dict[str, Any]) -> list[str]
         ]
     )
     mean, drawn = bootstrap_means(run.group, values)
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
-    return [
-        name,
-        model_name(details),
-        f"{len(run.expected):,}",
-        f"{details['num_train_epochs']:g}" if details.get("do_train") else "",
-        str(details["seed"]) if details.get("do_train") else "",
-        f"{mean[0]:.1f} [{low[0]:.1f}, {high[0]:.1f}]",
-        f"{mean[1]:+.1f} [{low[1]:+.1f}, {high[1]:+.1f}]" if details else "",
-        f"{mean[2]:.1f}",
-        f"{mean[3]:.3f}",
-        f"{mean[4] ** 0.5:.3f} [{low[4] ** 0.5:.3f}, {high[4] ** 0.5:.3f}]",
-    ]
+    figures = np.vstack([mean, *np.percentile(drawn, [2.5, 97.5], axis=0)])
+    figures[:, 4] **= 0.5  # the root of the mean squared error
+    return Comparison(name, run, details, results, *figures)
+
+
+def split_of(details: dict[str, Any]) -> str:
+    """Return how the dataset of a run was split, empty where the dataset is not at hand."""
+    settings = Path(details.get("dataset_dir") or "") / "settings.json"
+    if not details or not settings.is_file():
+        return ""
+    return SPLITS.get(json.loads(settings.read_text()).get("split_by"), "")
+
+
+def duration(hours: float | None) -> str:
+    """Return a time such as 1 h 05 min, empty where it is not known."""
+    if hours is None:
+        return ""
+    minutes = round(60 * hours)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{60 * hours:.1f} min"
 
 
 def model_name(details: dict[str, Any]) -> str:
@@ -141,39 +199,102 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def compare(run_dirs: Sequence[Path]) -> str:
-    """Return the table of the runs, with a row of the majority class for each test split.
+def read_run(run_dir: Path) -> tuple[Comparison, tuple[str, ...]]:
+    """Return a run and the ids of its test split.
+
+    Raises: FileNotFoundError: it has no predictions on the test split.
+    """
+    details = json.loads((run_dir / "arguments.json").read_text())
+    table = pq.read_table(run_dir / "predictions_test.parquet")
+    path = run_dir / "all_results.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    run = compared(run_dir.name, read_predictions(table), details, results)
+    return run, tuple(table["id"].to_pylist())
+
+
+def compare(run_dirs: Sequence[Path]) -> list[Comparison]:
+    """Return the runs, and last the majority class of each of their test splits.
 
     Raises: FileNotFoundError: a run has no predictions on the test split.
     """
-    rows = []
-    runs_of_split: dict[tuple[str, ...], list[str]] = {}
-    majorities: dict[tuple[str, ...], Predictions] = {}
+    runs: list[Comparison] = []
+    runs_of_split: dict[tuple[str, ...], list[Comparison]] = {}
     for run_dir in run_dirs:
-        details = json.loads((run_dir / "arguments.json").read_text())
-        table = pq.read_table(run_dir / "predictions_test.parquet")
-        run = read_predictions(table)
-        test_split = tuple(table["id"].to_pylist())
-        runs_of_split.setdefault(test_split, []).append(run_dir.name)
-        majorities[test_split] = majority_predictions(run)
-        rows.append(table_row(run_dir.name, run, details))
-    for test_split, majority in majorities.items():
-        of_runs = f" for {', '.join(runs_of_split[test_split])}" if len(majorities) > 1 else ""
+        run, test_split = read_run(run_dir)
+        runs.append(run)
+        runs_of_split.setdefault(test_split, []).append(run)
+    for of_split in runs_of_split.values():
+        majority = majority_predictions(of_split[0].predictions)
+        names = ", ".join(run.name for run in of_split)
+        of_runs = f" for {names}" if len(runs_of_split) > 1 else ""
         name = f"always {majority.count[0]} (majority class{of_runs})"
-        rows.append(table_row(name, majority, {}))
-    table = markdown(HEADER, rows)
-    if len(majorities) > 1:
-        table += "\n\nThese runs have different test splits: their figures cannot be compared."
+        runs.append(compared(name, majority, {}, {}))
+    return runs
+
+
+def comparison_table(runs: Sequence[Comparison], price_per_hour: float | None) -> str:
+    """Return the table of `compare`'s runs, and a warning where they cannot be compared."""
+    header, rows = [*HEADER], [run.cells for run in runs]
+    if price_per_hour is not None:
+        header.append("cost")
+        for run, row in zip(runs, rows, strict=True):
+            row.append("" if run.hours is None else f"{run.hours * price_per_hour:.2f}")
+    table = markdown(header, rows)
+    if num_test_splits(runs) > 1:
+        table += f"\n\n{NOT_COMPARABLE}"
     return table
 
 
+def draw_runs(runs: Sequence[Comparison], price_per_hour: float | None, path: Path) -> None:
+    """Draw `compare`'s runs beside what others published."""
+    rows = []
+    for run in runs:
+        cost = None if price_per_hour is None or run.hours is None else price_per_hour * run.hours
+        facts = [
+            split_of(run.details),
+            f"{len(run.predictions.expected):,} test photos",
+            f"epochs: {run.details['num_train_epochs']:g}" if run.details.get("do_train") else "",
+            duration(run.hours),
+            "" if cost is None else f"cost {cost:.2f}",
+        ]
+        accuracy, rmse = (
+            (float(run.figures[column]), float(run.low[column]), float(run.high[column]))
+            for column in (0, 4)
+        )
+        name = ": ".join(filter(None, [run.name, model_name(run.details)]))
+        label = f"{name}\n{', '.join(filter(None, facts))}"
+        rows.append(PictureRow(label, accuracy, rmse, OURS if run.details else MAJORITY))
+    draw_rows(rows, NOT_COMPARABLE if num_test_splits(runs) > 1 else "", path)
+
+
+def num_test_splits(runs: Sequence[Comparison]) -> int:
+    """Return on how many test splits `compare`'s runs are: each has one majority class."""
+    return sum(not run.details for run in runs)
+
+
+def price(text: str) -> float:
+    """Return an amount of money. Raises: ValueError: it is negative or no number."""
+    amount = float(text)
+    if not math.isfinite(amount) or amount < 0:
+        raise ValueError(text)
+    return amount
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Print the table of the runs named on the command line."""
+    """Print the table of the runs named on the command line, and draw it if asked to."""
     parser = StrictParser(__doc__)
     parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("--output", type=Path, metavar="PNG", help="draw the runs into this file")
+    parser.add_argument(
+        "--price_per_hour", type=price, help="of the instance that trained them: adds the cost"
+    )
     arguments = parser.parse_args(argv)
     try:
-        print(compare(arguments.run_dirs))
+        runs = compare(arguments.run_dirs)
+        print(comparison_table(runs, arguments.price_per_hour))
+        if arguments.output:
+            draw_runs(runs, arguments.price_per_hour, arguments.output)
+            print(f"\nPicture: {arguments.output}")
     except FileNotFoundError as error:
         parser.error(f"{error.filename} is missing: run scripts/train.py with --do_predict first.")
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors

@@ -1,20 +1,26 @@
-"""Print the log of a SageMaker training job, from CloudWatch.
+"""Print the log of a SageMaker training or tuning job, from CloudWatch.
 
     python metrics/fetch_logs.py bins-vit-2026-11-21-10-00-00-000 --output vit.log
     python metrics/fetch_logs.py bins-vit-2026-11-21-10-00-00-000 --follow
+    python metrics/fetch_logs.py bins-search --timestamps --output search.log
 
-The lines of several hosts come in the order of their time, with the host's name in front.
+The lines of several hosts come in the order of their time, with the host's name in front, those of
+a tuning job with the trial's and the host's; --timestamps puts the time before that. A log file on
+this machine may be named instead of a job, as a path: it is printed.
 --follow goes on until the job has ended; then the exit code is 0 if it completed, else 1. Ctrl-C
-ends the following, not the job.
+ends the following, not the job. parse_logs.py turns what is printed into a csv.
 """
 
 import contextlib
 import heapq
 import os
+import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -29,14 +35,30 @@ ENDED = ("Completed", "Failed", "Stopped")
 # CloudWatch allows a few dozen requests a second to the whole account.
 RETRIES = Config(retries={"mode": "standard", "max_attempts": 10})
 LONGEST_WAIT = 10.0  # seconds between two looks at a job that says nothing
+# What AWS calls the trials of a tuning job: its name, a number, something random.
+TRIAL = r"-\d{3,}-[0-9a-f]{8}"
 
 
 class LogEvent(NamedTuple):
     """What a host wrote at one time: as a rule one line."""
 
     timestamp: int  # milliseconds
-    host: str  # algo-1, algo-2, ...
+    source: str  # algo-1, algo-2, ...; for a tuning job TRIAL/algo-1
     message: str
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What AWS says of a job now."""
+
+    is_tuning: bool
+    has_sources: bool  # whether its lines come from several hosts or trials
+    status: str
+    reason: str  # why it has that status
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ENDED
 
 
 @dataclass
@@ -45,11 +67,13 @@ class JobLog:
 
     Args:
         logs: a boto3 client of CloudWatch Logs.
-        job: the training job's name.
+        job: the job's name.
+        is_tuning: whether to read the streams of its trials.
     """
 
     logs: Any
     job: str
+    is_tuning: bool
     tokens: dict[str, str | None] = field(default_factory=dict)  # of each stream, to read on
 
     def new_events(self) -> Iterator[LogEvent]:
@@ -60,18 +84,22 @@ class JobLog:
         return heapq.merge(*map(self._unread, sorted(self.tokens)), key=lambda e: e.timestamp)
 
     def _stream_names(self) -> Iterator[str]:
+        prefix = f"{self.job}-" if self.is_tuning else f"{self.job}/"
+        # Other jobs' names may begin as a tuning job's does.
+        is_ours = re.compile(f"{re.escape(self.job)}{TRIAL if self.is_tuning else ''}/")
         pages = self.logs.get_paginator("describe_log_streams").paginate(
-            logGroupName=LOG_GROUP, logStreamNamePrefix=f"{self.job}/"
+            logGroupName=LOG_GROUP, logStreamNamePrefix=prefix
         )
         try:
             for page in pages:
-                yield from (stream["logStreamName"] for stream in page["logStreams"])
+                names = (stream["logStreamName"] for stream in page["logStreams"])
+                yield from filter(is_ours.match, names)
         except self.logs.exceptions.ResourceNotFoundException:
             return  # the account's first job, before its first line
 
     def _unread(self, stream: str) -> Iterator[LogEvent]:
         # JOB/algo-1-1763719200
-        host = stream.removeprefix(f"{self.job}/").rpartition("-")[0]
+        source = stream.removeprefix(f"{self.job}/").rpartition("-")[0]
         while True:
             token = self.tokens[stream]
             page = self.logs.get_log_events(
@@ -81,55 +109,77 @@ class JobLog:
                 **({"nextToken": token} if token else {}),
             )
             for event in page["events"]:
-                yield LogEvent(event["timestamp"], host, event["message"])
+                yield LogEvent(event["timestamp"], source, event["message"])
             self.tokens[stream] = page["nextForwardToken"]
             # A page may be empty in mid-stream; at the end the token comes back as it was sent.
             if page["nextForwardToken"] == token:
                 return
 
 
-def write_events(events: Iterator[LogEvent], with_host: bool, output: TextIO) -> int:
-    """Write events as lines, each with its host in front if asked for; return their number."""
+def write_events(
+    events: Iterator[LogEvent], with_time: bool, with_source: bool, output: TextIO
+) -> int:
+    """Write events as lines, each with its time and source if asked for; return their number."""
     num_events = 0
     for event in events:
         num_events += 1
+        front = f"{utc(event.timestamp)} " if with_time else ""
+        if with_source:
+            front += f"{event.source} | "
         for line in event.message.removesuffix("\n").split("\n"):
-            print(f"{event.host} | {line}" if with_host else line, file=output)
+            print(f"{front}{line}", file=output)
     output.flush()
     return num_events
 
 
-def describe_job(sagemaker: Any, job: str) -> dict[str, Any]:
-    """Return what AWS says of a training job. Raises: ValueError: there is no such job."""
+def utc(milliseconds: int) -> str:
+    """Return a time such as 2026-11-21T10:00:00.123Z."""
+    time = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def job_state(sagemaker: Any, job: str) -> JobState:
+    """Return what AWS says of a training or tuning job. Raises: ValueError: there is none."""
     try:
-        return sagemaker.describe_training_job(TrainingJobName=job)
+        training = sagemaker.describe_training_job(TrainingJobName=job)
     except ClientError as error:
         if error.response["Error"]["Code"] != "ValidationException":
             raise
+    else:
+        # A job that took all of its time is stopped too, and the second status says so.
+        reason = training.get("FailureReason") or training.get("SecondaryStatus", "")
+        num_hosts = training["ResourceConfig"].get("InstanceCount", 1)
+        return JobState(False, num_hosts > 1, training["TrainingJobStatus"], reason)
+    try:
+        tuning = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=job)
+    except sagemaker.exceptions.ResourceNotFound as error:
         raise ValueError(
-            f"{job}: no such training job in {sagemaker.meta.region_name}; "
-            "`python sagemaker_jobs/job_report.py list` names those that there are."
+            f"{job}: no such training or tuning job in {sagemaker.meta.region_name}; "
+            "`python sagemaker_jobs/job_report.py list` names the training jobs that there are."
         ) from error
+    reason = tuning.get("FailureReason", "")
+    return JobState(True, True, tuning["HyperParameterTuningJobStatus"], reason)
 
 
-def fetch(session: boto3.Session, job: str, follow: bool, output: TextIO) -> dict[str, Any]:
-    """Write a job's log, with `follow` until the job has ended, and return its last description.
+def fetch(
+    session: boto3.Session, job: str, follow: bool, with_time: bool, output: TextIO
+) -> JobState:
+    """Write a job's log, with `follow` until the job has ended, and return its last state.
 
     Raises: ValueError: there is no such job.
     """
     sagemaker = session.client("sagemaker", config=RETRIES)
-    job_log = JobLog(session.client("logs", config=RETRIES), job)
+    state = job_state(sagemaker, job)
+    job_log = JobLog(session.client("logs", config=RETRIES), job, state.is_tuning)
     wait = 1.0
     while True:
-        # Before the lines are read: those that were written last are read after the end.
-        description = describe_job(sagemaker, job)
-        with_host = description["ResourceConfig"].get("InstanceCount", 1) > 1
-        num_events = write_events(job_log.new_events(), with_host, output)
-        has_ended = description["TrainingJobStatus"] in ENDED
-        if not follow or (has_ended and num_events == 0):
-            return description
+        num_events = write_events(job_log.new_events(), with_time, state.has_sources, output)
+        if not follow or (state.has_ended and num_events == 0):
+            return state
         wait = 1.0 if num_events else min(2 * wait, LONGEST_WAIT)
         time.sleep(wait)
+        # Before the lines are read: those that were written last are read after the end.
+        state = job_state(sagemaker, job)
 
 
 @contextlib.contextmanager
@@ -154,23 +204,36 @@ def opened(path: Path | None) -> Iterator[TextIO]:
 def main(argv: list[str] | None = None) -> int:
     """Print the log and return the exit code."""
     parser = StrictParser(__doc__)
-    parser.add_argument("job", metavar="JOB", help="name of a training job")
+    parser.add_argument(
+        "job", metavar="JOB", help="name of a training or tuning job, or a path such as ./vit.log"
+    )
     parser.add_argument(
         "--region", help="default: AWS_REGION, AWS_DEFAULT_REGION, else the profile's"
     )
     parser.add_argument("--follow", action="store_true", help="go on until the job has ended")
+    parser.add_argument(
+        "--timestamps", action="store_true", help="put the time (UTC) before each line"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
     arguments = parser.parse_args(argv)
+    # No job's name holds either sign.
+    is_path = "/" in arguments.job or "." in arguments.job
+    if is_path and (arguments.follow or arguments.timestamps):
+        parser.error(f"--follow and --timestamps need a job's name; {arguments.job} is a path.")
     try:
-        # boto3 does not read AWS_REGION, which AWS's other tools do.
-        region = arguments.region or os.environ.get("AWS_REGION")
-        session = boto3.Session(region_name=region or None)
         with opened(arguments.output) as output:
-            description = fetch(session, arguments.job, arguments.follow, output)
+            if is_path:
+                with open(arguments.job, encoding="utf-8", errors="replace") as log:
+                    shutil.copyfileobj(log, output)
+                return 0
+            # boto3 does not read AWS_REGION, which AWS's other tools do.
+            region = arguments.region or os.environ.get("AWS_REGION")
+            session = boto3.Session(region_name=region or None)
+            state = fetch(session, arguments.job, arguments.follow, arguments.timestamps, output)
     except KeyboardInterrupt:
         print(
-            f"\n{arguments.job} is not touched: if it is running, it goes on. To stop it: "
-            f"python sagemaker_jobs/job_report.py stop {arguments.job}",
+            f"\n{arguments.job} is not touched: if it is running, it goes on. To stop a training "
+            f"job: python sagemaker_jobs/job_report.py stop {arguments.job}",
             file=sys.stderr,
         )
         return 130
@@ -188,12 +251,9 @@ def main(argv: list[str] | None = None) -> int:
         )
     except (BotoCoreError, ValueError, OSError) as error:
         parser.error(str(error))
-    status = description["TrainingJobStatus"]
-    if not arguments.follow or status == "Completed":
+    if not arguments.follow or state.status == "Completed":
         return 0
-    # A job that took all of its time is stopped too, and the second status says so.
-    reason = description.get("FailureReason") or description.get("SecondaryStatus", "")
-    print(f"{arguments.job}: {status}: {reason}", file=sys.stderr)
+    print(f"{arguments.job}: {state.status}: {state.reason}", file=sys.stderr)
     return 1
 
 

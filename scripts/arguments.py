@@ -165,6 +165,13 @@ class BinTrainingArguments(TrainingArguments):
     disable_tqdm: bool | None = described(
         None, "No progress bars. Default: none in a SageMaker job, whose log has no cursor to move."
     )
+    run_name: str | None = described(
+        None,
+        "What --report_to calls the run. Default: the SageMaker job's name, else OUTPUT_DIR's.",
+    )
+    trackio_space_id: str | None = described(
+        None, "Publish what --report_to trackio writes as this Space on the Hub. Default: do not."
+    )
     greater_is_better: bool | None = described(
         None, "Whether that metric should grow. Default: an accuracy or kappa should, no other."
     )
@@ -181,6 +188,8 @@ class BinTrainingArguments(TrainingArguments):
         self.output_dir = os.path.expandvars(self.output_dir)
         if "$" in self.output_dir:
             raise ValueError(f"--output_dir {self.output_dir}: there is no such variable.")
+        if self.run_name is None:  # a tracker knows by it which run goes on
+            self.run_name = os.environ.get("TRAINING_JOB_NAME") or Path(self.output_dir).name
         if self.checkpoint_minutes is None:
             self.checkpoint_minutes = 10.0 if in_sagemaker_job() else 0.0
         if not 0 <= self.checkpoint_minutes < math.inf:

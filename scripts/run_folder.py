@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 RECORD = "arguments.json"
 METRICS = "all_results.json"
 PREDICTIONS = "predictions_test.parquet"
+TRACKER_FOLDERS = ("tensorboard", "trackio")
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 # What a run is evaluated on and with, and what its weights depend on: a folder holds one of each.
@@ -155,3 +156,6 @@ def send_home(output_dir: Path) -> None:
     for name in (RECORD, METRICS, PREDICTIONS):
         if (output_dir / name).exists():
             shutil.copy2(output_dir / name, target)
+    for name in TRACKER_FOLDERS:
+        if (output_dir / name).is_dir():
+            shutil.copytree(output_dir / name, Path(target) / name, dirs_exist_ok=True)

@@ -46,6 +46,7 @@ from run_folder import (
     send_home,
     write_record,
 )
+from trackers import close_trackers, keep_trackers_here, track_whole_run
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -61,6 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     output_dir = Path(str(training_arguments.output_dir))
     model_dir = Path(str(model_arguments.model_dir))
     set_seed(training_arguments.seed)
+    keep_trackers_here(output_dir, training_arguments.report_to)
     if in_sagemaker_job():
         datasets.disable_progress_bars()
         transformers.utils.logging.disable_progress_bar()
@@ -92,6 +94,7 @@ def main(argv: list[str] | None = None) -> None:
             train_dataset=photos(dataset, "train", data_arguments.max_train_samples),
             eval_dataset=photos(dataset, "validation", data_arguments.max_eval_samples),
         )
+        track_whole_run(trainer)
         # Now, not after hours of training.
         for folder in [output_dir, model_dir] if training_arguments.do_train else [output_dir]:
             folder.mkdir(parents=True, exist_ok=True)
@@ -110,13 +113,15 @@ def main(argv: list[str] | None = None) -> None:
             image_processor.save_pretrained(model_dir)
             if trainer.state.global_step > trainer.first_step:
                 remove_results(output_dir)
-                trainer.save_metrics("train", training.metrics)
+                size = {"train_samples": len(trainer.train_dataset)}
+                trainer.save_metrics("train", training.metrics | size)
     if training_arguments.do_eval:
         trainer.save_metrics("eval", trainer.evaluate())
     if training_arguments.do_predict:
         predict_test_split(trainer, dataset["test"], data_arguments.max_eval_samples, label_names)
     if training_arguments.log_memory:
         print_memory("end")
+    close_trackers(trainer)
     if trainer.is_world_process_zero():
         send_home(output_dir)
         print(f"\nResults: {output_dir / METRICS}")

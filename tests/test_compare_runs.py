@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 import compare_runs
 from compare_runs import bootstrap_means, majority_predictions, read_predictions
@@ -72,11 +73,60 @@ def test_runs_on_different_test_splits_are_not_compared(
     assert "cannot be compared" in printed
 
 
+def markdown_row(run: Path) -> str:
+    return compare_runs.comparison_table(compare_runs.compare([run]), None).splitlines()[2]
+
+
 def test_an_evaluation_shows_whose_model_it_is_and_no_epochs(tmp_path: Path) -> None:
     arguments = {"model_name_or_path": "runs/vit/model", "num_train_epochs": 5.0, "seed": 42}
     run = write_run(tmp_path / "a", table([1, 2], [1, 2], ["x", "y"]), **arguments)
-    row = [cell.strip() for cell in compare_runs.compare([run]).splitlines()[2].split("|")]
+    row = [cell.strip() for cell in markdown_row(run).split("|")]
     assert row[1:6] == ["a", "vit/model", "2", "", ""]
+
+
+def last_cells(run: Path, price: float | None) -> list[str]:
+    table = compare_runs.comparison_table(compare_runs.compare([run]), price)
+    header, _, row, *_ = (
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
+    )
+    return row[header.index("split") :]
+
+
+def test_the_table_tells_split_size_time_and_cost(tmp_path: Path) -> None:
+    dataset = tmp_path / "bins"
+    dataset.mkdir()
+    (dataset / "settings.json").write_text('{"split_by": "bin_group"}')
+    predictions = table([1, 2], [1, 2], ["x", "y"])
+    run = write_run(tmp_path / "a", predictions, dataset_dir=str(dataset), **TRAINED)
+    assert last_cells(run, None) == ["by bin group", "", ""]
+    results: dict[str, float] = {"train_runtime": 5400, "train_samples": 3815}
+    (run / "all_results.json").write_text(json.dumps(results))
+    # The time of a run that went on is that of its last part.
+    assert last_cells(run, 1.2) == ["by bin group", "3,815", "", ""]
+    results["train_samples_per_second"] = 3.5
+    (run / "all_results.json").write_text(json.dumps(results))
+    assert last_cells(run, 1.2) == ["by bin group", "3,815", "1 h 30 min", "1.80"]
+
+
+def test_a_finished_run_knows_its_size_and_time(run_dir: Path) -> None:
+    split, num_photos, time, cost = last_cells(run_dir, 3600)
+    assert split == "by bin group"
+    assert int(num_photos) > 100
+    assert time.endswith(" min")
+    assert float(cost) > 0
+
+
+def test_runs_are_drawn_beside_what_others_published(
+    tmp_path: Path, run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_run(tmp_path / "b", table([1, 2, 2], [1, 2, 3], ["x", "y", "z"]), **TRAINED)
+    path = tmp_path / "plots/runs.png"
+    compare_runs.main([str(run_dir), str(other), "--output", str(path), "--price_per_hour", "1"])
+    assert f"Picture: {path}" in capsys.readouterr().out
+    with Image.open(path) as picture:
+        assert picture.width == 1440
+        assert len(picture.convert("RGB").getcolors(2**20) or []) > 100
+    assert [path.name for path in path.parent.iterdir()] == ["runs.png"]
 
 
 def test_figures_are_those_of_the_runs_own_metric(run_dir: Path) -> None:

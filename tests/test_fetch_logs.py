@@ -5,12 +5,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from moto.sagemaker.models import sagemaker_backends
 
 import fetch_logs
-from aws_server import AwsServer
+import parse_logs
+from aws_server import ACCOUNT, REGION, AwsServer
 from conftest import ROOT
 
 ENTRY = [sys.executable, str(ROOT / "metrics/fetch_logs.py")]
@@ -87,6 +91,83 @@ def test_a_log_is_whole_although_aws_asks_for_patience(aws: AwsServer) -> None:
     result = fetched(JOB)
     assert (result.returncode, result.stdout) == (0, "first\nsecond\n"), result.stderr
     assert set(aws.throttled.values()) == {0}
+
+
+def make_tuning_job(aws: AwsServer, name: str) -> Any:
+    """Make a tuning job and return the server's record, whose state can be set."""
+    limits = {"MaxNumberOfTrainingJobs": 20, "MaxParallelTrainingJobs": 2}
+    aws.client("sagemaker").create_hyper_parameter_tuning_job(
+        HyperParameterTuningJobName=name,
+        HyperParameterTuningJobConfig={"Strategy": "Bayesian", "ResourceLimits": limits},
+    )
+    return sagemaker_backends[ACCOUNT][REGION].hyper_parameter_tuning_jobs[name]
+
+
+def test_lines_of_all_trials_of_a_tuning_job_come_with_the_trials_names(aws: AwsServer) -> None:
+    make_tuning_job(aws, "bins-search")
+    for trial in range(60):  # a page lists 50 streams at most
+        name = f"bins-search-{trial:03}-0a1b2c3d"
+        put_lines(aws, "algo-1-1700000000", [(trial, f"step {trial}")], job=name)
+    put_lines(aws, "algo-1-1700000000", [(0, "not its own")], job="bins-search-vit-2026")
+    put_lines(aws, "algo-1-1700000000", [(0, "nor this")], job="bins-search-2-001-0a1b2c3d")
+    result = fetched("bins-search")
+    assert result.stdout.splitlines() == [
+        f"bins-search-{trial:03}-0a1b2c3d/algo-1 | step {trial}" for trial in range(60)
+    ], result.stderr
+
+
+def test_following_a_tuning_job_sees_new_trials_until_it_has_ended(aws: AwsServer) -> None:
+    record = make_tuning_job(aws, "bins-search")
+    record.hyper_parameter_tuning_job_status = "InProgress"
+    first, second = (f"bins-search-{trial:03}-0a1b2c3d" for trial in (1, 2))
+    put_lines(aws, "algo-1-1700000000", [(0, "before")], job=first)
+    with following("bins-search") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"{first}/algo-1 | before\n"
+        put_lines(aws, "algo-1-1700000000", [(10, "meanwhile")], job=second)
+        assert process.stdout.readline() == f"{second}/algo-1 | meanwhile\n"
+        record.hyper_parameter_tuning_job_status = "Stopped"
+        _, complaints = process.communicate()
+    assert process.returncode == 1
+    assert complaints == "bins-search: Stopped: \n"
+
+
+def test_times_stand_before_the_lines_if_asked_for_and_are_read_back(
+    aws: AwsServer, tmp_path: Path
+) -> None:
+    aws.make_training_job(JOB, ResourceConfig=TWO_HOSTS)
+    put_lines(aws, "algo-2-1700000000", [(7, "metrics split=train step=1 epoch=1 loss=1.5\nend")])
+    log, table = tmp_path / "vit.log", tmp_path / "metrics.csv"
+    result = fetched(JOB, "--timestamps", "--output", str(log))
+    time, _, message = log.read_text().splitlines()[1].partition(" ")
+    assert message == "algo-2 | end", result.stderr
+    assert datetime.fromisoformat(time).timestamp() == (START + 7) / 1000
+    parse_logs.main([str(log), "--output", str(table)])
+    assert table.read_text().splitlines()[1] == f"vit,algo-2,{time},1,1,train,loss,1.5"
+
+
+def test_a_local_log_is_printed_without_aws(tmp_path: Path) -> None:
+    log = tmp_path / "vit.log"
+    log.write_text("first\nsecond\n")
+    bare = {name: "" for name in os.environ if name.startswith("AWS_")}
+    assert fetched(str(log), **bare).stdout == "first\nsecond\n"
+    fetched(str(log), "--output", str(tmp_path / "copy.log"))
+    assert (tmp_path / "copy.log").read_text() == "first\nsecond\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["vit.log"], "No such file"),
+        (["./vit", "--follow"], "need a job's name"),
+        (["runs/vit.log", "--timestamps"], "need a job's name"),
+    ],
+)
+def test_a_path_that_cannot_be_printed_is_one_line(arguments: list[str], told: str) -> None:
+    result = fetched(*arguments)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert told in line
 
 
 def test_following_prints_what_comes_until_a_spot_job_has_ended(aws: AwsServer) -> None:
@@ -169,9 +250,9 @@ def test_the_region_of_the_environment_counts(
 ) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     result = fetched(JOB, **{variable: "eu-west-1"})
-    assert "no such training job in eu-west-1" in result.stderr
+    assert "no such training or tuning job in eu-west-1" in result.stderr
     result = fetched(JOB, "--region", "eu-north-1", **{variable: "eu-west-1"})
-    assert "no such training job in eu-north-1" in result.stderr
+    assert "no such training or tuning job in eu-north-1" in result.stderr
 
 
 @pytest.mark.parametrize(
