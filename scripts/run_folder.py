@@ -10,6 +10,7 @@ from typing import Any
 RECORD = "arguments.json"
 METRICS = "all_results.json"
 PREDICTIONS = "predictions_test.parquet"
+CHECK = "check.json"
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 # What a run is evaluated on and with, and what its weights depend on: a folder holds one of each.
@@ -122,7 +123,7 @@ def _is_complete(checkpoint: Path) -> bool:
 
 def remove_results(output_dir: Path) -> None:
     """Remove figures and predictions of an earlier state of the model."""
-    for name in (METRICS, PREDICTIONS):
+    for name in (METRICS, PREDICTIONS, CHECK):
         (output_dir / name).unlink(missing_ok=True)
 
 
@@ -132,6 +133,6 @@ def send_home(output_dir: Path) -> None:
     if not target:
         return
     Path(target).mkdir(parents=True, exist_ok=True)
-    for name in (RECORD, METRICS, PREDICTIONS):
+    for name in (RECORD, METRICS, PREDICTIONS, CHECK):
         if (output_dir / name).exists():
             shutil.copy2(output_dir / name, target)

@@ -6,7 +6,8 @@
 
 The same command goes on where a killed run stopped. OUTPUT_DIR gets arguments.json,
 all_results.json (eval_* on the validation split, test_* on the test split), and
-predictions_test.parquet; the model folder works with pipeline("image-classification").
+predictions_test.parquet, with check.json (a drawn photo and the answer to it); the model folder
+works with pipeline("image-classification").
 A JSON file of flags may come first: python scripts/train.py recipe.json --seed 7
 """
 
@@ -14,6 +15,7 @@ import json
 import os
 import shlex
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import datasets
@@ -32,12 +34,20 @@ from arguments import (
     parse_arguments,
     resolved_arguments,
 )
-from bin_dataset import dataset_fingerprint, decoded_photos, load_bins, photo_size
+from bin_dataset import (
+    dataset_fingerprint,
+    dataset_settings,
+    decoded_photos,
+    load_bins,
+    photo_size,
+)
 from bin_trainer import BinTrainer, softmax
 from count_distribution import counts_of_labels, mode_count
 from memory import print_memory
+from model_check import write_check
 from models import load_image_processor, load_model
 from run_folder import (
+    CHECK,
     METRICS,
     PREDICTIONS,
     check_run_folder,
@@ -46,6 +56,8 @@ from run_folder import (
     send_home,
     write_record,
 )
+
+RECORDED_VERSIONS = ("torch", "transformers", "datasets", "accelerate")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -76,7 +88,8 @@ def main(argv: list[str] | None = None) -> None:
             "dataset_fingerprint": dataset_fingerprint(dataset),
             "model": model_arguments.model_name_or_path or model_arguments.config_name,
             "world_size": training_arguments.world_size,
-            "transformers_version": transformers.__version__,
+            "dataset_settings": dataset_settings(str(data_arguments.dataset_dir)),
+            "versions": {name: version(name) for name in RECORDED_VERSIONS},
         }
         check_run_folder(output_dir, record, model_dir)
         resume_from = checkpoint_to_resume(output_dir, training_arguments.resume_from_checkpoint)
@@ -115,6 +128,8 @@ def main(argv: list[str] | None = None) -> None:
         trainer.save_metrics("eval", trainer.evaluate())
     if training_arguments.do_predict:
         predict_test_split(trainer, dataset["test"], data_arguments.max_eval_samples, label_names)
+        if trainer.is_world_process_zero():
+            write_check(output_dir / CHECK, trainer, image_size)
     if training_arguments.log_memory:
         print_memory("end")
     if trainer.is_world_process_zero():

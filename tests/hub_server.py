@@ -140,6 +140,15 @@ class HubServer:
         """Return a dataset's repository."""
         return self.repositories["dataset", name]
 
+    def create(
+        self, kind: str, name: str, is_private: bool, files: dict[str, bytes] | None = None
+    ) -> Repository:
+        """Make a repository that is there already when a test begins."""
+        self.repositories[kind, name] = repository = Repository(kind, name, is_private)
+        if files:
+            repository.add(repository.files | files, "earlier")
+        return repository
+
     def break_uploads_after(self, num_bytes: int) -> None:
         """Break the connection after so many more bytes of LFS files, and every later one.
 
