@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import datasets
+import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,6 +44,7 @@ from bin_dataset import (
 )
 from bin_trainer import BinTrainer, softmax
 from count_distribution import counts_of_labels, mode_count
+from hub_token import read_hub_token
 from memory import print_memory
 from model_check import write_check
 from models import load_image_processor, load_model
@@ -57,6 +59,10 @@ from run_folder import (
     write_record,
 )
 
+# Of Amazon's photos, which ask that what is made of them is shared alike.
+DATA_LICENCE = "cc-by-nc-sa-3.0"
+# Marks the repositories that sagemaker_jobs/push_to_hub.py may write to.
+HUB_TAG = "bin-counting"
 RECORDED_VERSIONS = ("torch", "transformers", "datasets", "accelerate")
 
 
@@ -93,6 +99,8 @@ def main(argv: list[str] | None = None) -> None:
         }
         check_run_folder(output_dir, record, model_dir)
         resume_from = checkpoint_to_resume(output_dir, training_arguments.resume_from_checkpoint)
+        if training_arguments.hub_token_secret:
+            training_arguments.hub_token = read_hub_token(training_arguments.hub_token_secret)
         image_processor = load_image_processor(model_arguments, image_size)
         model = load_model(model_arguments, label_names, image_size, training_arguments.do_train)
         if training_arguments.log_memory:
@@ -108,8 +116,9 @@ def main(argv: list[str] | None = None) -> None:
         # Now, not after hours of training.
         for folder in [output_dir, model_dir] if training_arguments.do_train else [output_dir]:
             folder.mkdir(parents=True, exist_ok=True)
-    # RuntimeError, ImportError: a flag asks for a library or a device that is not there.
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
+    # RuntimeError, ImportError: a flag asks for a library or a device that is not there. HTTPError:
+    # --push_to_hub finds no Hub.
+    except (ValueError, OSError, RuntimeError, ImportError, httpx.HTTPError) as error:
         parser.error(str(error))
 
     if training_arguments.should_save:  # one process; with several machines one of each
@@ -137,6 +146,23 @@ def main(argv: list[str] | None = None) -> None:
         print(f"\nResults: {output_dir / METRICS}")
         if training_arguments.do_predict:
             print(f"Next: python metrics/compare_runs.py {shlex.quote(str(output_dir))}")
+    if training_arguments.push_to_hub and training_arguments.do_train:
+        push_to_hub(trainer)
+
+
+def push_to_hub(trainer: BinTrainer) -> None:
+    """Push as Trainer does: its run folder but for checkpoints, with a card of its own."""
+    try:
+        trainer.push_to_hub(license=DATA_LICENCE, tags=[HUB_TAG])
+    except (OSError, RuntimeError, httpx.HTTPError) as error:
+        reason = " ".join(str(error).split())
+        print(
+            f"The model was not pushed ({reason}); sagemaker_jobs/push_to_hub.py can push it.",
+            file=sys.stderr,
+        )
+        # A job that fails leaves no model in S3.
+        if not in_sagemaker_job():
+            sys.exit(1)
 
 
 def needed_splits(arguments: BinTrainingArguments) -> list[str]:

@@ -123,11 +123,13 @@ class HubServer:
             **({"HF_TOKEN": token} if token else {}),
         }
 
-    def run(self, *command: str, token: str | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, token: str | None = None, environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run `python COMMAND...` as somebody whose Hub this is."""
         return subprocess.run(
             [sys.executable, *command],
-            env=self.environment(token),
+            env=environment or self.environment(token),
             capture_output=True,
             text=True,
         )
