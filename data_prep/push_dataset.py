@@ -210,8 +210,8 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"the Hub cannot be reached ({error}): the same command goes on.")
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    code = f"from datasets import load_dataset; print(load_dataset({repo_id!r}))"
-    print(f"Next: {shlex.join(['python', '-c', code])}")
+    load = f"load_dataset('{repo_id}')"
+    print(f'Next: python -c "from datasets import load_dataset; print({load})"')
 
 
 if __name__ == "__main__":

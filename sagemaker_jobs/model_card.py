@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 TAG = "bin-counting"
 BUCKET = "aft-vbi-pds"
 REGISTRY = "https://registry.opendata.aws/amazon-bin-imagery/"
+DRAWN = "Drawn bins, as in this project's demo, are free of these terms, and say nothing about real ones."
 # What the weights depend on, in the order of the command that the card shows.
 FLAGS = (
     *("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
@@ -194,7 +195,7 @@ def data_note(
     settings = _settings(arguments)
     source = str(settings.get("source", ""))
     # A path of somebody's machine is nobody else's business.
-    origin = f"`{_plain(source)}`" if "://" in source else "a folder laid out like its bucket"
+    origin = f"`{_plain(source)}`" if "://" in source else "a folder laid out like Amazon's bucket"
     leakage = {
         "bin_group": "Consecutive photos often show one bin before and after a pick, with "
         "different counts. All photos of one bin are in one split here, so that no near-copy of a "
@@ -208,6 +209,7 @@ def data_note(
         "How the photos were split was not recorded: near-copies of test photos may have been "
         "trained on.",
     )
+    drawn = "" if BUCKET in source else f" {DRAWN}"
     fingerprint = _plain(arguments.get("dataset_fingerprint"))
     return f"""Tested on {figures["num_bins"]:,} photos of {figures["num_groups"]:,} bins: the test
 split of a dataset with {counts[0]} to {counts[-1]} items, which `data_prep/build_dataset.py` built
@@ -218,7 +220,7 @@ from {origin} (fingerprint `{fingerprint}`).
 The photos of the [Amazon Bin Image Dataset]({REGISTRY}) (bucket `{BUCKET}`) are Amazon's, under
 [CC BY-NC-SA 3.0 US](https://creativecommons.org/licenses/by-nc-sa/3.0/us/): non-commercial use,
 with attribution, shared alike. This model is shared under the same terms. No photo is in this
-repository. What the training started from has a licence of its own."""
+repository. What the training started from has a licence of its own.{drawn}"""
 
 
 def limits(counts: Sequence[str]) -> str:

@@ -83,11 +83,8 @@ def main(argv: list[str] | None = None) -> None:
             return
         url = push(api, folder, arguments.repo_id, arguments.public)
     print(f"Pushed: {url}")
-    code = (
-        "from transformers import pipeline; "
-        f"print(pipeline('image-classification', model='{arguments.repo_id}')('BIN.jpg'))"
-    )
-    print(f"Next: {shlex.join(['python', '-c', code])}")
+    ask = f"pipeline('image-classification', model='{arguments.repo_id}')('BIN.jpg')"
+    print(f'Next: python -c "from transformers import pipeline; print({ask})"')
 
 
 def command_of(arguments: argparse.Namespace) -> list[str]:

@@ -166,6 +166,8 @@ def answers(run: TrainedRun, photos: Sequence[Image.Image]) -> np.ndarray:
             return model.eval()(**inputs).logits.float().numpy()
     except Exception as error:  # the libraries raise nearly anything for files that are damaged
         raise ValueError(f"the model cannot be loaded: {error}") from error
+    finally:
+        transformers.utils.logging.enable_progress_bar()  # which an upload has, too
 
 
 def _refuse_if_different(difference: float, tolerance: float, what: str) -> None:
