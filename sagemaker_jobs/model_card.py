@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 TAG = "bin-counting"
 BUCKET = "aft-vbi-pds"
 REGISTRY = "https://registry.opendata.aws/amazon-bin-imagery/"
-DRAWN = "Drawn bins, as in this project's demo, are free of these terms, and say nothing about real ones."
+DRAWN = "Drawn bins, as in the demo, are free of these terms, and say nothing about real ones."
 # What the weights depend on, in the order of the command that the card shows.
 FLAGS = (
     *("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
