@@ -15,6 +15,10 @@ Hyperparameters = dict[str, str | float | bool]
 
 # A job finds these itself; others would lead its results to where SageMaker does not look.
 FOUND_BY_THE_JOB = ("output_dir", "model_dir", "dataset_dir", "dry_run")
+# A push from a job reads its token from AWS Secrets Manager.
+PUSH_FLAGS = {
+    *("push_to_hub", "hub_model_id", "hub_private_repo", "hub_strategy", "hub_token_secret"),
+}
 # Hyperparameters are shown to everybody who may look at the job, and in its log.
 SECRET = ("token", "password", "secret", "api_key")
 IN_A_JOB = "/opt/ml/"
@@ -43,14 +47,22 @@ def flags_as_hyperparameters(flags: list[str]) -> Hyperparameters:
     for name, given in values.items():
         if name in FOUND_BY_THE_JOB:
             raise ValueError(f"--{name}: a job finds or sets this itself; leave it out.")
-        if name.startswith(("push_to_hub", "hub_")) or any(word in name for word in SECRET):
+        if name not in PUSH_FLAGS and (
+            name.startswith(("push_to_hub", "hub_")) or any(word in name for word in SECRET)
+        ):
             raise ValueError(
-                f"--{name}: everybody who may see the job could read the token; push the model "
+                f"--{name}: everybody who may see the job could read a token in its flags; give "
+                "--push_to_hub --hub_model_id USER/NAME --hub_token_secret ARN, or push the model "
                 "from here when the job has ended."
             )
         if len(given) > 1:
             raise ValueError(f"--{name} {' '.join(given)}: a job takes one value a flag.")
         hyperparameters[name] = _without_word(given[0]) if given else True
+    if hyperparameters.get("push_to_hub") and "hub_token_secret" not in hyperparameters:
+        raise ValueError(
+            "--push_to_hub: a job has no token; add --hub_token_secret with the ARN of a secret in "
+            "AWS Secrets Manager that holds it."
+        )
     return hyperparameters
 
 

@@ -223,13 +223,19 @@ def hyperparameters_of_all_trials(
 ) -> Hyperparameters:
     """Return what all trials share.
 
-    Raises: ValueError: a flag that the search chooses itself, or that would look at the test split.
+    Raises: ValueError: a flag that the search chooses itself, that would look at the test split, or
+        that would push every trial.
     """
     for name in space.one_point():
         if name in given:
             raise ValueError(f"--{name} is searched: give its range instead (--help).")
     if given.get("do_predict", False) is not False:
         raise ValueError("--do_predict: a search must not see the test split; leave it out.")
+    if given.get("push_to_hub", False) is not False:
+        raise ValueError(
+            "--push_to_hub: all trials would push to one repository; push the best when it is "
+            "trained."
+        )
     shared = {
         "metric_for_best_model": objective,
         **merged(recipe.hyperparameters, given),

@@ -17,11 +17,16 @@ from typing import Any, NoReturn
 import torch
 from transformers import HfArgumentParser, TrainingArguments
 
+from hub_token import check_secret_arn
+
 # What an evaluation gives, with or without the prefix eval_.
 METRIC = re.compile(
     r"(eval_)?(loss|(within_one_)?accuracy|mae|mae_mode|rmse|rmse_mode|quadratic_weighted_kappa"
     r"|(accuracy|rmse)_\d+)"
 )
+
+# Never on disk, where Trainer's own push to the Hub would find them too. An ARN names an account.
+SECRETS = ("hub_token", "hub_token_secret")
 
 
 def in_sagemaker_job() -> bool:
@@ -152,6 +157,15 @@ class BinTrainingArguments(TrainingArguments):
         "What makes a checkpoint the best: loss (the cross entropy, which honest probabilities "
         "need), accuracy, rmse, mae, ...",
     )
+    hub_private_repo: bool | None = described(
+        True, "Whether --push_to_hub makes a private repository; one that is there stays as it is."
+    )
+    hub_token_secret: str | None = described(
+        None,
+        "ARN of a secret in AWS Secrets Manager that holds the token for --push_to_hub and nothing "
+        "else. It is read as the run starts, and kept in memory only: for jobs, whose flags and "
+        "environment everybody may read who may see them.",
+    )
     log_memory: bool = described(
         False,
         "Print the memory of process and GPUs before and after the model is loaded, and last.",
@@ -217,11 +231,23 @@ class BinTrainingArguments(TrainingArguments):
         if self.greater_is_better is None:
             # Trainer takes every metric but a loss for one that should grow, errors included.
             self.greater_is_better = "accuracy" in metric or "kappa" in metric
+        if self.push_to_hub and not self.hub_model_id:
+            raise ValueError("--push_to_hub: give --hub_model_id USER/NAME.")
+        if self.hub_token_secret is not None:
+            if not self.push_to_hub:
+                raise ValueError(
+                    "--hub_token_secret is for --push_to_hub: add it, or leave it out."
+                )
+            check_secret_arn(self.hub_token_secret)
         if not torch.accelerator.is_available():
             self.use_cpu = True  # or bf16 is refused
             self.tf32 = None  # says how a GPU multiplies; refused where there is none
             self.dataloader_pin_memory = False
         super().__post_init__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is secret: Trainer pickles its arguments beside every checkpoint."""
+        return {name: value for name, value in vars(self).items() if name not in SECRETS}
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -319,9 +345,9 @@ def without_empty_flags(argv: list[str]) -> list[str]:
 def resolved_arguments(
     model: ModelArguments, data: DataArguments, training: BinTrainingArguments
 ) -> dict[str, Any]:
-    """Return every argument by its flag's name, with tokens masked."""
-    # to_dict() writes a placeholder for each token.
-    return {**dataclasses.asdict(model), **dataclasses.asdict(data), **training.to_dict()}
+    """Return every argument by its flag's name, without SECRETS."""
+    record = {**dataclasses.asdict(model), **dataclasses.asdict(data), **training.to_dict()}
+    return {name: value for name, value in record.items() if name not in SECRETS}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,18 @@ def photo_size(dataset: DatasetDict) -> int:
     if len(sizes) != 1:
         raise ValueError(f"The photos are not squares of one size but {sorted(sizes)}: {BUILD}.")
     return sizes.pop()
+
+
+def dataset_settings(dataset_dir: str) -> dict[str, Any] | None:
+    """Return what the dataset was built from and how; None where its folder does not say.
+
+    Raises: ValueError: the file cannot be read.
+    """
+    path = Path(dataset_dir) / "settings.json"
+    try:
+        return json.loads(path.read_text()) if path.exists() else None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {BUILD} or copy it again.") from error
 
 
 def dataset_fingerprint(dataset: DatasetDict) -> str:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 RECORD = "arguments.json"
 METRICS = "all_results.json"
 PREDICTIONS = "predictions_test.parquet"
+CHECK = "check.json"
 TRACKER_FOLDERS = ("tensorboard", "trackio")
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
@@ -143,7 +144,7 @@ def _is_whole_safetensors(path: Path) -> bool:
 
 def remove_results(output_dir: Path) -> None:
     """Remove figures and predictions of an earlier state of the model."""
-    for name in (METRICS, PREDICTIONS):
+    for name in (METRICS, PREDICTIONS, CHECK):
         (output_dir / name).unlink(missing_ok=True)
 
 
@@ -153,7 +154,7 @@ def send_home(output_dir: Path) -> None:
     if not target:
         return
     Path(target).mkdir(parents=True, exist_ok=True)
-    for name in (RECORD, METRICS, PREDICTIONS):
+    for name in (RECORD, METRICS, PREDICTIONS, CHECK):
         if (output_dir / name).exists():
             shutil.copy2(output_dir / name, target)
     for name in TRACKER_FOLDERS:

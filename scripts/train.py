@@ -6,7 +6,8 @@
 
 The same command goes on where a killed run stopped. OUTPUT_DIR gets arguments.json,
 all_results.json (eval_* on the validation split, test_* on the test split), and
-predictions_test.parquet; the model folder works with pipeline("image-classification").
+predictions_test.parquet, with check.json (a drawn photo and the answer to it); the model folder
+works with pipeline("image-classification").
 A JSON file of flags may come first: python scripts/train.py recipe.json --seed 7
 """
 
@@ -14,9 +15,11 @@ import json
 import os
 import shlex
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import datasets
+import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,12 +35,21 @@ from arguments import (
     parse_arguments,
     resolved_arguments,
 )
-from bin_dataset import dataset_fingerprint, decoded_photos, load_bins, photo_size
+from bin_dataset import (
+    dataset_fingerprint,
+    dataset_settings,
+    decoded_photos,
+    load_bins,
+    photo_size,
+)
 from bin_trainer import BinTrainer, softmax
 from count_distribution import counts_of_labels, mode_count
+from hub_token import read_hub_token
 from memory import print_memory
+from model_check import write_check
 from models import load_image_processor, load_model
 from run_folder import (
+    CHECK,
     METRICS,
     PREDICTIONS,
     check_run_folder,
@@ -47,6 +59,12 @@ from run_folder import (
     write_record,
 )
 from trackers import close_trackers, keep_trackers_here, track_whole_run
+
+# Of Amazon's photos, which ask that what is made of them is shared alike.
+DATA_LICENCE = "cc-by-nc-sa-3.0"
+# Marks the repositories that sagemaker_jobs/push_to_hub.py may write to.
+HUB_TAG = "bin-counting"
+RECORDED_VERSIONS = ("torch", "transformers", "datasets", "accelerate")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -78,10 +96,13 @@ def main(argv: list[str] | None = None) -> None:
             "dataset_fingerprint": dataset_fingerprint(dataset),
             "model": model_arguments.model_name_or_path or model_arguments.config_name,
             "world_size": training_arguments.world_size,
-            "transformers_version": transformers.__version__,
+            "dataset_settings": dataset_settings(str(data_arguments.dataset_dir)),
+            "versions": {name: version(name) for name in RECORDED_VERSIONS},
         }
         check_run_folder(output_dir, record, model_dir)
         resume_from = checkpoint_to_resume(output_dir, training_arguments.resume_from_checkpoint)
+        if training_arguments.hub_token_secret:
+            training_arguments.hub_token = read_hub_token(training_arguments.hub_token_secret)
         image_processor = load_image_processor(model_arguments, image_size)
         model = load_model(model_arguments, label_names, image_size, training_arguments.do_train)
         if training_arguments.log_memory:
@@ -98,8 +119,9 @@ def main(argv: list[str] | None = None) -> None:
         # Now, not after hours of training.
         for folder in [output_dir, model_dir] if training_arguments.do_train else [output_dir]:
             folder.mkdir(parents=True, exist_ok=True)
-    # RuntimeError, ImportError: a flag asks for a library or a device that is not there.
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
+    # RuntimeError, ImportError: a flag asks for a library or a device that is not there. HTTPError:
+    # --push_to_hub finds no Hub.
+    except (ValueError, OSError, RuntimeError, ImportError, httpx.HTTPError) as error:
         parser.error(str(error))
 
     if training_arguments.should_save:  # one process; with several machines one of each
@@ -119,6 +141,8 @@ def main(argv: list[str] | None = None) -> None:
         trainer.save_metrics("eval", trainer.evaluate())
     if training_arguments.do_predict:
         predict_test_split(trainer, dataset["test"], data_arguments.max_eval_samples, label_names)
+        if trainer.is_world_process_zero():
+            write_check(output_dir / CHECK, trainer, image_size)
     if training_arguments.log_memory:
         print_memory("end")
     close_trackers(trainer)
@@ -127,6 +151,23 @@ def main(argv: list[str] | None = None) -> None:
         print(f"\nResults: {output_dir / METRICS}")
         if training_arguments.do_predict:
             print(f"Next: python metrics/compare_runs.py {shlex.quote(str(output_dir))}")
+    if training_arguments.push_to_hub and training_arguments.do_train:
+        push_to_hub(trainer)
+
+
+def push_to_hub(trainer: BinTrainer) -> None:
+    """Push as Trainer does: its run folder but for checkpoints, with a card of its own."""
+    try:
+        trainer.push_to_hub(license=DATA_LICENCE, tags=[HUB_TAG])
+    except (OSError, RuntimeError, httpx.HTTPError) as error:
+        reason = " ".join(str(error).split())
+        print(
+            f"The model was not pushed ({reason}); sagemaker_jobs/push_to_hub.py can push it.",
+            file=sys.stderr,
+        )
+        # A job that fails leaves no model in S3.
+        if not in_sagemaker_job():
+            sys.exit(1)
 
 
 def needed_splits(arguments: BinTrainingArguments) -> list[str]:

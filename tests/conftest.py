@@ -21,9 +21,11 @@ import pytest
 
 import aws_server
 import build_dataset
+import hub_server
 import synthetic_bins
 import train
 from aws_server import AwsServer
+from hub_server import HubServer
 
 # The same examples everywhere, and no verdict on the speed of a shared machine.
 hypothesis.settings.register_profile(
@@ -38,6 +40,8 @@ atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 ROOT = Path(__file__).resolve().parent.parent
 # Real bins (CC BY-NC-SA), which lie beside a developer's checkout and are never copied into it.
 SHARED = ROOT.parent / "shared"
+
+HUB_TOKEN = "hf_CanaryThatMustStayUnseen0123456789"
 
 TINY_VIT = {
     "model_type": "vit",
@@ -125,3 +129,20 @@ def aws(running_aws_server: AwsServer, monkeypatch: pytest.MonkeyPatch) -> AwsSe
         monkeypatch.setenv(name, value)
     running_aws_server.reset()
     return running_aws_server
+
+
+@pytest.fixture(scope="session")
+def running_hub_server() -> Iterator[HubServer]:
+    """Return one server for all tests, which ask for `hub`."""
+    server = hub_server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def hub(running_hub_server: HubServer, tmp_path: Path) -> HubServer:
+    """Return an empty Hub with one user, ann, whose token is HUB_TOKEN."""
+    running_hub_server.reset()
+    running_hub_server.home = str(tmp_path / "hf-home")
+    running_hub_server.users[HUB_TOKEN] = "ann"
+    return running_hub_server

@@ -26,6 +26,7 @@ from quiet_sdk import import_sagemaker
 
 TEMPLATE = ROOT / "sagemaker_jobs/iam/roles.yaml"
 BUCKET = "our-bins"
+HUB_SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:bin-counting/hub-token-AbCdEf"
 # Actions that AWS lets no resource be named for. Source: AWS's Service Authorization Reference,
 # where their column of resource types is empty.
 WITHOUT_RESOURCES = {
@@ -69,20 +70,29 @@ def listed(resource: str | list[str]) -> list[str]:
 
 @pytest.fixture
 def stack(aws: AwsServer) -> Stack:
+    return make_stack(aws, Bucket=BUCKET, HubTokenSecretArn=HUB_SECRET)
+
+
+def make_stack(aws: AwsServer, **parameters: str) -> Stack:
     cloudformation, iam = aws.client("cloudformation"), aws.client("iam")
     cloudformation.create_stack(
         StackName="bin-counting",
         TemplateBody=TEMPLATE.read_text(),
-        Parameters=[{"ParameterKey": "Bucket", "ParameterValue": BUCKET}],
+        Parameters=[
+            {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
+        ],
         Capabilities=["CAPABILITY_IAM"],
     )
     (described,) = cloudformation.describe_stacks(StackName="bin-counting")["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
     name = outputs["JobRoleArn"].rpartition("/")[2]
     assert iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"] == []
-    inline = iam.get_role_policy(RoleName=name, PolicyName="job")["PolicyDocument"]
-    # moto gives an inline policy of a template back as Python writes it.
-    documents = {"JobRole": ast.literal_eval(inline) if isinstance(inline, str) else inline}
+    documents: dict[str, Any] = {"JobRole": {"Statement": []}}
+    for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
+        inline = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+        # moto gives an inline policy of a template back as Python writes it.
+        document = ast.literal_eval(inline) if isinstance(inline, str) else inline
+        documents["JobRole"]["Statement"] += document["Statement"]
     for policy in ("LaunchPolicy", "EndpointCallerPolicy"):
         version = iam.get_policy_version(PolicyArn=outputs[f"{policy}Arn"], VersionId="v1")
         documents[policy] = version["PolicyVersion"]["Document"]
@@ -135,7 +145,7 @@ def test_every_resource_is_named_where_aws_allows_it(stack: Stack) -> None:
             assert not re.search(r"[*?]", "".join(owner)), resource
             # The keys under a prefix, the names that begin with bins-, a log group's streams.
             assert re.fullmatch(
-                rf"{BUCKET}/[a-z/-]+/\*|[a-z/-]+/bins-\*|log-group:[A-Za-z/]+:(log-stream:bins-)?\*"
+                rf"{BUCKET}/[a-z/-]+/\*|secret:[A-Za-z0-9/-]+|[a-z/-]+/bins-\*|log-group:[A-Za-z/]+:(log-stream:bins-)?\*"
                 r"|[A-Za-z0-9/_-]+",
                 name,
             ), resource
@@ -179,6 +189,18 @@ def test_a_job_reads_its_dataset_and_keeps_to_its_output(stack: Stack) -> None:
     assert not may("s3:DeleteObject", "bin-counting/bins-vit/output/model.tar.gz")
     assert not may("s3:GetObject", "payroll/2026.csv")
     assert not may("s3:GetObject", "datasets/bins/README.md", bucket="another")
+
+
+def test_a_job_reads_one_secret_where_one_is_given_and_else_none(
+    aws: AwsServer, stack: Stack
+) -> None:
+    action = "secretsmanager:GetSecretValue"
+    assert stack.allows("JobRole", action, HUB_SECRET)
+    assert not stack.allows("JobRole", action, HUB_SECRET.replace("hub-token", "payroll"))
+    assert not stack.allows("LaunchPolicy", action, HUB_SECRET)
+    aws.reset()
+    without = make_stack(aws, Bucket=BUCKET)
+    assert "secretsmanager" not in json.dumps(without.policies)
 
 
 def test_who_calls_an_endpoint_may_do_that_alone(stack: Stack) -> None:

@@ -263,6 +263,7 @@ def test_a_sagemaker_job_leaves_model_and_results_where_sagemaker_collects_them(
         "arguments.json",
         "all_results.json",
         "predictions_test.parquet",
+        "check.json",
     }
     assert not list((tmp_path / "model").glob("checkpoint-*"))
 

@@ -35,7 +35,8 @@ def test_flags_become_hyperparameters_and_flags_again() -> None:
         (["--report_to", "trackio", "tensorboard"], "takes one value a flag"),
         (["--output_dir", "x"], "--output_dir: a job finds or sets this itself"),
         (["--hub_token", "x"], "--hub_token: everybody who may see the job"),
-        (["--push_to_hub"], "--push_to_hub: everybody"),
+        (["--hub_revision", "x"], "--hub_revision: everybody"),
+        (["--push_to_hub"], "--push_to_hub: a job has no token; add --hub_token_secret"),
         (["--wandb_api_key", "x"], "--wandb_api_key: everybody"),
     ],
 )
@@ -43,6 +44,18 @@ def test_flags_that_a_job_must_not_have_are_refused(flags: list[str], message: s
     with pytest.raises(ValueError, match=message) as raised:
         flags_as_hyperparameters(flags)
     assert "\n" not in str(raised.value)
+
+
+def test_a_job_may_push_with_a_secret_that_is_only_named() -> None:
+    arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:hub-token-AbCdEf"
+    flags = ["--push_to_hub", "--hub_model_id", "ann/bins", "--hub_token_secret", arn]
+    assert flags_as_hyperparameters(flags) == {
+        "push_to_hub": True,
+        "hub_model_id": "ann/bins",
+        "hub_token_secret": arn,
+    }
+    with checked_by_train({"config_name": "vit_demo", **flags_as_hyperparameters(flags)}):
+        pass
 
 
 def test_a_flag_takes_the_place_of_the_recipes() -> None:

@@ -212,6 +212,10 @@ def test_a_warm_start_knows_the_first_search_and_does_not_repeat_it() -> None:
         (["--recipe", "vgg"], "--recipe: invalid choice: 'vgg'"),
         (["--learning_rate", "1e-4"], "--learning_rate is searched: give its range"),
         (["--do_predict"], "--do_predict: a search must not see the test split"),
+        (
+            ["--push_to_hub", "--hub_model_id", "a/b", "--hub_token_secret", "arn"],
+            "all trials would push to one repository",
+        ),
         (["--keep_alive", "60"], "unrecognized arguments: --keep_alive"),
         (["--local"], "--local: give --dataset"),
         (["--local", "--dataset", "here", "--spot"], "--local and --spot exclude"),

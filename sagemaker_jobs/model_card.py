@@ -1,0 +1,316 @@
+"""The model card: README.md of a model's repository on the Hub. Pure text from recorded figures."""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+# Marks the repositories that push_to_hub.py may write to again.
+TAG = "bin-counting"
+BUCKET = "aft-vbi-pds"
+REGISTRY = "https://registry.opendata.aws/amazon-bin-imagery/"
+DRAWN = "Drawn bins, as in the demo, are free of these terms, and say nothing about real ones."
+# What the weights depend on, in the order of the command that the card shows.
+FLAGS = (
+    *("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay"),
+    *("label_smoothing_factor", "max_grad_norm", "optim", "seed", "bf16", "fp16"),
+    "metric_for_best_model",
+)
+METRICS = {
+    "accuracy": ("Accuracy", "share of the photos whose most likely count is right"),
+    "within_one_accuracy": (
+        "Accuracy within one item",
+        "the most likely count is off by 1 at most",
+    ),
+    "mae": ("Mean absolute error, items", "of the distribution's median"),
+    "rmse": ("Root mean squared error, items", "of the distribution's mean"),
+    "negative_log_likelihood": ("Negative log-likelihood", "cross entropy, nats"),
+}
+PLOTS = {
+    "confusion_matrix": "Confusion matrix",
+    "by_count": "Accuracy and RMSE for each count",
+    "reliability": "Reliability diagram",
+}
+
+
+def model_card(
+    repo_id: str, arguments: Mapping[str, Any], counts: Sequence[str], figures: Mapping[str, Any]
+) -> str:
+    """Return the text of README.md.
+
+    Args:
+        repo_id: USER/NAME on the Hub.
+        arguments: what scripts/train.py recorded in arguments.json.
+        counts: the labels, such as "1" to "5".
+        figures: report.json of metrics/report.py, with intervals.
+    """
+    data = card_data(repo_id, arguments, counts, figures)
+    sections = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {repo_id.split('/')[1]}: items in a warehouse bin, from one photo",
+        introduction(arguments, counts, figures),
+        "## How to use it",
+        usage(repo_id),
+        "## How well it counts",
+        results(figures),
+        "## Calibration",
+        calibration(figures),
+        "## Data, split, licence",
+        data_note(arguments, counts, figures),
+        "## Limits",
+        limits(counts),
+        "## How it was trained",
+        training(arguments),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def card_data(
+    repo_id: str, arguments: Mapping[str, Any], counts: Sequence[str], figures: Mapping[str, Any]
+) -> ModelCardData:
+    """Return the card's header, with the figures as model-index."""
+    is_public_bucket = BUCKET in str(_settings(arguments).get("source"))
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            task_name=f"Counting {counts[0]} to {counts[-1]} items",
+            dataset_type="amazon-bin-image-dataset" if is_public_bucket else "bin-photos",
+            dataset_name=dataset_name(arguments, counts),
+            dataset_split="test",
+            metric_type=name,
+            metric_name=f"{METRICS[name][0]} [95 % interval {row['low']:.4g} to {row['high']:.4g}]",
+            metric_value=round(row["value"], 4),
+        )
+        for name, row in figures["overall"].items()
+    ]
+    return ModelCardData(
+        license="cc-by-nc-sa-3.0",
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=[TAG, "object-counting", "warehouse"],
+        base_model=base_model(arguments),
+        model_name=repo_id.split("/")[1],
+        eval_results=results,
+    )
+
+
+def base_model(arguments: Mapping[str, Any]) -> str | None:
+    """Return the Hub id that the training started from, None for a folder or from scratch."""
+    name = arguments.get("model_name_or_path") or ""
+    is_hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).exists()
+    return name if is_hub_id else None
+
+
+def dataset_name(arguments: Mapping[str, Any], counts: Sequence[str]) -> str:
+    """Return what the model was tested on: which photos, split how."""
+    photos = f"Bin photos with {counts[0]} to {counts[-1]} items"
+    if BUCKET in str(_settings(arguments).get("source")):
+        photos = f"Amazon Bin Image Dataset, {counts[0]} to {counts[-1]} items"
+    split = {"bin_group": ", split by bin", "random": ", split at random (leaks)"}
+    return photos + split.get(str(_settings(arguments).get("split_by")), "")
+
+
+def introduction(
+    arguments: Mapping[str, Any], counts: Sequence[str], figures: Mapping[str, Any]
+) -> str:
+    """Return what the model does, and its headline figures beside the majority class."""
+    matrix = figures["confusion_matrix"]
+    most_frequent = max(range(len(matrix)), key=lambda row: sum(matrix[row]))
+    share = sum(matrix[most_frequent]) / figures["num_bins"]
+    accuracy, rmse = figures["overall"]["accuracy"], figures["overall"]["rmse"]
+    origin = f"on from {_start(arguments)}" if _is_finetuned(arguments) else "from nothing"
+    return (
+        f"Says how many items a bin holds ({counts[0]} to {counts[-1]}), and how sure it is: one "
+        f"probability a count. An image classifier, trained {origin}. Of {figures['num_bins']:,} "
+        f"test photos it is right for {_percent(accuracy)} (always answering "
+        f"{counts[most_frequent]} is right for {share:.1%}), with an RMSE of {_number(rmse)} "
+        "items. Brackets hold 95 % intervals (bootstrap over bins, since photos of one bin depend "
+        "on one another)."
+    )
+
+
+def usage(repo_id: str) -> str:
+    """Return the code that asks the model."""
+    return f"""```python
+from transformers import pipeline
+
+count = pipeline("image-classification", model="{repo_id}")
+count("bin.jpg")  # [{{'label': '3', 'score': 0.41}}, ...]: each label is a number of items
+```
+
+A private repository wants `hf auth login` first. The photo may have any size: the image processor
+squeezes it to a square, as in training, without a crop that could cut an item away. The smallest
+error in items comes from the whole distribution: the median count for the absolute error, the mean
+for the squared one."""
+
+
+def results(figures: Mapping[str, Any]) -> str:
+    """Return the tables of the test split, and the plots."""
+    overall = [
+        "| figure | value | 95 % interval | what it is |",
+        "|---|--:|---|---|",
+        *(
+            f"| {title} | {figures['overall'][name]['value']:.3f} | "
+            f"{_interval(figures['overall'][name])} | {text} |"
+            for name, (title, text) in METRICS.items()
+            if name in figures["overall"]
+        ),
+    ]
+    by_count = [
+        "| items | photos | accuracy | RMSE, items |",
+        "|--:|--:|---|---|",
+        *(
+            f"| {row['key']} | {row['num_bins']:,} | {_percent(row['accuracy'])} | "
+            f"{_number(row['rmse'])} |"
+            for row in figures["by_count"]
+        ),
+    ]
+    plots = [f"![{title}](plots/{name}.png)" for name, title in PLOTS.items()]
+    return "\n".join(overall) + "\n\n" + "\n".join(by_count) + "\n\n" + "\n".join(plots[:2])
+
+
+def calibration(figures: Mapping[str, Any]) -> str:
+    """Return how far the probabilities can be trusted."""
+    error = figures["expected_calibration_error"]
+    levels = figures["reliability"]
+    photos = sum(level["num_bins"] for level in levels)
+    confidence = sum(level["confidence"] * level["num_bins"] for level in levels) / photos
+    accuracy = figures["overall"]["accuracy"]["value"]
+    tendency = "more" if confidence > accuracy else "less"
+    return (
+        f"The expected calibration error is {error:.3f}. The most likely count has a probability "
+        f"of {confidence:.1%} on average and is right for {accuracy:.1%} of the photos: the model "
+        f"is {tendency} sure than it is right.\n\n![{PLOTS['reliability']}](plots/reliability.png)"
+    )
+
+
+def data_note(
+    arguments: Mapping[str, Any], counts: Sequence[str], figures: Mapping[str, Any]
+) -> str:
+    """Return where the photos come from, how they were split, and what their licence asks."""
+    settings = _settings(arguments)
+    source = str(settings.get("source", ""))
+    # A path of somebody's machine is nobody else's business.
+    origin = f"`{_plain(source)}`" if "://" in source else "a folder laid out like Amazon's bucket"
+    leakage = {
+        "bin_group": "Consecutive photos often show one bin before and after a pick, with "
+        "different counts. All photos of one bin are in one split here, so that no near-copy of a "
+        "test photo was trained on. Published figures on this data come from splits that ignore "
+        "this.",
+        "random": "**The split leaks**: consecutive photos often show one bin before and after a "
+        "pick, and this dataset was split photo by photo, so that near-copies of test photos were "
+        "trained on. Compare the figures with published ones only.",
+    }.get(
+        str(settings.get("split_by")),
+        "How the photos were split was not recorded: near-copies of test photos may have been "
+        "trained on.",
+    )
+    drawn = "" if BUCKET in source else f" {DRAWN}"
+    fingerprint = _plain(arguments.get("dataset_fingerprint"))
+    return f"""Tested on {figures["num_bins"]:,} photos of {figures["num_groups"]:,} bins: the test
+split of a dataset with {counts[0]} to {counts[-1]} items, which `data_prep/build_dataset.py` built
+from {origin} (fingerprint `{fingerprint}`).
+
+{leakage}
+
+The photos of the [Amazon Bin Image Dataset]({REGISTRY}) (bucket `{BUCKET}`) are Amazon's, under
+[CC BY-NC-SA 3.0 US](https://creativecommons.org/licenses/by-nc-sa/3.0/us/): non-commercial use,
+with attribution, shared alike. This model is shared under the same terms. No photo is in this
+repository. What the training started from has a licence of its own.{drawn}"""
+
+
+def limits(counts: Sequence[str]) -> str:
+    """Return what the model must not be used for."""
+    return f"""- It answers {counts[0]} to {counts[-1]}, and nothing else: for an empty bin,
+  a fuller one and a photo of something else too.
+- The labels are the inventory's records, not counts by hand: some are wrong, in every split.
+- Items hide behind others, behind tape and in boxes; many photos cannot be counted by anybody.
+- One operator's bins, cameras and goods. Other warehouses need photos and figures of their own.
+- An answer is a reason to look, not to book: let a person see the bins where it disagrees with the
+  inventory, the surest first."""
+
+
+def training(arguments: Mapping[str, Any]) -> str:
+    """Return the command and the versions."""
+    flags = ["--dataset_dir", "DATASET", "--output_dir", "RUN"]
+    if _is_finetuned(arguments):
+        flags += ["--model_name_or_path", _start(arguments)]
+    else:
+        flags += ["--config_name", _start(arguments)]
+    for name in FLAGS:
+        value = arguments.get(name)
+        if value is True:
+            flags.append(f"--{name}")
+        elif value not in (None, False, ""):
+            flags += [f"--{name}", _plain(value)]
+    flags += ["--do_train", "--do_eval", "--do_predict"]
+    command = " \\\n  ".join(_lines(["python scripts/train.py", *_pairs(flags)]))
+    versions = arguments.get("versions") or {}
+    listed = ", ".join(f"{_plain(name)} {_plain(version)}" for name, version in versions.items())
+    processes = arguments.get("world_size") or 1
+    kept = "The last epoch was kept."
+    if arguments.get("load_best_model_at_end"):
+        metric = _plain(arguments.get("metric_for_best_model"))
+        kept = f"The checkpoint with the best {metric} on the validation split was kept."
+    return (
+        f"```bash\n{command}\n```\n\n"
+        f"On {_plain(processes)} process{'es' if processes != 1 else ''}, with "
+        f"{listed or 'versions that were not recorded'}. {kept}"
+    )
+
+
+def _settings(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    return arguments.get("dataset_settings") or {}
+
+
+def _is_finetuned(arguments: Mapping[str, Any]) -> bool:
+    return bool(arguments.get("model_name_or_path"))
+
+
+def _start(arguments: Mapping[str, Any]) -> str:
+    """Return the Hub id, or the last part of the path, of what the training started from."""
+    name = arguments.get("model_name_or_path") or arguments.get("config_name") or ""
+    return _plain(base_model(arguments) or Path(name).name)
+
+
+def _plain(value: object) -> str:
+    """Return a recorded value without what would be markup: the record may come from anybody."""
+    return re.sub(r"[^\w ./:+,=-]", "", str(value))[:100]
+
+
+def _pairs(flags: Sequence[str]) -> list[str]:
+    """Join each flag with its value."""
+    joined: list[str] = []
+    for word in flags:
+        if word.startswith("--"):
+            joined.append(word)
+        else:
+            joined[-1] += f" {shlex.quote(word)}"
+    return joined
+
+
+def _lines(words: Sequence[str], width: int = 90) -> list[str]:
+    """Fill lines with words that stay whole."""
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+def _interval(row: Mapping[str, float]) -> str:
+    return f"[{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def _percent(row: Mapping[str, float]) -> str:
+    return f"{row['value']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
+
+
+def _number(row: Mapping[str, float]) -> str:
+    return f"{row['value']:.3f} {_interval(row)}"
