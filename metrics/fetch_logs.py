@@ -1,7 +1,7 @@
 """Print the log of a SageMaker training or tuning job, from CloudWatch.
 
-    python metrics/fetch_logs.py bins-vit-2026-11-21-10-00-00-000 --output vit.log
-    python metrics/fetch_logs.py bins-vit-2026-11-21-10-00-00-000 --follow
+    python metrics/fetch_logs.py bins-vit-20261121-101500 --output vit.log
+    python metrics/fetch_logs.py bins-vit-20261121-101500 --follow
     python metrics/fetch_logs.py bins-search --timestamps --output search.log
 
 The lines of several hosts come in the order of their time, with the host's name in front, those of

@@ -1,7 +1,7 @@
 """Search the learning rate, the batch size and the epochs of a recipe, on SageMaker or here.
 
     python sagemaker_jobs/tune.py --recipe vit --dry_run        # the request; needs no account
-    python sagemaker_jobs/tune.py --recipe vit --dataset s3://BUCKET/bins --spot --wait
+    python sagemaker_jobs/tune.py --recipe vit --dataset s3://BUCKET/datasets/bins --spot --wait
     python sagemaker_jobs/tune.py --report bins-vit-20261121-101500
     python sagemaker_jobs/tune.py --local --dataset data/bins --output_dir runs/tune
 
