@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -333,8 +332,7 @@ def test_the_sdks_local_mode_ends_in_a_model(
     result = run([sys.executable, entry, *flags, *TINY_RUN])
     assert result.returncode == 0, result.stdout + result.stderr
     (archive,) = tmp_path.rglob("model.tar.gz")
-    with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path / "model", filter="data")
+    shutil.unpack_archive(archive, tmp_path / "model")
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "model")
     assert set(model.config.id2label.values()) == {"1", "2", "3", "4", "5"}
 
