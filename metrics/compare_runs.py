@@ -10,6 +10,7 @@ training, evaluations between its epochs included; the cost is that time's price
 what starting a machine takes.
 """
 
+import errno
 import json
 import math
 from collections.abc import Sequence
@@ -205,7 +206,10 @@ def read_run(run_dir: Path) -> tuple[Comparison, tuple[str, ...]]:
     Raises: FileNotFoundError: it has no predictions on the test split.
     """
     details = json.loads((run_dir / "arguments.json").read_text())
-    table = pq.read_table(run_dir / "predictions_test.parquet")
+    predictions = run_dir / "predictions_test.parquet"
+    if not predictions.exists():  # pyarrow's own error names no file
+        raise FileNotFoundError(errno.ENOENT, "no predictions", str(predictions))
+    table = pq.read_table(predictions)
     path = run_dir / "all_results.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     run = compared(run_dir.name, read_predictions(table), details, results)
