@@ -244,7 +244,10 @@ def report(arguments: argparse.Namespace, flags: list[str], code: int) -> None:
     if code:
         if (folder / FAILURE).exists():
             print(f"Failure: {folder / FAILURE}")
-        print("Next: the same command goes on from the last checkpoint; --fresh starts again.")
+        print(
+            "Next: mend what the script says above; the same command goes on from the last "
+            "checkpoint, --fresh starts again, another run wants another --output_dir."
+        )
         return
     print(f"Model: {folder / 'model'}")
     print(f"Output: {folder / 'output' / 'data'}")

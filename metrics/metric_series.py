@@ -52,8 +52,10 @@ class Series:
 def read_series(paths: Sequence[Path], names: Collection[str]) -> list[Series]:
     """Return the series of some figures, runs in the order in which the files name them.
 
-    Raises: ValueError: a file is no csv of parse_logs.py. OSError: it cannot be read.
+    Raises: ValueError: a file is no csv of parse_logs.py, or two files hold one job. OSError: it
+        cannot be read.
     """
+    file_of: dict[str, Path] = {}
     points: defaultdict[tuple[str, str, str], list[tuple[float, float, float]]] = defaultdict(list)
     for path in paths:
         try:
@@ -67,6 +69,13 @@ def read_series(paths: Sequence[Path], names: Collection[str]) -> list[Series]:
             raise ValueError(
                 f"{path} is no csv of metrics/parse_logs.py, run it on the log first: {error}"
             ) from error
+        for job in pc.unique(table["job"]).to_pylist():
+            # Two runs under one name would be drawn as one curve.
+            if file_of.setdefault(job, path) != path:
+                raise ValueError(
+                    f"{path} and {file_of[job]} both hold a job {job}: give one of them another "
+                    "name, parse_logs.py --job."
+                )
         table = table.filter(pc.is_in(table["name"], pa.array(names)))
         # An empty cell is nan, and so is a figure that was printed as nan.
         columns = [

@@ -90,7 +90,8 @@ def report_lines(description: dict[str, Any], price_per_hour: float | None) -> l
     if reason := description.get("FailureReason"):
         lines.append(f"Failure reason: {reason}")
     if (billed := billed_time(description)) is None:
-        lines.append("Billable seconds: not known before the end")
+        reason = "AWS names none" if status in ENDED else "not known before the end"
+        lines.append(f"Billable seconds: {reason}")
     else:
         lines += [
             f"Training seconds: {billed.training_seconds}",
@@ -259,6 +260,7 @@ def main(argv: list[str] | None = None) -> int:
             if arguments.output:
                 with arguments.output.open("w", newline="") as output:
                     write_csv(rows, output)
+                print(f"Table: {arguments.output}")
             else:
                 write_csv(rows, sys.stdout)
         elif arguments.verb == "status":

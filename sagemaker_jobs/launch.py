@@ -183,7 +183,7 @@ def summary(job: TrainingJob, recipe: Recipe, price_per_hour: float | None) -> s
     if price_per_hour is not None:
         cost = job.most_it_can_cost(price_per_hour)
         lines.append(f"  costs at most {cost:,.2f}, at {price_per_hour:g} an instance and hour")
-    if recipe.expectation:
+    if dict(job.hyperparameters) == dict(recipe.hyperparameters):
         lines.append(f"  {recipe.expectation}")
     return "\n".join(lines)
 

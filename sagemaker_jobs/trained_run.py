@@ -42,11 +42,13 @@ def find_run(name: str, scratch: Path) -> TrainedRun:
     """Return the run in a folder, or in a job's model.tar.gz with output.tar.gz beside it.
 
     Args:
-        name: folder, path or S3 URI.
+        name: folder, path or S3 URI; a folder of docker_debugging/debug.py is one too.
         scratch: an empty folder for what has to be fetched and unpacked.
 
     Raises: ValueError: no run, an unfinished one, or archives that are damaged or refused.
     """
+    if (Path(name) / "output" / "data" / RECORD).is_file():  # laid out as /opt/ml
+        return read_run(Path(name) / "output" / "data", Path(name) / "model", name)
     if Path(name).is_dir():
         return read_run(Path(name), Path(name) / "model", name)
     if not name.endswith("model.tar.gz"):

@@ -123,7 +123,7 @@ def test_the_comparison_is_the_table_of_the_seeds(aws: AwsServer, tmp_path: Path
     path = tmp_path / "jobs.csv"
     jobs = ["bins-normal", "bins-spot", "bins-two"]
     result = reported("compare", *jobs, "--price_per_hour", "3.6", "--output", str(path))
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"Table: {path}\n", "")
     with path.open() as lines:
         rows = list(csv.DictReader(lines))
     assert [row["job"] for row in rows] == jobs

@@ -60,6 +60,7 @@ def test_a_dry_run_needs_nothing_but_the_command(entry: str) -> None:
     assert request["RoleArn"].endswith("/YOUR-ROLE")
     assert request["ResourceConfig"]["InstanceType"] == "ml.g5.2xlarge"
     assert "costs at most 48.00" in result.stderr
+    assert "was published for these settings" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -74,6 +75,13 @@ def test_a_dry_run_shows_the_region_and_the_role_that_a_launch_would_take(
     assert request["RoleArn"] == role
     assert ".ecr.eu-south-1." in request["AlgorithmSpecification"]["TrainingImage"]
     assert not aws.received
+
+
+def test_what_was_published_for_other_settings_is_not_promised(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_vit("--dry_run", "--config_name", "resnet34")
+    assert "published" not in capsys.readouterr().err
 
 
 def test_the_recipes_train_the_two_published_models() -> None:

@@ -167,3 +167,16 @@ def test_the_published_curves_have_the_published_maxima(tmp_path: Path) -> None:
     assert best_value(ACCURACY, vit) == pytest.approx(0.52527, abs=1e-5)
     plot_metrics.main([*map(str, csvs), "--output_dir", str(tmp_path / "plots")])
     assert (tmp_path / "plots/accuracy_by_epoch.png").exists()
+
+
+def test_two_runs_of_one_name_are_not_drawn_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = parsed(tmp_path, "vit", LOG)
+    (tmp_path / "other").mkdir()
+    second = parsed(tmp_path / "other", "vit", LOG)
+    with pytest.raises(SystemExit) as exit_info:
+        plot_metrics.main([str(first), str(second), "--output_dir", str(tmp_path / "plots")])
+    assert exit_info.value.code == 2
+    assert "both hold a job vit: give one of them another name" in capsys.readouterr().err
+    assert not (tmp_path / "plots").exists()

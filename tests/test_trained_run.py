@@ -31,6 +31,14 @@ def test_a_run_that_is_whole_answers_as_recorded(
     assert "8 test photos" in check_answers(run, dataset_dir)
 
 
+def test_a_debug_runs_folder_is_a_run(run_copy: Path, tmp_path: Path) -> None:
+    base_dir = tmp_path / "debug"
+    (base_dir / "output").mkdir(parents=True)
+    (run_copy / "model").rename(base_dir / "model")
+    run_copy.rename(base_dir / "output" / "data")
+    assert "check.json" in check_answers(find_run(str(base_dir), tmp_path), None)
+
+
 def test_a_run_without_check_photo_needs_its_dataset(
     run_copy: Path, dataset_dir: Path, tmp_path: Path
 ) -> None:
