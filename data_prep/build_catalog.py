@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from bin_groups import group_bins, next_id, previous_ids, share_an_asin
 from command_line import EntryParser, InputError
-from object_source import describe_failure, list_ids, open_source, read_objects
+from object_store import describe_failure, list_ids, open_store, read_objects
 from whole_files import whole_file
 
 CATALOG_SCHEMA = pa.schema(
@@ -116,7 +116,7 @@ def read_records(
         paths = {f"metadata/{bin_id}.json": bin_id for bin_id in bin_ids}
         records = {}
         bar = tqdm(total=len(paths), desc="metadata", unit="bins", disable=not progress)
-        async for path, content in read_objects(store, paths):
+        async for path, content, _ in read_objects(store, paths):
             records[paths[path]] = parse_bin_record(paths[path], content)
             bar.update()
         bar.close()
@@ -187,7 +187,7 @@ def build_catalog(source: str, bin_ids: Collection[str] | None = None) -> pa.Tab
 
     Raises: InputError: there is no such source, or no metadata in it.
     """
-    store = open_source(source)
+    store = open_store(source)
     if bin_ids is None:
         records = read_records(store, sorted(list_ids(store, "metadata", ".json")))
     else:

@@ -27,7 +27,7 @@ from build_catalog import build_catalog, read_bin_list, read_catalog, write_cata
 from command_line import EntryParser, InputError, fraction, natural_number, positive_integer
 from dataset_card import dataset_card
 from dataset_totals import DatasetTotals, add_up, channel_line, count_table
-from object_source import describe_failure, open_source
+from object_store import describe_failure, open_store
 from shards import (
     Shard,
     ShardStatistics,
@@ -256,7 +256,7 @@ def build_dataset(arguments: argparse.Namespace) -> None:
     if arguments.min_count > arguments.max_count:
         raise InputError(f"--min_count {arguments.min_count} exceeds --max_count: swap them.")
     fractions = split_fractions(arguments.validation_fraction, arguments.test_fraction)
-    open_source(arguments.source)  # a wrong source must not claim the output folder
+    open_store(arguments.source)  # a wrong source must not claim the output folder
     listed = read_bin_list(arguments.bin_list) if arguments.bin_list else None
     given_catalog = read_catalog(arguments.catalog) if arguments.catalog else None
     settings = dataset_settings(arguments, fractions, listed)

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bin_images import UnusablePhotoError, prepare_photo
-from object_source import open_source, read_objects
+from object_store import open_store, read_objects
 from whole_files import whole_file
 from worker_pool import worker_pool
 
@@ -115,10 +115,10 @@ class ShardWriter:
         jpegs: dict[str, bytes] = {}
         reasons: dict[str, str] = {}
         histogram = np.zeros((3, 256), dtype=np.int64)
-        async for path, content in read_objects(open_source(self.source), wanted):
+        async for path, content, problem in read_objects(open_store(self.source), wanted):
             bin_id = wanted[path].id
             if content is None:
-                reasons[bin_id] = "no photo"
+                reasons[bin_id] = "no photo" if problem == "missing" else f"photo: {problem}"
                 continue
             try:
                 photo = prepare_photo(content, self.image_size)

@@ -1,0 +1,150 @@
+"""Read and write a bucket, or a folder laid out like one, through one interface.
+
+obstore does the work: `s3://` and `file://` are one code path. Its own retries cover what passes by
+itself: 5xx answers and SlowDown, connections that are reset, bodies that stop short or stall (it
+asks for the rest of them), each after a pause that doubles and is drawn anew (jitter).
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError, PermissionDeniedError
+from obstore.store import LocalStore, ObjectStore, S3Store
+
+from command_line import InputError
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config
+
+# The Amazon Bin Image Dataset is open to all: requests to it are not signed.
+PUBLIC_BUCKET = "aft-vbi-pds"
+PUBLIC_REGION = "us-east-1"
+# Enough to hide a bucket's latency (about 30 ms a request), few enough to stay polite.
+CONCURRENT_READS = 64
+# Half a minute of tries in all: what fails longer is no passing fault, and a run can be repeated.
+MAX_RETRIES = 8
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(milliseconds=200), timedelta(seconds=10)
+# A photo has 50 KB: a connection that says nothing for so long has stalled.
+READ_TIMEOUT = timedelta(seconds=10)
+# So many objects that stay away are an outage: the rest would only take half a minute each too.
+MOST_UNANSWERED = 100
+
+
+class ObjectContent(NamedTuple):
+    """An object as it was read: its content, or why it has none for good."""
+
+    path: str
+    content: bytes | None
+    problem: str | None  # "missing" (404) or "access denied" (403); None where there is a content
+
+
+class UnansweredError(Exception):
+    """Some objects did not arrive, for a reason that may pass; `paths` are theirs."""
+
+    def __init__(self, reasons: dict[str, str]) -> None:
+        self.paths = sorted(reasons)
+        self.reason = next(iter(reasons.values()))
+        super().__init__(reasons)
+
+
+def open_store(location: str, flag: str = "--source", create: bool = False) -> ObjectStore:
+    """Open a folder, a `file://` URL or an `s3://BUCKET[/PREFIX]` URL.
+
+    Other buckets than the public one take credentials, region and endpoint from the usual AWS
+    environment variables.
+
+    Args:
+        flag: what the user named it with, for the error.
+        create: make the folder where there is none.
+
+    Raises: InputError: no such folder, or another kind of URL.
+    """
+    scheme, bucket, path, *_ = urlsplit(location) if "://" in location else ("", "", location)
+    if scheme == "s3":
+        unsigned: S3Config = {"region": PUBLIC_REGION, "skip_signature": True}
+        return S3Store(
+            bucket,
+            prefix=path.strip("/") or None,
+            config=unsigned if bucket == PUBLIC_BUCKET else None,
+            # Options given here take the place of those that obstore reads from the environment.
+            client_options={
+                "read_timeout": READ_TIMEOUT,
+                "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true",
+            },
+            retry_config={
+                "max_retries": MAX_RETRIES,
+                "backoff": {"init_backoff": FIRST_PAUSE, "max_backoff": LONGEST_PAUSE, "base": 2},
+            },
+        )
+    if scheme not in ("", "file") or (scheme == "file" and bucket):
+        raise InputError(
+            f"{flag} {location}: give a folder, a file:///FOLDER or an s3://BUCKET URL."
+        )
+    folder = Path(unquote(path) if scheme == "file" else path).expanduser().resolve()
+    if not folder.is_dir() and not create:
+        raise InputError(f"{flag} {location}: there is no such folder.")
+    return LocalStore(folder, mkdir=create)
+
+
+def list_ids(store: ObjectStore, folder: str, suffix: str) -> Iterator[str]:
+    """Yield the ids of the objects `FOLDER/<id>SUFFIX`, in no particular order."""
+    for objects in store.list(folder):
+        for stored_object in objects:
+            path = stored_object["path"]
+            name = path.removeprefix(f"{folder}/")
+            if name.endswith(suffix) and "/" not in name:
+                yield name.removesuffix(suffix)
+
+
+async def read_objects(store: ObjectStore, paths: Iterable[str]) -> AsyncIterator[ObjectContent]:
+    """Yield the objects as they arrive.
+
+    At most CONCURRENT_READS objects are in flight or waiting to be taken, so memory stays flat.
+
+    Raises: UnansweredError: after all the others, some did not arrive in spite of all retries; or
+        at once, after MOST_UNANSWERED of them.
+    """
+    unanswered: dict[str, str] = {}
+
+    async def read(path: str) -> ObjectContent | None:
+        try:
+            response = await obstore.get_async(store, path)
+            return ObjectContent(path, bytes(await response.bytes_async()), None)
+        except FileNotFoundError:
+            return ObjectContent(path, None, "missing")
+        except (PermissionDeniedError, PermissionError):
+            return ObjectContent(path, None, "access denied")
+        except BaseError as error:
+            unanswered[path] = describe_failure(error)
+            return None
+
+    pending: set[asyncio.Task[ObjectContent | None]] = set()
+    remaining = iter(paths)
+    try:
+        while True:
+            for path in remaining:
+                pending.add(asyncio.create_task(read(path)))
+                if len(pending) >= CONCURRENT_READS:
+                    break
+            if not pending or len(unanswered) >= MOST_UNANSWERED:
+                break
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if answer := task.result():
+                    yield answer
+    finally:
+        for task in pending:
+            task.cancel()
+    if unanswered:
+        raise UnansweredError(unanswered)
+
+
+def describe_failure(error: BaseError | OSError) -> str:
+    """Return the first line of a store's error: the rest is a dump for its developers."""
+    return str(error).partition("\n")[0]
