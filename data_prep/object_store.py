@@ -7,8 +7,10 @@ asks for the rest of them), each after a pause that doubles and is drawn anew (j
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator
+import string
+from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -28,6 +30,11 @@ PUBLIC_BUCKET = "aft-vbi-pds"
 PUBLIC_REGION = "us-east-1"
 # Enough to hide a bucket's latency (about 30 ms a request), few enough to stay polite.
 CONCURRENT_READS = 64
+# Where the ranges of a listing begin. Ids are numbers as a rule, 535,234 of them in the bucket.
+LISTING_STARTS = sorted(
+    [f"{number:02d}" for number in range(100)] + list(string.ascii_letters + "-_")
+)
+CONCURRENT_LISTINGS = 16
 # Half a minute of tries in all: what fails longer is no passing fault, and a run can be repeated.
 MAX_RETRIES = 8
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(milliseconds=200), timedelta(seconds=10)
@@ -99,14 +106,36 @@ def open_store(location: str, flag: str = "--source", create: bool = False) -> O
     return LocalStore(folder)
 
 
-def list_ids(store: ObjectStore, folder: str, suffix: str) -> Iterator[str]:
-    """Yield the ids of the objects `FOLDER/<id>SUFFIX`, in no particular order."""
-    for objects in store.list(folder):
-        for stored_object in objects:
-            path = stored_object["path"]
-            name = path.removeprefix(f"{folder}/")
-            if name.endswith(suffix) and "/" not in name:
-                yield name.removesuffix(suffix)
+def list_ids(store: ObjectStore, folder: str, suffix: str) -> list[str]:
+    """Return the ids of the objects `FOLDER/<id>SUFFIX`, in no particular order.
+
+    A bucket gives 1,000 names a request, each from where the last one ended: its names are listed
+    in ranges, several at once. Which ids there are is of no matter, only how evenly they spread.
+    """
+    # A folder's files come in no order, and all at once.
+    starts = [] if isinstance(store, LocalStore) else LISTING_STARTS
+    bounds = [f"{folder}/{start}" for start in ("", *starts)]
+
+    async def list_ranges() -> list[list[str]]:
+        limit = asyncio.Semaphore(CONCURRENT_LISTINGS)
+
+        async def list_range(start: str, end: str | None) -> list[str]:
+            found: list[str] = []
+            async with limit:
+                async for page in obstore.list(store, folder, offset=start, chunk_size=1000):
+                    for stored_object in page:
+                        path = stored_object["path"]
+                        if end is not None and path > end:
+                            return found
+                        name = path.removeprefix(f"{folder}/")
+                        if name.endswith(suffix) and "/" not in name:
+                            found.append(name.removesuffix(suffix))
+            return found
+
+        ranges = [*pairwise(bounds), (bounds[-1], None)]
+        return await asyncio.gather(*(list_range(*ends) for ends in ranges))
+
+    return [name for names in asyncio.run(list_ranges()) for name in names]
 
 
 async def read_objects(store: ObjectStore, paths: Iterable[str]) -> AsyncIterator[ObjectContent]:
@@ -117,26 +146,28 @@ async def read_objects(store: ObjectStore, paths: Iterable[str]) -> AsyncIterato
     Raises: UnansweredError: after all the others, some did not arrive in spite of all retries; or
         at once, after MOST_UNANSWERED of them.
     """
-    wanted = list(paths)
-    remaining = iter(wanted)
+    remaining = iter(paths)
     # Room for one: a reader goes on to its next object when this one was taken.
-    arrived: asyncio.Queue[ObjectContent | Exception] = asyncio.Queue(maxsize=1)
+    arrived: asyncio.Queue[ObjectContent | Exception | None] = asyncio.Queue(maxsize=1)
 
     async def read_in_turn() -> None:
-        for path in remaining:
-            await arrived.put(await _read(store, path))
+        try:
+            for path in remaining:
+                await arrived.put(await _read(store, path))
+            await arrived.put(None)
+        except Exception as error:  # for whoever waits for what arrives
+            await arrived.put(error)
 
-    readers = [
-        asyncio.create_task(read_in_turn()) for _ in range(min(CONCURRENT_READS, len(wanted)))
-    ]
+    readers = [asyncio.create_task(read_in_turn()) for _ in range(CONCURRENT_READS)]
+    num_reading = len(readers)
     unanswered: dict[str, str] = {}
     try:
-        for _ in wanted:
+        while num_reading and len(unanswered) < MOST_UNANSWERED:
             answer = await arrived.get()
-            if isinstance(answer, UnansweredError):
+            if answer is None:
+                num_reading -= 1
+            elif isinstance(answer, UnansweredError):
                 unanswered |= answer.reasons
-                if len(unanswered) >= MOST_UNANSWERED:
-                    break
             elif isinstance(answer, Exception):
                 raise answer
             else:
@@ -148,7 +179,7 @@ async def read_objects(store: ObjectStore, paths: Iterable[str]) -> AsyncIterato
         raise UnansweredError(unanswered)
 
 
-async def _read(store: ObjectStore, path: str) -> ObjectContent | Exception:
+async def _read(store: ObjectStore, path: str) -> ObjectContent | UnansweredError:
     try:
         response = await obstore.get_async(store, path)
         return ObjectContent(path, bytes(await response.bytes_async()), None)
@@ -158,8 +189,6 @@ async def _read(store: ObjectStore, path: str) -> ObjectContent | Exception:
         return ObjectContent(path, None, "access denied")
     except BaseError as error:
         return UnansweredError({path: describe_failure(error)})
-    except Exception as error:  # handed on to who waits for this object
-        return error
 
 
 def read_object(store: ObjectStore, path: str) -> bytes | None:
@@ -168,6 +197,15 @@ def read_object(store: ObjectStore, path: str) -> bytes | None:
         return bytes(obstore.get(store, path).bytes())
     except FileNotFoundError:
         return None
+
+
+def has_object(store: ObjectStore, path: str) -> bool:
+    """Say whether there is such an object."""
+    try:
+        obstore.head(store, path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def object_sizes(store: ObjectStore, folder: str | None = None) -> dict[str, int]:
