@@ -19,11 +19,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from obstore.exceptions import BaseError
 from tqdm import tqdm
 
-from build_catalog import build_catalog, read_bin_list, read_catalog, write_catalog
+from build_catalog import build_catalog, read_bin_list
+from catalog import open_beside, read_catalog, write_catalog
 from command_line import EntryParser, InputError, fraction, natural_number, positive_integer
 from dataset_card import dataset_card
 from dataset_totals import DatasetTotals, add_up, channel_line, count_table
@@ -200,13 +202,12 @@ def divide_bins(
     """Return the bins of each split, in an order that mixes counts and groups."""
     # What is kept together: the photos of one bin, or with a random split each photo by itself.
     unit_of = {b.id: b.bin_group if split_by == "bin_group" else b.id for b in bins}
-    counts_by_unit: dict[str, list[int]] = {}
-    for a_bin in bins:
-        counts_by_unit.setdefault(unit_of[a_bin.id], []).append(a_bin.count)
-    split_of = assign_splits(counts_by_unit, fractions, seed)
+    units = pa.array([unit_of[a_bin.id] for a_bin in bins])
+    splits = assign_splits(units, np.array([b.count for b in bins]), fractions, seed)
+    split_of = {a_bin.id: list(fractions)[split] for a_bin, split in zip(bins, splits, strict=True)}
     divided: dict[str, list[WantedBin]] = {split: [] for split in fractions}
     for a_bin in sorted(bins, key=lambda a_bin: hash_order(seed, a_bin.id)):
-        divided[split_of[unit_of[a_bin.id]]].append(a_bin)
+        divided[split_of[a_bin.id]].append(a_bin)
     return {split: members for split, members in divided.items() if members}
 
 
@@ -265,8 +266,9 @@ def build_dataset(arguments: argparse.Namespace) -> None:
     catalog_path = arguments.output_dir / "catalog.parquet"
     if not catalog_path.exists():
         if given_catalog is None:
-            given_catalog = build_catalog(arguments.source, listed)
-        write_catalog(given_catalog, catalog_path)
+            build_catalog(arguments.source, catalog_path, listed)
+        else:
+            write_catalog(given_catalog, *open_beside(catalog_path, "--output_dir"))
     wanted, num_out_of_range, set_aside = select_bins(
         read_catalog(catalog_path),
         None if listed is None else set(listed),

@@ -7,8 +7,10 @@ asks for the rest of them), each after a pause that doubles and is drawn anew (j
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator
+import string
+from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -27,6 +29,11 @@ PUBLIC_BUCKET = "aft-vbi-pds"
 PUBLIC_REGION = "us-east-1"
 # Enough to hide a bucket's latency (about 30 ms a request), few enough to stay polite.
 CONCURRENT_READS = 64
+# Where the ranges of a listing begin. Ids are numbers as a rule, 535,234 of them in the bucket.
+LISTING_STARTS = sorted(
+    [f"{number:02d}" for number in range(100)] + list(string.ascii_letters + "-_")
+)
+CONCURRENT_LISTINGS = 16
 # Half a minute of tries in all: what fails longer is no passing fault, and a run can be repeated.
 MAX_RETRIES = 8
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(milliseconds=200), timedelta(seconds=10)
@@ -92,14 +99,36 @@ def open_store(location: str, flag: str = "--source", create: bool = False) -> O
     return LocalStore(folder, mkdir=create)
 
 
-def list_ids(store: ObjectStore, folder: str, suffix: str) -> Iterator[str]:
-    """Yield the ids of the objects `FOLDER/<id>SUFFIX`, in no particular order."""
-    for objects in store.list(folder):
-        for stored_object in objects:
-            path = stored_object["path"]
-            name = path.removeprefix(f"{folder}/")
-            if name.endswith(suffix) and "/" not in name:
-                yield name.removesuffix(suffix)
+def list_ids(store: ObjectStore, folder: str, suffix: str) -> list[str]:
+    """Return the ids of the objects `FOLDER/<id>SUFFIX`, in no particular order.
+
+    A bucket gives 1,000 names a request, each from where the last one ended: its names are listed
+    in ranges, several at once. Which ids there are is of no matter, only how evenly they spread.
+    """
+    # A folder's files come in no order, and all at once.
+    starts = [] if isinstance(store, LocalStore) else LISTING_STARTS
+    bounds = [f"{folder}/{start}" for start in ("", *starts)]
+
+    async def list_ranges() -> list[list[str]]:
+        limit = asyncio.Semaphore(CONCURRENT_LISTINGS)
+
+        async def list_range(start: str, end: str | None) -> list[str]:
+            found: list[str] = []
+            async with limit:
+                async for page in obstore.list(store, folder, offset=start, chunk_size=1000):
+                    for stored_object in page:
+                        path = stored_object["path"]
+                        if end is not None and path > end:
+                            return found
+                        name = path.removeprefix(f"{folder}/")
+                        if name.endswith(suffix) and "/" not in name:
+                            found.append(name.removesuffix(suffix))
+            return found
+
+        ranges = [*pairwise(bounds), (bounds[-1], None)]
+        return await asyncio.gather(*(list_range(*ends) for ends in ranges))
+
+    return [name for names in asyncio.run(list_ranges()) for name in names]
 
 
 async def read_objects(store: ObjectStore, paths: Iterable[str]) -> AsyncIterator[ObjectContent]:
