@@ -49,7 +49,8 @@ def group_bins(ids: pa.Array, asins: pa.ListArray) -> pa.Array:
 
     Returns: string (num_bins,).
     """
-    followers = pc.fill_null(pc.index_in(next_ids(ids), value_set=ids), -1).to_numpy()
+    followers = pc.fill_null(pc.index_in(next_ids(ids), value_set=ids), -1)
+    followers = followers.to_numpy().astype(np.int64)  # times the number of names, below
     # Each bin points at its follower where they share an item, and so on to the end of its run.
     run_ends = np.where(_share_an_asin(asins, followers), followers, np.arange(len(ids)))
     while not np.array_equal(further := run_ends[run_ends], run_ends):

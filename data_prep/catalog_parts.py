@@ -37,8 +37,8 @@ class CatalogParts:
                 part = pq.read_table(pa.BufferReader(obstore.get(store, path).bytes()))
             except pa.ArrowException:
                 part = None
-            if part is not None and part.schema.equals(self._schema, check_metadata=True):
-                self._tables.append(part)
+            if part is not None and self._is_of_source(part.schema):
+                self._tables.append(part.cast(self._schema))  # parquet names a list's values anew
             else:
                 obstore.delete(store, path)
 
@@ -81,6 +81,9 @@ class CatalogParts:
         obstore.delete(self._store, [e["path"] for p in self._store.list(self._folder) for e in p])
         if isinstance(self._store, LocalStore):
             shutil.rmtree(f"{self._store.prefix}/{self._folder}", ignore_errors=True)
+
+    def _is_of_source(self, schema: pa.Schema) -> bool:
+        return schema.equals(self._schema) and schema.metadata == self._schema.metadata
 
     def _write_waiting(self) -> None:
         if not self._waiting:
