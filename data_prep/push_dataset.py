@@ -4,9 +4,9 @@
     python data_prep/push_dataset.py data/bins --repo_id USER/NAME
 
 Sends the card and its chart, the shards, settings.json and set_aside.jsonl, then compares what the
-Hub holds with the folder. The repository is private unless --public is given. Amazon's photos are under
-CC BY-NC-SA 3.0 US: share them for non-commercial use only, with attribution. The token is that of
-`hf auth login`, or HF_TOKEN.
+Hub holds with the folder. The repository is private unless --public is given. Amazon's photos are
+under CC BY-NC-SA 3.0 US: share them for non-commercial use only, with attribution. The token is
+that of `hf auth login`, or HF_TOKEN.
 """
 
 import hashlib
