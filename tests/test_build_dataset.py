@@ -18,7 +18,7 @@ from moto.server import ThreadedMotoServer
 
 import build_catalog
 import build_dataset
-import shards
+import dataset_plan
 from conftest import ROOT, real_path
 
 SMALL = ["--image_size", "32", "--num_workers", "1"]
@@ -182,7 +182,7 @@ def test_a_listed_bin_that_the_catalog_lacks_is_set_aside(bucket: Path, tmp_path
 def test_a_shard_without_a_usable_photo_leaves_the_others_readable(
     own_bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "BINS_PER_SHARD", 1)
+    monkeypatch.setattr(dataset_plan, "BINS_PER_SHARD", 1)
     ids = sorted(path.stem for path in (own_bucket / "metadata").iterdir())
     for bin_id in ids[::2]:
         (own_bucket / "bin-images" / f"{bin_id}.jpg").unlink()
@@ -194,7 +194,7 @@ def test_a_shard_without_a_usable_photo_leaves_the_others_readable(
 def test_a_copy_without_one_of_the_shards_is_refused(
     bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "BINS_PER_SHARD", 40)
+    monkeypatch.setattr(dataset_plan, "BINS_PER_SHARD", 40)
     built = build(bucket, tmp_path / "bins")
     assert len(list((built / "data").glob("train-*"))) > 2
     load_dataset(str(built))
@@ -223,13 +223,13 @@ def test_a_failed_check_leaves_the_folder_free(bucket: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ((Path("a b"), 224, ["train", "validation", "test"]), "'a b' --model_name_or_path google/"),
+        (("a b", 224, ["train", "validation", "test"]), "'a b' --model_name_or_path google/"),
         (
-            (Path("d"), 64, ["train", "test"]),
+            ("d", 64, ["train", "test"]),
             "vit_demo --output_dir runs/d_vit_demo --learning_rate 1e-3",
         ),
-        ((Path("d"), 64, ["train", "test"]), "--eval_strategy no"),
-        ((Path("d"), 224, ["test"]), "MODEL_FOLDER --output_dir runs/evaluation --do_predict"),
+        (("d", 64, ["train", "test"]), "--eval_strategy no"),
+        (("d", 224, ["test"]), "MODEL_FOLDER --output_dir runs/evaluation --do_predict"),
     ],
 )
 def test_the_next_command_fits_the_dataset(flags: tuple, expected: str) -> None:
