@@ -31,23 +31,22 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
 def test_an_error_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), whole_file(path) as temporary:
-        temporary.write_text("half")
-        raise ZeroDivisionError
+    with pytest.raises(FileNotFoundError), whole_file(path) as temporary:
+        temporary.rename(tmp_path / "elsewhere")
     assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "elsewhere", path]
 
 
-def test_of_two_writers_the_first_keeps_the_name_where_nothing_is_replaced(tmp_path: Path) -> None:
+def test_a_file_that_is_there_stays_where_nothing_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
-    with (
-        pytest.raises(FileExistsError),
-        whole_file(path, replace=False) as first,
-        whole_file(path, replace=False) as second,
-    ):
+    with whole_file(path, replace=False) as first:
         first.write_text("first")
-        second.write_text("second")
-    assert path.read_text() == "second"
+        with whole_file(path, replace=False) as second:
+            second.write_text("second")
+        with pytest.raises(FileExistsError), whole_file(path, replace=False) as third:
+            third.write_text("third")
+        path.unlink()
+    assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
 
 
