@@ -11,7 +11,7 @@ LARGEST_METADATA = 2**20  # bytes
 # An id becomes part of paths and file names: only what means nothing to any of them.
 PLAIN_NAME = "[A-Za-z0-9_-]+"
 # Where these stand twice with different values, no reader knows which one holds.
-DECISIVE_KEYS = ("EXPECTED_QUANTITY", "BIN_FCSKU_DATA")
+DECISIVE_KEYS = ("EXPECTED_QUANTITY", "BIN_FCSKU_DATA", "image_fname")
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ def parse_bin_record(bin_id: str, content: bytes) -> BinRecord:
     if not isinstance(items, dict):
         items = {}
     count, reason = _parse_count(metadata)
-    for key in DECISIVE_KEYS:
-        if key in ambiguous_keys:
-            count, reason = None, f"ambiguous: {key} is there twice, with different values"
     # Rare, and then the photo's own name: with another one the record is about another photo.
     if metadata.get("image_fname") not in (None, f"{bin_id}.jpg"):
         count, reason = None, "image_fname names another photo"
+    for key in DECISIVE_KEYS:
+        if key in ambiguous_keys:
+            count, reason = None, f"ambiguous: {key} is there twice, with different values"
     return BinRecord(
         id=bin_id,
         count=count,
