@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    GenericError,
+    PermissionDeniedError,
+)
 from obstore.store import LocalStore, ObjectStore, S3Store
 
 from command_line import InputError
@@ -35,6 +40,8 @@ LISTING_STARTS = sorted(
     [f"{number:02d}" for number in range(100)] + list(string.ascii_letters + "-_")
 )
 CONCURRENT_LISTINGS = 16
+# Each of them with all of obstore's own, so that even an outage is told within minutes.
+LISTING_TRIES = 4
 # Half a minute of tries in all: what fails longer is no passing fault, and a run can be repeated.
 MAX_RETRIES = 8
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(milliseconds=200), timedelta(seconds=10)
@@ -120,22 +127,43 @@ def list_ids(store: ObjectStore, folder: str, suffix: str) -> list[str]:
         limit = asyncio.Semaphore(CONCURRENT_LISTINGS)
 
         async def list_range(start: str, end: str | None) -> list[str]:
-            found: list[str] = []
+            found = []
             async with limit:
-                async for page in obstore.list(store, folder, offset=start, chunk_size=1000):
-                    for stored_object in page:
-                        path = stored_object["path"]
-                        if end is not None and path > end:
-                            return found
-                        name = path.removeprefix(f"{folder}/")
-                        if name.endswith(suffix) and "/" not in name:
-                            found.append(name.removesuffix(suffix))
+                async for path, _ in _list_objects(store, folder, start):
+                    if end is not None and path > end:
+                        break
+                    name = path.removeprefix(f"{folder}/")
+                    if name.endswith(suffix) and "/" not in name:
+                        found.append(name.removesuffix(suffix))
             return found
 
         ranges = [*pairwise(bounds), (bounds[-1], None)]
         return await asyncio.gather(*(list_range(*ends) for ends in ranges))
 
     return [name for names in asyncio.run(list_ranges()) for name in names]
+
+
+async def _list_objects(
+    store: ObjectStore, folder: str | None, start: str | None = None
+) -> AsyncIterator[tuple[str, int]]:
+    """Yield path and bytes of the objects below a folder whose paths come after `start`.
+
+    obstore asks again for a listing that is refused or does not come, but not for one that breaks
+    off in the middle: this goes on behind the last name that came.
+    """
+    num_failures = 0
+    while True:
+        try:
+            async for page in obstore.list(store, folder, offset=start, chunk_size=1000):
+                for stored_object in page:
+                    start = stored_object["path"]
+                    yield start, stored_object["size"]
+            return
+        except GenericError:
+            num_failures += 1
+            # A folder's files come in no order to go on in, and its failures do not pass.
+            if isinstance(store, LocalStore) or num_failures == LISTING_TRIES:
+                raise
 
 
 async def read_objects(store: ObjectStore, paths: Iterable[str]) -> AsyncIterator[ObjectContent]:
@@ -210,11 +238,11 @@ def has_object(store: ObjectStore, path: str) -> bool:
 
 def object_sizes(store: ObjectStore, folder: str | None = None) -> dict[str, int]:
     """Return the bytes of each object below a folder, or of all, by path."""
-    return {
-        stored_object["path"]: stored_object["size"]
-        for objects in store.list(folder)
-        for stored_object in objects
-    }
+
+    async def list_all() -> dict[str, int]:
+        return {path: size async for path, size in _list_objects(store, folder)}
+
+    return asyncio.run(list_all())
 
 
 def write_object(store: ObjectStore, path: str, content: bytes) -> None:
