@@ -245,7 +245,7 @@ def object_sizes(store: ObjectStore, folder: str | None = None) -> dict[str, int
     return asyncio.run(list_all())
 
 
-def write_object(store: ObjectStore, path: str, content: bytes) -> None:
+def write_object(store: ObjectStore, path: str, content: bytes | memoryview) -> None:
     """Write an object that is whole or not there, in place of one that is there."""
     if isinstance(store, LocalStore):
         with whole_file(_local_path(store, path)) as temporary:
