@@ -125,6 +125,7 @@ def read_bin_list(path: Path) -> list[str]:
         if not all(isinstance(names, list) for names in lists.values()):
             raise TypeError("not lists of names")
         bin_ids = {Path(name).stem for names in lists.values() for name in names}
+        "".join(bin_ids).encode()  # JSON may hold half a character
     except OSError as error:
         raise InputError(f"--bin_list {path}: {error.strerror}.") from error
     except (ValueError, AttributeError, TypeError) as error:

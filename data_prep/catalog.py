@@ -124,7 +124,7 @@ def _leak_line(catalog: pa.Table) -> str:
     leaked = num_leaked(kept["bin_group"], splits == 0, splits == 1)
     return (
         f"A random split would leak: of the {num_test:,} bins in a test split of "
-        f"{USUAL_TEST_FRACTION:.0%}, drawn photo by photo (seed {USUAL_SEED}) from the "
+        f"{100 * USUAL_TEST_FRACTION:.0f} %, drawn photo by photo (seed {USUAL_SEED}) from the "
         f"{kept.num_rows:,} with {fewest} to {most} items, {leaked:,} "
         f"({100 * leaked / max(num_test, 1):.1f} %) have a photo of the same bin in training."
     )

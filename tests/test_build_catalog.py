@@ -135,7 +135,9 @@ def test_a_bin_list_is_read_whatever_its_folders(tmp_path: Path) -> None:
     assert read_bin_list(path) == ["00152", "523"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"1": 3}', '{"1": [3]}', '{"1": "00152.json"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"1": 3}', '{"1": [3]}', '{"1": "00152.json"}', r'{"1": ["\ud800"]}']
+)
 def test_another_file_than_a_bin_list_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "list.json"
     path.write_text(text)
@@ -176,7 +178,7 @@ def test_a_run_says_what_it_found_and_draws_it(
     build_catalog.main(["--source", str(bucket), "--output", str(tmp_path / "catalog.parquet")])
     printed = capsys.readouterr().out
     assert "300 bins in " in printed
-    assert re.search(r"A random split would leak: of the \d+ bins in a test split of 10%", printed)
+    assert re.search(r"A random split would leak: of the \d+ bins in a test split of 10 %", printed)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "bins_by_count.png",
         "catalog.parquet",
