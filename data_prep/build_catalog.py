@@ -15,7 +15,6 @@ import shlex
 from collections.abc import Collection
 from pathlib import Path
 
-import obstore
 import pyarrow as pa
 import pyarrow.compute as pc
 from obstore.exceptions import BaseError
@@ -28,7 +27,14 @@ from catalog import CATALOG_SCHEMA, bins_by_count, describe_catalog, open_beside
 from catalog_parts import CatalogParts
 from command_line import EntryParser, InputError
 from count_chart import draw_counts
-from object_store import UnansweredError, describe_failure, list_ids, open_store, read_objects
+from object_store import (
+    UnansweredError,
+    describe_failure,
+    list_ids,
+    open_store,
+    read_objects,
+    write_object,
+)
 
 CHART_NAME = "bins_by_count.png"
 GO_ON = "The same command goes on from here.\n"
@@ -125,6 +131,7 @@ def read_bin_list(path: Path) -> list[str]:
         if not all(isinstance(names, list) for names in lists.values()):
             raise TypeError("not lists of names")
         bin_ids = {Path(name).stem for names in lists.values() for name in names}
+        "".join(bin_ids).encode()  # JSON may hold half a character
     except OSError as error:
         raise InputError(f"--bin_list {path}: {error.strerror}.") from error
     except (ValueError, AttributeError, TypeError) as error:
@@ -171,13 +178,13 @@ def main(argv: list[str] | None = None) -> None:
         bin_ids = read_bin_list(arguments.bin_list) if arguments.bin_list else None
         catalog = build_catalog(arguments.source, arguments.output, bin_ids)
         chart = draw_counts({"bins": bins_by_count(catalog)}, f"Bins of {arguments.source}")
-        obstore.put(open_beside(arguments.output, "--output")[0], CHART_NAME, chart)
+        write_object(open_beside(arguments.output, "--output")[0], CHART_NAME, chart)
     except InputError as error:
         parser.error(str(error))
     except UnansweredError as error:
         parser.exit(1, f"{parser.prog}: stopped: {describe_unanswered(error)} {GO_ON}")
     except (BaseError, OSError) as error:
-        parser.exit(1, f"{parser.prog}: stopped: {describe_failure(error)} {GO_ON}")
+        parser.exit(1, f"{parser.prog}: stopped: {describe_failure(error).rstrip('.')}. {GO_ON}")
     except KeyboardInterrupt:
         parser.exit(130, f"\n{parser.prog}: stopped. {GO_ON}")
     print(describe_catalog(catalog))

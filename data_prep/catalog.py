@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from obstore.exceptions import BaseError
-from obstore.store import ObjectStore
+from obstore.store import LocalStore, ObjectStore
 
 from command_line import InputError
 from count_chart import LARGEST_BAR
-from object_store import describe_failure, open_store
+from object_store import describe_failure, open_store, write_object
 from splits import assign_splits, num_leaked
 
 CATALOG_SCHEMA = pa.schema(
@@ -43,14 +43,19 @@ def open_beside(location: str | Path, flag: str, create: bool = False) -> tuple[
     folder, slash, name = str(location).rpartition("/")
     if name in ("", ".", "..") or folder.endswith(":/"):
         raise InputError(f"{flag} {location}: give a file, such as data/catalog.parquet.")
-    return open_store(folder or slash or ".", flag, create), name
+    store = open_store(folder or slash or ".", flag, create)
+    if isinstance(store, LocalStore) and Path(str(store.prefix), name).is_dir():
+        raise InputError(
+            f"{flag} {location} is a folder: give a file, such as catalog.parquet in it."
+        )
+    return store, name
 
 
 def write_catalog(catalog: pa.Table, store: ObjectStore, name: str) -> None:
     """Write a table of CATALOG_SCHEMA to a parquet file, which is there as a whole or not."""
     content = io.BytesIO()
     pq.write_table(catalog.combine_chunks(), content)
-    obstore.put(store, name, content.getvalue())
+    write_object(store, name, content.getvalue())
 
 
 def read_catalog(location: str | Path, flag: str = "--catalog") -> pa.Table:
@@ -124,7 +129,7 @@ def _leak_line(catalog: pa.Table) -> str:
     leaked = num_leaked(kept["bin_group"], splits == 0, splits == 1)
     return (
         f"A random split would leak: of the {num_test:,} bins in a test split of "
-        f"{USUAL_TEST_FRACTION:.0%}, drawn photo by photo (seed {USUAL_SEED}) from the "
+        f"{100 * USUAL_TEST_FRACTION:.0f} %, drawn photo by photo (seed {USUAL_SEED}) from the "
         f"{kept.num_rows:,} with {fewest} to {most} items, {leaked:,} "
         f"({100 * leaked / max(num_test, 1):.1f} %) have a photo of the same bin in training."
     )

@@ -14,9 +14,11 @@ from obstore.store import LocalStore, ObjectStore
 
 from bin_records import BinRecord
 from catalog import CATALOG_SCHEMA
+from object_store import object_sizes, read_object, write_object
 
 # Some seconds of reading: what a kill costs.
 RECORDS_PER_PART = 4096
+PART = ".parquet"
 RECORD_SCHEMA = pa.schema([field for field in CATALOG_SCHEMA if field.name != "bin_group"])
 
 
@@ -32,9 +34,9 @@ class CatalogParts:
         self._schema = RECORD_SCHEMA.with_metadata({"source": source})
         self._waiting: list[BinRecord] = []
         self._tables: list[pa.Table] = [self._schema.empty_table()]
-        for path in sorted(entry["path"] for page in store.list(folder) for entry in page):
+        for path in sorted(path for path in object_sizes(store, folder) if path.endswith(PART)):
             try:
-                part = pq.read_table(pa.BufferReader(obstore.get(store, path).bytes()))
+                part = pq.read_table(pa.BufferReader(read_object(store, path) or b""))
             except pa.ArrowException:
                 part = None
             if part is not None and self._is_of_source(part.schema):
@@ -78,7 +80,7 @@ class CatalogParts:
 
     def remove(self) -> None:
         """Remove the parts from the store."""
-        obstore.delete(self._store, [e["path"] for p in self._store.list(self._folder) for e in p])
+        obstore.delete(self._store, list(object_sizes(self._store, self._folder)))
         if isinstance(self._store, LocalStore):
             shutil.rmtree(f"{self._store.prefix}/{self._folder}", ignore_errors=True)
 
@@ -100,4 +102,5 @@ class CatalogParts:
         content = io.BytesIO()
         pq.write_table(part, content)
         # A name of its own: two runs of the same command must not take each other's place.
-        obstore.put(self._store, f"{self._folder}/{uuid.uuid4().hex}.parquet", content.getvalue())
+        path = f"{self._folder}/{uuid.uuid4().hex}{PART}"
+        write_object(self._store, path, content.getvalue())

@@ -135,7 +135,9 @@ def test_a_bin_list_is_read_whatever_its_folders(tmp_path: Path) -> None:
     assert read_bin_list(path) == ["00152", "523"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"1": 3}', '{"1": [3]}', '{"1": "00152.json"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"1": 3}', '{"1": [3]}', '{"1": "00152.json"}', r'{"1": ["\ud800"]}']
+)
 def test_another_file_than_a_bin_list_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "list.json"
     path.write_text(text)
@@ -176,7 +178,7 @@ def test_a_run_says_what_it_found_and_draws_it(
     build_catalog.main(["--source", str(bucket), "--output", str(tmp_path / "catalog.parquet")])
     printed = capsys.readouterr().out
     assert "300 bins in " in printed
-    assert re.search(r"A random split would leak: of the \d+ bins in a test split of 10%", printed)
+    assert re.search(r"A random split would leak: of the \d+ bins in a test split of 10 %", printed)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "bins_by_count.png",
         "catalog.parquet",
@@ -290,6 +292,18 @@ def test_a_listing_in_ranges_finds_every_id_once_whatever_it_looks_like(
     assert sorted(found) == sorted(ids)
 
 
+def test_a_file_with_an_impossible_name_is_set_aside_and_stops_nothing(tmp_path: Path) -> None:
+    source = write_bucket(tmp_path / "source", bin_1=metadata(2), bin_2=metadata(3))
+    folder = os.fsencode(source / "metadata")
+    for name in (b"a\xff.json", b"a\nb.json", b"a%2fb.json", b"a#1.json", b"...json", b".json"):
+        Path(os.fsdecode(folder + b"/" + name)).write_bytes(metadata(1))
+    (source / "metadata" / "3.json").mkdir()
+    catalog = build_catalog.build_catalog(str(source), tmp_path / "catalog.parquet")
+    used = catalog.filter(catalog["set_aside"].is_null())
+    assert used["id"].to_pylist() == ["1", "2"]
+    assert catalog.num_rows == 8
+
+
 @pytest.fixture
 def s3_bucket(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Serve the drawn bucket's metadata from a real S3 endpoint; return a client of it."""
@@ -333,7 +347,9 @@ def test_a_catalog_goes_from_s3_to_s3_as_from_folder_to_folder(
     assert read_catalog(location).equals(expected)
 
 
-@pytest.mark.parametrize("output", ["", ".", "data/", "s3://mirror", "s3://mirror/", "ftp://x/y"])
+@pytest.mark.parametrize(
+    "output", ["", ".", "data/", "/tmp", "s3://mirror", "s3://mirror/", "ftp://x/y"]
+)
 def test_an_output_that_is_no_file_is_one_line_and_exit_code_2(
     output: str, bucket: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,7 +81,7 @@ def test_the_description_says_counts_groups_and_what_was_set_aside() -> None:
 def test_the_description_says_how_many_test_bins_a_random_split_leaks() -> None:
     # One group: whichever bins are drawn for test, the others are in training.
     text = describe_catalog(catalog_of(*((f"{n:03d}", 2, "000") for n in range(200))))
-    assert "of the 20 bins in a test split of 10%" in text
+    assert "of the 20 bins in a test split of 10 %" in text
     assert "20 (100.0 %) have a photo of the same bin in training" in text
     # Each bin is its own group, or the neighbours hold too many items to be kept.
     text = describe_catalog(
