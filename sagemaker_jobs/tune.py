@@ -270,7 +270,8 @@ def dry_run(job: TuningJob, region: str | None, role: str | None) -> dict[str, A
     """Return the CreateHyperParameterTuningJob request of a search; nothing is sent."""
     recorded = RecordedRequests(known_region(region) or container.DEFAULT_REGION)
     create(job, recorded.session, known_role(role) or ROLE_PLACEHOLDER)
-    return recorded["CreateHyperParameterTuningJob"]
+    (request,) = recorded["CreateHyperParameterTuningJob"]
+    return request
 
 
 def create(job: TuningJob, session: boto3.Session, role: str) -> None:
