@@ -105,6 +105,11 @@ def make_parser() -> EntryParser:
         help="processes that fetch and resize (default: one a core)",
     )
     parser.add_argument("--seed", type=natural_number, default=42, help="default: %(default)s")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check the flags and the files that they name, and do nothing else",
+    )
     return parser
 
 
@@ -256,8 +261,10 @@ def build_dataset(arguments: argparse.Namespace) -> None:
     if arguments.min_count > arguments.max_count:
         raise InputError(f"--min_count {arguments.min_count} exceeds --max_count: swap them.")
     fractions = split_fractions(arguments.validation_fraction, arguments.test_fraction)
-    open_store(arguments.source)  # a wrong source must not claim the output folder
     listed = read_bin_list(arguments.bin_list) if arguments.bin_list else None
+    if arguments.check:
+        return
+    open_store(arguments.source)  # a wrong source must not claim the output folder
     given_catalog = read_catalog(arguments.catalog) if arguments.catalog else None
     settings = dataset_settings(arguments, fractions, listed)
     claim_output_dir(arguments.output_dir, settings)

@@ -30,7 +30,7 @@ from job_flags import add_job_flags, check_local, default_name, job_of
 from local_mode import run_locally
 from quiet_sdk import import_sagemaker
 from recipe import Recipe
-from recorded_requests import ROLE_PLACEHOLDER, RecordedRequests
+from recorded_requests import RecordedRequests, shown_role
 from train_flags import (
     Hyperparameters,
     check_paths,
@@ -115,7 +115,7 @@ def launch_locally(
 def dry_run(job: TrainingJob, region: str | None, role: str | None) -> dict[str, Any]:
     """Return the CreateTrainingJob request of a job; nothing is sent."""
     recorded = RecordedRequests(known_region(region) or container.DEFAULT_REGION)
-    create(job, recorded.session, known_role(role) or ROLE_PLACEHOLDER)
+    create(job, recorded.session, shown_role(known_role(role)))
     (request,) = recorded["CreateTrainingJob"]
     return request
 

@@ -3,8 +3,8 @@
     python sagemaker_jobs/prepare_data.py --dry_run             # the requests; needs no account
     python sagemaker_jobs/prepare_data.py --output s3://BUCKET/datasets/bins --instance_count 4
 
-Three processing jobs, one after the other: `catalog` reads the metadata of all bins, `shards` writes
-the photos (each machine those shards that fall to it), `finish` checks that all are there and writes
+Three processing jobs, one after the other: `catalog` reads the metadata of all bins, `shards` makes
+the photos (each machine the shards that fall to it), `finish` checks that all are there and writes
 the card. Any flag of build_dataset.py may follow (--max_bins 20000 --image_size 224).
 
 The command follows the jobs to the end. Where it was interrupted, or where a job failed, the same
@@ -52,7 +52,7 @@ from processing_job import (
     processor,
 )
 from quiet_sdk import import_sagemaker
-from recorded_requests import ROLE_PLACEHOLDER, RecordedRequests
+from recorded_requests import RecordedRequests, shown_role
 
 DATA_PREP = Path(__file__).resolve().parent.parent / "data_prep"
 # Not SAGEMAKER_ROLE: the role that trains may read datasets only.
@@ -104,9 +104,7 @@ def make_parser() -> EntryParser:
     )
     data.add_argument("--output", metavar="URI", help="S3 folder of the dataset")
     data.add_argument(
-        "--catalog",
-        metavar="URI",
-        help="in S3, of data_prep/build_catalog.py (default: built first)",
+        "--catalog", metavar="URI", help="one of data_prep/build_catalog.py (default: built first)"
     )
     for name in FILE_FLAGS:
         data.add_argument(
@@ -209,7 +207,7 @@ def checked_by_build_dataset(
 def dry_run(job: DatasetJob, region: str | None, role: str | None) -> list[dict[str, Any]]:
     """Return the CreateProcessingJob requests of all stages; nothing is sent."""
     recorded = RecordedRequests(known_region(region) or container.DEFAULT_REGION)
-    runs_as = known_role(role, ROLE_VARIABLE) or ROLE_PLACEHOLDER
+    runs_as = shown_role(known_role(role, ROLE_VARIABLE))
     sdk = sdk_session(job.code, recorded.session)
     for stage in job.stages():
         create(job, stage, job_name(job, stage, 1), sdk, runs_as)

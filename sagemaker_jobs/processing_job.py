@@ -41,7 +41,7 @@ class Stage:
 class DatasetJob:
     """What is prepared, and where, before anybody knows as whom it runs.
 
-    `source`, `output`, `code` and `catalog` are S3 locations; without a catalog, one is built first.
+    `source`, `output`, `code` and `catalog` are S3 locations; without a catalog one is built first.
     `files` holds the contents of the files that FILE_FLAGS name, `flags` all other words for
     build_dataset.py. `max_run` is the seconds after which AWS stops a stage.
 

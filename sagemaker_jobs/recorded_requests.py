@@ -21,6 +21,13 @@ ACCOUNT_PLACEHOLDER = "111122223333"
 ROLE_PLACEHOLDER = f"arn:aws:iam::{ACCOUNT_PLACEHOLDER}:role/YOUR-ROLE"
 
 
+def shown_role(role: str | None) -> str:
+    """Return the ARN that a dry run shows: of a role's name alone AWS would have to be asked."""
+    if role is None:
+        return ROLE_PLACEHOLDER
+    return role if ":" in role else f"arn:aws:iam::{ACCOUNT_PLACEHOLDER}:role/{role}"
+
+
 class RecordedRequests:
     """The calls of a session that reaches nothing."""
 

@@ -250,9 +250,9 @@ def test_the_region_of_the_environment_counts(
 ) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     result = fetched(JOB, **{variable: "eu-west-1"})
-    assert "no such training or tuning job in eu-west-1" in result.stderr
+    assert "no such training, tuning or processing job in eu-west-1" in result.stderr
     result = fetched(JOB, "--region", "eu-north-1", **{variable: "eu-west-1"})
-    assert "no such training or tuning job in eu-north-1" in result.stderr
+    assert "no such training, tuning or processing job in eu-north-1" in result.stderr
 
 
 @pytest.mark.parametrize(
