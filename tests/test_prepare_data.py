@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -325,3 +326,101 @@ def test_a_file_of_other_content_makes_other_jobs(account: AwsServer, tmp_path: 
 
     assert name('{"1": ["1.json"]}') != name('{"1": ["2.json"]}')
     assert name('{"1": ["1.json"]}') == name('{"1": ["1.json"]}')
+
+
+def pins() -> dict[str, str]:
+    """Return what a job installs."""
+    lines = (ROOT / "data_prep/requirements.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+def run_machines(aws: AwsServer, request: dict[str, Any], folder: Path) -> None:
+    """Do what SageMaker does with a processing job, with a folder a machine for its /opt/ml."""
+    cluster = request["ProcessingResources"]["ClusterConfig"]
+    hosts = [f"algo-{number}" for number in range(1, cluster["InstanceCount"] + 1)]
+    application = request["AppSpecification"]
+    machines = []
+    for host in hosts:
+        opt_ml = folder / request["ProcessingJobName"] / host
+        (opt_ml / "config").mkdir(parents=True)
+        config = {"current_host": host, "hosts": hosts}
+        (opt_ml / "config/resourceconfig.json").write_text(json.dumps(config))
+        for an_input in request["ProcessingInputs"]:
+            bucket, _, key = an_input["S3Input"]["S3Uri"].removeprefix("s3://").partition("/")
+            local = opt_ml / Path(an_input["S3Input"]["LocalPath"]).relative_to("/opt/ml")
+            local.mkdir(parents=True)
+            body = aws.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+            if key.endswith(".sh"):
+                body = body.replace(b"/opt/ml", str(opt_ml).encode())
+            (local / Path(key).name).write_bytes(body)
+        words = application["ContainerEntrypoint"] + application["ContainerArguments"]
+        command = [word.replace("/opt/ml", str(opt_ml)) for word in words]
+        machines.append(started_machine(aws, command, request["Environment"]))
+    for machine in machines:
+        output, _ = machine.communicate()
+        assert machine.returncode == 0, output
+
+
+def started_machine(
+    aws: AwsServer, command: list[str], environment: dict[str, str]
+) -> subprocess.Popen[str]:
+    """Start a command that reaches the server's S3, and finds no package index."""
+    reaches = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_ENDPOINT_URL": aws.url,
+        "AWS_ALLOW_HTTP": "true",
+        "NO_PROXY": "127.0.0.1",
+        "PIP_NO_INDEX": "1",
+        "PIP_ROOT_USER_ACTION": "ignore",
+    }
+    return subprocess.Popen(
+        command,
+        env=reaches | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_what_the_jobs_of_two_machines_make_is_what_one_machine_makes(
+    account: AwsServer, bucket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if any(version(name) != pin for name, pin in pins().items()):
+        pytest.skip("the environment has other versions than a job installs")
+    s3 = account.client("s3")
+    for path in bucket.rglob("*.*"):
+        key = f"datasets/mirror/{path.relative_to(bucket)}"
+        s3.put_object(Bucket="photos", Key=key, Body=path.read_bytes())
+    flags = ["--source", "s3://photos/datasets/mirror", "--test_fraction", "0.2"]
+    assert prepare(*FLAGS, *flags) == 0
+    requests = account.requests("CreateProcessingJob")
+    assert len(requests) == 3
+    for request in requests:
+        run_machines(account, request, tmp_path)
+
+    alone = [sys.executable, str(ROOT / "data_prep/build_dataset.py"), *flags]
+    alone += ["--image_size", "32", "--output_dir", str(tmp_path / "alone"), "--num_workers", "1"]
+    machine = started_machine(account, alone, {"AWS_REGION": "us-east-1"})
+    output, _ = machine.communicate()
+    assert machine.returncode == 0, output
+    made = {
+        entry["Key"].removeprefix("datasets/bins/"): s3.get_object(
+            Bucket="photos", Key=entry["Key"]
+        )["Body"].read()
+        for entry in s3.list_objects_v2(Bucket="photos", Prefix="datasets/bins/")["Contents"]
+    }
+    names = {str(path.relative_to(tmp_path / "alone")) for path in tmp_path.glob("alone/data/*")}
+    assert len(names) == 3
+    for name in (*names, "catalog.parquet", "set_aside.jsonl"):
+        assert made[name] == (tmp_path / "alone" / name).read_bytes(), name
+    assert names == {name for name in made if name.startswith("data/")}
+    assert "README.md" in made
+
+    account.received.clear()
+    capsys.readouterr()
+    assert prepare(*FLAGS, *flags) == 0
+    assert started(account) == []
+    assert "catalog: done by bins-data-bins-" in capsys.readouterr().err
