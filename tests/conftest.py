@@ -56,6 +56,12 @@ TINY_VIT = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kills", type=int, default=5, help="of each build in test_interrupted_builds.py"
+    )
+
+
 def real_path(name: str) -> Path:
     """Return a path among the real bins, or skip the test that asks for it."""
     path = SHARED / name
