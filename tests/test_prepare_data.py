@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -289,6 +290,32 @@ def test_a_job_that_still_runs_is_followed_and_not_started_twice(account: AwsSer
     assert started(account) == ["finish"]
 
 
+@pytest.mark.slow
+def test_ctrl_c_leaves_the_job_running(account: AwsServer) -> None:
+    have_run(account, "catalog").processing_job_status = "InProgress"
+    with subprocess.Popen(
+        [*ENTRY, *FLAGS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a group of its own, which gets Ctrl-C as a terminal's does
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        try:
+            while not account.requests("DescribeLogStreams") and process.poll() is None:
+                time.sleep(0.05)
+            os.killpg(process.pid, signal.SIGINT)
+            _, errors = process.communicate()
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130
+    assert errors.endswith("-catalog runs on its own; the same command goes on from here.\n")
+    assert "Traceback" not in errors
+    assert not account.requests("StopProcessingJob")
+    assert started(account) == []
+
+
 def test_shards_that_the_last_stage_misses_are_written_again(account: AwsServer) -> None:
     have_run(account, *STAGES).processing_job_status = "Failed"
     put(account, "catalog.parquet")
@@ -334,8 +361,11 @@ def pins() -> dict[str, str]:
     return dict(line.split("==") for line in lines if not line.startswith("#"))
 
 
-def run_machines(aws: AwsServer, request: dict[str, Any], folder: Path) -> None:
-    """Do what SageMaker does with a processing job, with a folder a machine for its /opt/ml."""
+def run_machines(aws: AwsServer, request: dict[str, Any], folder: Path) -> str:
+    """Do what SageMaker does with a processing job, with a folder a machine for its /opt/ml.
+
+    Returns: what the machines printed.
+    """
     cluster = request["ProcessingResources"]["ClusterConfig"]
     hosts = [f"algo-{number}" for number in range(1, cluster["InstanceCount"] + 1)]
     application = request["AppSpecification"]
@@ -356,9 +386,9 @@ def run_machines(aws: AwsServer, request: dict[str, Any], folder: Path) -> None:
         words = application["ContainerEntrypoint"] + application["ContainerArguments"]
         command = [word.replace("/opt/ml", str(opt_ml)) for word in words]
         machines.append(started_machine(aws, command, request["Environment"]))
-    for machine in machines:
-        output, _ = machine.communicate()
-        assert machine.returncode == 0, output
+    outputs = [machine.communicate()[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0] * len(hosts), outputs
+    return "\n".join(outputs)
 
 
 def started_machine(
@@ -391,15 +421,18 @@ def test_what_the_jobs_of_two_machines_make_is_what_one_machine_makes(
     if any(version(name) != pin for name, pin in pins().items()):
         pytest.skip("the environment has other versions than a job installs")
     s3 = account.client("s3")
-    for path in bucket.rglob("*.*"):
-        key = f"datasets/mirror/{path.relative_to(bucket)}"
-        s3.put_object(Bucket="photos", Key=key, Body=path.read_bytes())
+    for metadata in sorted(bucket.glob("metadata/*"))[:100]:
+        for path in (metadata, bucket / f"bin-images/{metadata.stem}.jpg"):
+            key = f"datasets/mirror/{path.relative_to(bucket)}"
+            s3.put_object(Bucket="photos", Key=key, Body=path.read_bytes())
     flags = ["--source", "s3://photos/datasets/mirror", "--test_fraction", "0.2"]
     assert prepare(*FLAGS, *flags) == 0
-    requests = account.requests("CreateProcessingJob")
-    assert len(requests) == 3
-    for request in requests:
-        run_machines(account, request, tmp_path)
+    catalog, shards, finish = account.requests("CreateProcessingJob")
+    run_machines(account, catalog, tmp_path)
+    printed = run_machines(account, shards, tmp_path)
+    # Each did its own part.
+    assert sorted(re.findall(r"The (\d) of 3 shards", printed)) == ["1", "2"]
+    run_machines(account, finish, tmp_path)
 
     alone = [sys.executable, str(ROOT / "data_prep/build_dataset.py"), *flags]
     alone += ["--image_size", "32", "--output_dir", str(tmp_path / "alone"), "--num_workers", "1"]
