@@ -415,6 +415,7 @@ def started_machine(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # pip alone runs four times
 def test_what_the_jobs_of_two_machines_make_is_what_one_machine_makes(
     account: AwsServer, bucket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
