@@ -64,7 +64,7 @@ MIN_COUNT, MAX_COUNT = 1, 5
 LARGEST_COUNT = 2**31 - 1
 GO_ON = "Once that is mended, the same command goes on from here.\n"
 # What decides how the work is done, not what comes out.
-HOW = ("num_workers", "resource_config", "finish")
+HOW = ("num_workers", "resource_config", "finish", "check")
 
 
 def make_parser() -> EntryParser:
@@ -142,6 +142,11 @@ def make_parser() -> EntryParser:
     )
     stage.add_argument(
         "--finish", action="store_true", help="write the card of shards that are all done"
+    )
+    stage.add_argument(
+        "--check",
+        action="store_true",
+        help="check the flags and the lists that they name, and do nothing else",
     )
     return parser
 
@@ -335,8 +340,17 @@ def build_dataset(arguments: argparse.Namespace) -> None:
     else:
         test_fraction = 0.1 if arguments.test_fraction is None else arguments.test_fraction
         fractions = split_fractions(arguments.validation_fraction, test_fraction)
-    open_store(arguments.source)  # a wrong source must not claim the output
     listed = read_bin_list(arguments.bin_list) if arguments.bin_list else None
+    if arguments.check:
+        if arguments.split_by == "official":
+            read_official_bins(
+                arguments.official_train,
+                arguments.official_validation,
+                arguments.min_count,
+                arguments.max_count,
+            )
+        return
+    open_store(arguments.source)  # a wrong source must not claim the output
     is_own = is_own_catalog(arguments)
     given = catalog_content(arguments.catalog) if arguments.catalog else None
     settings = dataset_settings(arguments, fractions, listed, None if is_own else given)

@@ -97,7 +97,26 @@ def test_the_laptop_has_the_containers_versions() -> None:
 
 def test_every_requirement_is_pinned() -> None:
     paths = [*ROOT.glob("requirements*.txt"), *ROOT.glob("docker_debugging/*requirements.txt")]
-    assert len(paths) == 4
+    paths.append(ROOT / "data_prep/requirements.txt")
+    assert len(paths) == 5
     for path in paths:
         for line in path.read_text().splitlines():
             assert line.startswith("#") or re.fullmatch(r"[\w\[\]-]+==[\w.]+", line), line
+
+
+def test_a_job_that_prepares_data_installs_what_its_entries_import_in_the_laptops_versions() -> (
+    None
+):
+    pins, laptop = (
+        {line for line in path.read_text().splitlines() if "==" in line}
+        for path in (ROOT / "data_prep/requirements.txt", ROOT / "requirements.txt")
+    )
+    assert pins <= laptop
+    entries, modules = {"build_catalog", "build_dataset"}, set[str]()
+    while entries:
+        modules.add(name := entries.pop())
+        entries |= OWN_IMPORTS[name] - modules
+    imported = set.union(*(imports_of(MODULES[name]) for name in modules)) - modules
+    distributions = packages_distributions()
+    needed = {distributions[name][0].lower() for name in imported - sys.stdlib_module_names}
+    assert {pin.partition("==")[0].lower() for pin in pins} == needed
