@@ -148,16 +148,14 @@ class PhotoHandler:
             self.num_in_flight -= 1
 
     async def counts(self, _: web.Request) -> web.Response:
-        """Answer what was asked for until now."""
-        return web.json_response(self.figures())
-
-    def figures(self) -> dict[str, Any]:
-        """Return what PhotoServer.counts describes."""
-        return {
-            "asked": self.asked,
-            "faults": self.faults,
-            "most_in_flight": self.most_in_flight,
-        }
+        """Answer with what PhotoServer.counts describes."""
+        return web.json_response(
+            {
+                "asked": self.asked,
+                "faults": self.faults,
+                "most_in_flight": self.most_in_flight,
+            }
+        )
 
     def _draw_fault(self) -> str | None:
         if not self.fault_shares:
@@ -275,7 +273,7 @@ async def _break_off(request: web.Request, response: web.Response, fault: str) -
 
 
 async def serve(handler: PhotoHandler, port: int) -> None:
-    """Serve on loopback until SIGTERM or SIGINT; print the address, and at the end the counts."""
+    """Serve on loopback until SIGTERM or SIGINT; print the address."""
     application = web.Application()
     application.router.add_get("/_counts", handler.counts)
     application.router.add_route("*", "/{bucket}", handler.handle)
@@ -293,7 +291,6 @@ async def serve(handler: PhotoHandler, port: int) -> None:
     print(f"http://{listening[0]}:{listening[1]}", flush=True)
     await stopped.wait()
     await runner.cleanup()
-    print(json.dumps({**handler.figures(), "asked": handler.asked.total()}))
 
 
 @dataclass(frozen=True)
