@@ -19,12 +19,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import datasets
-import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import transformers
 from datasets import Dataset, DatasetDict
+
+# The Hub client's own: its newest releases have moved from httpx to httpx2.
+from huggingface_hub.errors import HTTPError
 from transformers import set_seed
 from transformers.trainer_utils import PredictionOutput
 
@@ -121,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
             folder.mkdir(parents=True, exist_ok=True)
     # RuntimeError, ImportError: a flag asks for a library or a device that is not there. HTTPError:
     # --push_to_hub finds no Hub.
-    except (ValueError, OSError, RuntimeError, ImportError, httpx.HTTPError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError, HTTPError) as error:
         parser.error(str(error))
 
     if training_arguments.should_save:  # one process; with several machines one of each
@@ -159,7 +161,7 @@ def push_to_hub(trainer: BinTrainer) -> None:
     """Push as Trainer does: its run folder but for checkpoints, with a card of its own."""
     try:
         trainer.push_to_hub(license=DATA_LICENCE, tags=[HUB_TAG])
-    except (OSError, RuntimeError, httpx.HTTPError) as error:
+    except (OSError, RuntimeError, HTTPError) as error:
         reason = " ".join(str(error).split())
         print(
             f"The model was not pushed ({reason}); sagemaker_jobs/push_to_hub.py can push it.",

@@ -13,6 +13,8 @@ from conftest import ROOT
 
 FOLDERS = ("data_prep", "scripts", "sagemaker_jobs", "metrics", "docker_debugging", "benchmarks")
 MODULES = {path.stem: path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))}
+# What `make test-latest` takes the newest release of.
+NEWEST = {"transformers", "datasets", "accelerate", "huggingface_hub", "evaluate"}
 
 
 def folder_of(path: Path) -> str:
@@ -98,10 +100,22 @@ def test_the_laptop_has_the_containers_versions() -> None:
 def test_every_requirement_is_pinned() -> None:
     paths = [*ROOT.glob("requirements*.txt"), *ROOT.glob("docker_debugging/*requirements.txt")]
     paths.append(ROOT / "data_prep/requirements.txt")
-    assert len(paths) == 5
+    assert len(paths) == 6
     for path in paths:
         for line in path.read_text().splitlines():
-            assert line.startswith("#") or re.fullmatch(r"[\w\[\]-]+==[\w.]+", line), line
+            is_pinned = line.startswith("#") or re.fullmatch(r"[\w\[\]-]+==[\w.]+", line)
+            assert is_pinned or (line in NEWEST and path.stem == "requirements-latest"), line
+
+
+def test_the_second_lane_differs_from_the_first_in_the_newest_alone() -> None:
+    pins = {
+        line
+        for name in ("requirements.txt", "requirements-dev.txt")
+        for line in (ROOT / name).read_text().splitlines()
+    }
+    latest = (ROOT / "requirements-latest.txt").read_text().splitlines()
+    own = {line for line in latest if not line.startswith("#")}
+    assert own - pins == NEWEST
 
 
 def test_a_job_that_prepares_data_installs_what_its_entries_import_in_the_laptops_versions() -> (
