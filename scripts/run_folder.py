@@ -26,7 +26,8 @@ TRAINING_IDENTITY = (
     *("gradient_accumulation_steps", "world_size", "learning_rate", "lr_scheduler_type"),
     *("lr_scheduler_kwargs", "warmup_steps", "weight_decay", "max_grad_norm"),
     *("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor"),
-    *("model_revision", "bf16", "fp16", "metric_for_best_model"),
+    *("model_revision", "bf16", "fp16", "metric_for_best_model", "loss", "neighbour_weight"),
+    *("class_weights", "augment_geometry", "augment_colour", "mixup", "regularize"),
 )
 
 

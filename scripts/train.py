@@ -112,6 +112,7 @@ def main(argv: list[str] | None = None) -> None:
             args=training_arguments,
             image_processor=image_processor,
             counts=counts_of_labels(label_names),
+            is_pretrained=model_arguments.model_name_or_path is not None,
             train_dataset=photos(dataset, "train", data_arguments.max_train_samples),
             eval_dataset=photos(dataset, "validation", data_arguments.max_eval_samples),
         )

@@ -26,6 +26,7 @@ def make_trainer(dataset_dir: Path, config_dir: Path, output_dir: Path, **flags:
         ),
         image_processor=load_image_processor(arguments, 32),
         counts=(1, 2, 3, 4, 5),
+        is_pretrained=True,
         train_dataset=decoded_photos(dataset["train"], 64),
         eval_dataset=decoded_photos(dataset["validation"], None),
     )
