@@ -161,6 +161,11 @@ class BinTrainingArguments(TrainingArguments):
         "Average the weights over the steps, skip layers of a ViT at random, and train the lower "
         "layers of a pretrained model at lower rates.",
     )
+    calibrate: bool = described(
+        True,
+        "Fit a temperature on the validation split when the training has ended, and fold it into "
+        "the saved model's classifier: its probabilities mean what they say.",
+    )
     eval_strategy: str = described(
         "epoch", "When to evaluate on the validation split: epoch, steps or no."
     )

@@ -29,6 +29,7 @@ from transformers import (
 from arguments import BinTrainingArguments
 from augmentation import mixup, normalize, random_colour, random_flip, random_geometry
 from bin_dataset import collate
+from calibration import before_and_after, fitted_temperature, fold_temperature, log_probabilities
 from losses import balanced_weights, counting_loss, item_distances
 from regularization import (
     WeightAverage,
@@ -76,6 +77,7 @@ class BinTrainer(Trainer):
         self.is_pretrained = is_pretrained
         self.distances = item_distances(counts).to(args.device)
         self.count_weights = self._count_weights(len(counts))
+        self.calibration: dict[str, float] = {}
         self.average: WeightAverage | None = None
         if args.do_train and args.regularize:
             self.average = WeightAverage(self.model)
@@ -144,6 +146,25 @@ class BinTrainer(Trainer):
             self.remove_callback(self.average)
             self.average = None
         return output
+
+    def calibrate(self) -> None:
+        """Fit a temperature on the validation split, and fold it into the model's classifier.
+
+        `calibration` gets the temperature, and what it changed on that split; nothing where there
+        is no validation split, or no linear classifier.
+        """
+        if self.eval_dataset is None:
+            return
+        prediction = self.predict(self.eval_dataset)
+        logits, labels = prediction.predictions, prediction.label_ids
+        temperature = fitted_temperature(logits, labels)
+        try:
+            fold_temperature(self.model, temperature)
+        except ValueError as error:
+            print(f"Not calibrated: {error}.", file=sys.stderr)
+            return
+        self.calibration = {"calibration_temperature": temperature}
+        self.calibration |= before_and_after("eval", logits, labels, temperature)
 
     def prediction_step(
         self,
@@ -288,8 +309,7 @@ def counting_metrics(counts: Sequence[int]) -> Callable[[EvalPrediction], dict[s
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Return probabilities, float64, of the same shape (num_bins, num_counts)."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    return np.exp(log_probabilities(logits))
 
 
 class MetricsLine(TrainerCallback):

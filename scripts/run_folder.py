@@ -28,6 +28,7 @@ TRAINING_IDENTITY = (
     *("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor"),
     *("model_revision", "bf16", "fp16", "metric_for_best_model", "loss", "neighbour_weight"),
     *("class_weights", "augment_geometry", "augment_colour", "mixup", "regularize"),
+    "calibrate",
 )
 
 

@@ -43,6 +43,7 @@ from bin_dataset import (
     photo_size,
 )
 from bin_trainer import BinTrainer, softmax
+from calibration import before_and_after
 from count_distribution import counts_of_labels, mode_count
 from hub_token import read_hub_token
 from memory import print_memory
@@ -131,6 +132,9 @@ def main(argv: list[str] | None = None) -> None:
         if resume_from and trainer.is_world_process_zero():
             print(f"Going on from {resume_from}.")
         training = trainer.train(resume_from_checkpoint=resume_from)
+        # Checkpoints stay as they are: a run that goes on is calibrated anew, not twice.
+        if training_arguments.calibrate:
+            trainer.calibrate()
         if trainer.is_world_process_zero():
             model.save_pretrained(model_dir)
             image_processor.save_pretrained(model_dir)
@@ -138,6 +142,7 @@ def main(argv: list[str] | None = None) -> None:
                 remove_results(output_dir)
                 size = {"train_samples": len(trainer.train_dataset)}
                 trainer.save_metrics("train", training.metrics | size)
+        report_calibration(trainer)
     if training_arguments.do_eval:
         trainer.save_metrics("eval", trainer.evaluate())
     if training_arguments.do_predict:
@@ -193,12 +198,25 @@ def predict_test_split(
     prediction = trainer.predict(decoded_photos(test, max_samples))
     trainer.log(prediction.metrics)
     trainer.save_metrics("test", prediction.metrics)
+    if trainer.calibration:
+        temperature = trainer.calibration["calibration_temperature"]
+        before = prediction.predictions * temperature
+        trainer.calibration |= before_and_after("test", before, prediction.label_ids, temperature)
+        report_calibration(trainer)
     if trainer.is_world_process_zero():
         num_bins = min(len(test), max_samples or len(test))
         table = prediction_table(test.select(range(num_bins)), prediction, label_names)
         path = Path(str(trainer.args.output_dir)) / PREDICTIONS
         pq.write_table(table, f"{path}.part")
         os.replace(f"{path}.part", path)
+
+
+def report_calibration(trainer: BinTrainer) -> None:
+    """Print what the temperature changed, and add it to the results."""
+    if trainer.calibration and trainer.is_world_process_zero():
+        trainer.save_metrics("calibration", trainer.calibration)
+        values = (f"{name}={value:.4g}" for name, value in trainer.calibration.items())
+        print(" ".join(values).replace("calibration_", ""), flush=True)
 
 
 def prediction_table(

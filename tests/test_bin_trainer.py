@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import TrainerControl, TrainerState
 
 from arguments import BinTrainingArguments, ModelArguments
@@ -108,3 +109,100 @@ def test_metrics_lines_are_written_by_training(
     make_trainer(dataset_dir, config_dir, tmp_path, num_train_epochs=1, logging_steps=1).train()
     lines = re.findall(r"^metrics split=(\w+) step=(\d+) .*loss=\S+", capsys.readouterr().out, re.M)
     assert lines == [("train", "1"), ("validation", "1"), ("train", "1")]
+
+
+FULL_RECIPE = {
+    "loss": "soft_labels",
+    "class_weights": "balanced",
+    "augment_geometry": True,
+    "augment_colour": True,
+    "mixup": True,
+    "regularize": True,
+}
+
+
+def saved(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("recipe", [{}, FULL_RECIPE], ids=["plain", "full"])
+def test_the_best_weights_are_those_of_the_best_checkpoint(
+    recipe: dict[str, Any], dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(
+        dataset_dir, config_dir, tmp_path, num_train_epochs=3, learning_rate=0.02, **recipe
+    )
+    # The first epoch is the best one, whatever the photos say.
+    trainer.compute_metrics = lambda prediction: {"loss": trainer.state.global_step}
+    trainer.train()
+    assert trainer.state.global_step == 3
+    best = saved(tmp_path / "checkpoint-1")
+    last = saved(tmp_path / "checkpoint-3")
+    for name, tensor in trainer.model.state_dict().items():
+        assert torch.equal(tensor, best[name]), name
+    assert not torch.equal(last["classifier.weight"], best["classifier.weight"])
+
+
+def test_what_is_evaluated_and_saved_is_the_average_and_training_goes_on_without_it(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(
+        dataset_dir, config_dir, tmp_path, num_train_epochs=3, learning_rate=1e-3, regularize=True
+    )
+    trainer.train()
+    for step in (1, 2, 3):
+        folder = tmp_path / f"checkpoint-{step}"
+        if not folder.exists():
+            continue
+        trained, averaged = load_file(folder / "model_in_training.safetensors"), saved(folder)
+        is_same = torch.equal(trained["classifier.weight"], averaged["classifier.weight"])
+        assert is_same == (step == 1)
+    logits = trainer.predict(trainer.eval_dataset).predictions
+    alone = make_trainer(dataset_dir, config_dir, tmp_path / "alone")
+    alone.model.load_state_dict(saved(tmp_path / f"checkpoint-{trainer.state.best_global_step}"))
+    assert np.array_equal(logits, alone.predict(alone.eval_dataset).predictions)
+
+
+def test_a_checkpoint_that_lacks_a_weight_is_not_loaded_in_part(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    make_trainer(dataset_dir, config_dir, tmp_path, num_train_epochs=1).train()
+    weights = saved(tmp_path / "checkpoint-1")
+    del weights["classifier.bias"]
+    save_file(weights, tmp_path / "checkpoint-1" / "model.safetensors", {"format": "pt"})
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path, num_train_epochs=2)
+    with pytest.raises(ValueError, match=r"classifier\.bias"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+def test_lower_layers_of_a_pretrained_model_learn_slower(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    rates = {}
+    for is_pretrained in (True, False):
+        trainer = make_trainer(dataset_dir, config_dir, tmp_path, regularize=True)
+        trainer.is_pretrained = is_pretrained
+        trainer.create_optimizer_and_scheduler(10)
+        rates[is_pretrained] = {group["lr"] for group in trainer.optimizer.param_groups}
+    assert rates[False] == {2e-5}
+    assert len(rates[True]) == 4
+    assert max(rates[True]) == 2e-5
+
+
+def test_calibration_brings_the_loss_of_the_validation_split_down_and_no_answer_changes(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path)
+    with torch.no_grad():
+        trainer.model.classifier.weight.mul_(50)
+    before = trainer.predict(trainer.eval_dataset)
+    trainer.calibrate()
+    after = trainer.predict(trainer.eval_dataset)
+    temperature = trainer.calibration["calibration_temperature"]
+    assert temperature > 1.5
+    np.testing.assert_allclose(after.predictions * temperature, before.predictions, rtol=1e-4)
+    for moment, prediction in (("before", before), ("after", after)):
+        assert trainer.calibration[f"calibration_eval_loss_{moment}"] == pytest.approx(
+            prediction.metrics["test_loss"], rel=1e-5
+        )
+    assert after.metrics["test_loss"] < before.metrics["test_loss"]
