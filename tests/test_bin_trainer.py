@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import TrainerControl, TrainerState
+from transformers import (
+    AutoModelForImageClassification,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
 
 from arguments import BinTrainingArguments, ModelArguments
 from bin_dataset import decoded_photos, load_bins
@@ -121,8 +126,20 @@ FULL_RECIPE = {
 }
 
 
-def saved(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
+class EvaluatedWeights(TrainerCallback):
+    """Keeps what each evaluation saw, to compare with what is loaded from files later."""
+
+    def __init__(self, trainer: BinTrainer) -> None:
+        self.trainer = trainer
+        self.at_step: dict[int, dict[str, torch.Tensor]] = {}
+
+    def on_evaluate(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        average = self.trainer.average
+        model = self.trainer.model if average is None else average.model
+        weights = model.state_dict()
+        self.at_step[state.global_step] = {name: weights[name].clone() for name in weights}
 
 
 @pytest.mark.parametrize("recipe", [{}, FULL_RECIPE], ids=["plain", "full"])
@@ -132,42 +149,57 @@ def test_the_best_weights_are_those_of_the_best_checkpoint(
     trainer = make_trainer(
         dataset_dir, config_dir, tmp_path, num_train_epochs=3, learning_rate=0.02, **recipe
     )
+    evaluated = EvaluatedWeights(trainer)
+    trainer.add_callback(evaluated)
     # The first epoch is the best one, whatever the photos say.
     trainer.compute_metrics = lambda prediction: {"loss": trainer.state.global_step}
     trainer.train()
-    assert trainer.state.global_step == 3
-    best = saved(tmp_path / "checkpoint-1")
-    last = saved(tmp_path / "checkpoint-3")
+    assert list(evaluated.at_step) == [1, 2, 3]
     for name, tensor in trainer.model.state_dict().items():
-        assert torch.equal(tensor, best[name]), name
-    assert not torch.equal(last["classifier.weight"], best["classifier.weight"])
+        assert torch.equal(tensor, evaluated.at_step[1][name]), name
+    last = evaluated.at_step[3]["classifier.weight"]
+    assert not torch.equal(trainer.model.classifier.weight, last)
 
 
-def test_what_is_evaluated_and_saved_is_the_average_and_training_goes_on_without_it(
+def test_training_goes_on_without_the_average_that_is_evaluated_and_saved(
     dataset_dir: Path, config_dir: Path, tmp_path: Path
 ) -> None:
-    trainer = make_trainer(
-        dataset_dir, config_dir, tmp_path, num_train_epochs=3, learning_rate=1e-3, regularize=True
-    )
+    flags = {"num_train_epochs": 3, "learning_rate": 1e-3, "regularize": True}
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path, save_total_limit=9, **flags)
+    evaluated = EvaluatedWeights(trainer)
+    trainer.add_callback(evaluated)
     trainer.train()
     for step in (1, 2, 3):
         folder = tmp_path / f"checkpoint-{step}"
-        if not folder.exists():
-            continue
-        trained, averaged = load_file(folder / "model_in_training.safetensors"), saved(folder)
-        is_same = torch.equal(trained["classifier.weight"], averaged["classifier.weight"])
+        kept = AutoModelForImageClassification.from_pretrained(folder).state_dict()
+        trained = load_file(folder / "model_in_training.safetensors")
+        for name, tensor in evaluated.at_step[step].items():
+            assert torch.equal(kept[name], tensor), name
+        is_same = torch.equal(trained["classifier.weight"], kept["classifier.weight"])
         assert is_same == (step == 1)
-    logits = trainer.predict(trainer.eval_dataset).predictions
-    alone = make_trainer(dataset_dir, config_dir, tmp_path / "alone")
-    alone.model.load_state_dict(saved(tmp_path / f"checkpoint-{trainer.state.best_global_step}"))
-    assert np.array_equal(logits, alone.predict(alone.eval_dataset).predictions)
+
+
+@pytest.mark.parametrize("recipe", [{}, FULL_RECIPE], ids=["plain", "full"])
+def test_training_that_goes_on_ends_with_the_weights_of_one_that_was_not_interrupted(
+    recipe: dict[str, Any], dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    flags = {"num_train_epochs": 3, "learning_rate": 1e-3, "save_total_limit": 9, **recipe}
+    whole = make_trainer(dataset_dir, config_dir, tmp_path, **flags)
+    whole.train()
+    resumed = make_trainer(dataset_dir, config_dir, tmp_path, **flags)
+    with torch.no_grad():
+        for parameter in resumed.model.parameters():
+            parameter.fill_(7.0)  # all of them have to come from the checkpoint
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
 
 
 def test_a_checkpoint_that_lacks_a_weight_is_not_loaded_in_part(
     dataset_dir: Path, config_dir: Path, tmp_path: Path
 ) -> None:
     make_trainer(dataset_dir, config_dir, tmp_path, num_train_epochs=1).train()
-    weights = saved(tmp_path / "checkpoint-1")
+    weights = load_file(tmp_path / "checkpoint-1" / "model.safetensors")
     del weights["classifier.bias"]
     save_file(weights, tmp_path / "checkpoint-1" / "model.safetensors", {"format": "pt"})
     trainer = make_trainer(dataset_dir, config_dir, tmp_path, num_train_epochs=2)
