@@ -19,6 +19,8 @@ from transformers import (
     TrainingArguments,
 )
 
+from run_folder import TRAINED_WEIGHTS
+
 # A layer learns at this share of the rate of the one above it. Source: Bao et al., BEiT, ICLR 2022.
 LAYER_DECAY = 0.75
 # Share of photos that skip the last layer; the layers before it are skipped less, in proportion.
@@ -27,9 +29,6 @@ MAX_DROP_PATH = 0.1
 # which Karras et al., Analyzing and improving the training dynamics of diffusion models, CVPR 2024,
 # find a relative width of 0.10.
 AVERAGE_EXPONENT = 6.94
-
-# The weights that training goes on with, beside the averaged ones in model.safetensors.
-TRAINED_WEIGHTS = "model_in_training.safetensors"
 
 LAYER = re.compile(r"\.(?:layers?|stages)\.(\d+)\.")
 

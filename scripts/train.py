@@ -101,7 +101,9 @@ def main(argv: list[str] | None = None) -> None:
             "versions": {name: version(name) for name in RECORDED_VERSIONS},
         }
         check_run_folder(output_dir, record, model_dir)
-        resume_from = checkpoint_to_resume(output_dir, training_arguments.resume_from_checkpoint)
+        resume_from = checkpoint_to_resume(
+            output_dir, training_arguments.resume_from_checkpoint, training_arguments.regularize
+        )
         if training_arguments.hub_token_secret:
             training_arguments.hub_token = read_hub_token(training_arguments.hub_token_secret)
         image_processor = load_image_processor(model_arguments, image_size)
@@ -215,8 +217,11 @@ def report_calibration(trainer: BinTrainer) -> None:
     """Print what the temperature changed, and add it to the results."""
     if trainer.calibration and trainer.is_world_process_zero():
         trainer.save_metrics("calibration", trainer.calibration)
-        values = (f"{name}={value:.4g}" for name, value in trainer.calibration.items())
-        print(" ".join(values).replace("calibration_", ""), flush=True)
+        values = (
+            f"{name.removeprefix('calibration_')}={value:.4g}"
+            for name, value in trainer.calibration.items()
+        )
+        print("calibration", *values, flush=True)
 
 
 def prediction_table(

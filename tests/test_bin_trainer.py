@@ -17,6 +17,7 @@ from arguments import BinTrainingArguments, ModelArguments
 from bin_dataset import decoded_photos, load_bins
 from bin_trainer import BinTrainer, MetricsLine, counting_metrics, softmax
 from models import load_image_processor, load_model
+from run_folder import TRAINED_WEIGHTS
 
 LABELS = ["1", "2", "3", "4", "5"]
 
@@ -172,7 +173,7 @@ def test_training_goes_on_without_the_average_that_is_evaluated_and_saved(
     for step in (1, 2, 3):
         folder = tmp_path / f"checkpoint-{step}"
         kept = AutoModelForImageClassification.from_pretrained(folder).state_dict()
-        trained = load_file(folder / "model_in_training.safetensors")
+        trained = load_file(folder / TRAINED_WEIGHTS)
         for name, tensor in evaluated.at_step[step].items():
             assert torch.equal(kept[name], tensor), name
         is_same = torch.equal(trained["classifier.weight"], kept["classifier.weight"])
