@@ -78,15 +78,13 @@ def add_drop_path(model: PreTrainedModel) -> None:
     A hook on each layer, so that neither config nor weights know of it. Source: Huang et al., Deep
     networks with stochastic depth, ECCV 2016.
     """
-    num_layers = getattr(model.config, "num_hidden_layers", None)
-    stacks = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.ModuleList) and len(module) == num_layers
-    ]
-    for stack in stacks[:1]:
-        for index, layer in enumerate(stack):
-            layer.register_forward_hook(_DropPath(MAX_DROP_PATH * (index + 1) / len(stack)))
+    if model.config.model_type != "vit":
+        return
+    # Their name differs from release to release, their number does not.
+    stacks = (module for module in model.modules() if isinstance(module, nn.ModuleList))
+    layers = next(stack for stack in stacks if len(stack) == model.config.num_hidden_layers)
+    for index, layer in enumerate(layers):
+        layer.register_forward_hook(_DropPath(MAX_DROP_PATH * (index + 1) / len(layers)))
 
 
 class _DropPath:

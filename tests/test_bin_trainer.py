@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -180,10 +181,19 @@ def test_training_goes_on_without_the_average_that_is_evaluated_and_saved(
         assert is_same == (step == 1)
 
 
-@pytest.mark.parametrize("recipe", [{}, FULL_RECIPE], ids=["plain", "full"])
+@pytest.mark.parametrize(
+    ("recipe", "kind"),
+    [({}, "vit"), (FULL_RECIPE, "vit"), (FULL_RECIPE, "resnet")],
+    ids=["plain", "full", "full-resnet"],
+)
 def test_training_that_goes_on_ends_with_the_weights_of_one_that_was_not_interrupted(
-    recipe: dict[str, Any], dataset_dir: Path, config_dir: Path, tmp_path: Path
+    recipe: dict[str, Any], kind: str, dataset_dir: Path, config_dir: Path, tmp_path: Path
 ) -> None:
+    if kind == "resnet":
+        small = {"hidden_sizes": [4, 8, 16, 32], "depths": [1, 2, 1, 1], "layer_type": "basic"}
+        config_dir = tmp_path
+        content = {"model_type": kind, "embedding_size": 4, "image_size": 32, **small}
+        (config_dir / "config.json").write_text(json.dumps(content))
     flags = {"num_train_epochs": 3, "learning_rate": 1e-3, "save_total_limit": 9, **recipe}
     whole = make_trainer(dataset_dir, config_dir, tmp_path, **flags)
     whole.train()
