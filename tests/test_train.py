@@ -1,12 +1,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
@@ -117,6 +119,7 @@ def test_the_model_is_that_of_the_best_epoch_by_validation_loss(
 ) -> None:
     # A rate that wrecks the model soon: the last epoch is not the best one.
     argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--do_eval")
+    argv += ["--calibrate", "false"]
     train.main([*argv, "--num_train_epochs", "4", "--learning_rate", "0.05"])
     printed = capsys.readouterr().out
     losses = [
@@ -131,7 +134,8 @@ def test_the_best_epoch_by_an_error_is_the_one_with_the_least(
     dataset_dir: Path, config_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--do_eval")
-    argv += ["--num_train_epochs", "3", "--learning_rate", "0.01", "--metric_for_best_model"]
+    argv += ["--num_train_epochs", "3", "--learning_rate", "0.01", "--calibrate", "false"]
+    argv += ["--metric_for_best_model"]
     train.main([*argv, "rmse"])
     printed = capsys.readouterr().out
     errors = [float(e) for e in re.findall(r"split=validation .* rmse=(\S+)", printed)]
@@ -149,6 +153,44 @@ def test_a_moved_run_folder_keeps_its_best_epoch(
     (tmp_path / "run").rename(tmp_path / "moved")
     train.main(flags(dataset_dir, config_dir, tmp_path / "moved", *more))
     assert weights(tmp_path / "moved") == best
+
+
+def test_a_finished_model_is_calibrated_once_whoever_asks_for_it_again(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--num_train_epochs", "2")
+    train.main([*argv, "--do_predict"])
+    first, figures = weights(tmp_path / "run"), results(tmp_path / "run")
+    assert figures["calibration_eval_loss_after"] <= figures["calibration_eval_loss_before"]
+    assert figures["calibration_test_loss_after"] == pytest.approx(figures["test_loss"], rel=1e-5)
+    assert abs(figures["calibration_temperature"] - 1) > 0.01
+    train.main([*argv, "--do_predict"])
+    assert weights(tmp_path / "run") == first
+    assert results(tmp_path / "run")["test_loss"] == figures["test_loss"]
+
+
+def test_what_the_test_split_says_changes_nothing_about_the_model(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(dataset_dir, other)
+    for shard in other.rglob("test-*.parquet"):
+        table = pq.read_table(shard)
+        for name in ("label", "expected_quantity"):
+            values = table[name].to_pylist()
+            index = table.column_names.index(name)
+            field = table.schema.field(name)
+            # The counts 1 to 5 the other way round.
+            turned = pa.array([min(values) + max(values) - value for value in values])
+            table = table.set_column(index, field, turned.cast(field.type))
+        pq.write_table(table, shard)
+    more = ["--do_train", "--do_eval", "--do_predict", "--num_train_epochs", "2"]
+    for name, folder in (("run", dataset_dir), ("other_run", other)):
+        train.main(flags(folder, config_dir, tmp_path / name, *more))
+    figures, other_figures = results(tmp_path / "run"), results(tmp_path / "other_run")
+    assert figures["test_loss"] != other_figures["test_loss"]
+    assert figures["eval_loss"] == other_figures["eval_loss"]
+    assert weights(tmp_path / "run") == weights(tmp_path / "other_run")
 
 
 def test_figures_of_an_earlier_epoch_do_not_stay(
@@ -268,11 +310,16 @@ def test_a_sagemaker_job_leaves_model_and_results_where_sagemaker_collects_them(
     assert not list((tmp_path / "model").glob("checkpoint-*"))
 
 
+FULL_RECIPE = ["--loss", "soft_labels", "--class_weights", "balanced", "--regularize", "--mixup"]
+FULL_RECIPE += ["--augment_geometry", "--augment_colour"]
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("recipe", [[], FULL_RECIPE], ids=["plain", "full"])
 def test_a_run_killed_in_its_second_epoch_ends_with_the_same_weights(
-    dataset_dir: Path, config_dir: Path, tmp_path: Path
+    recipe: list[str], dataset_dir: Path, config_dir: Path, tmp_path: Path
 ) -> None:
-    more = ["--do_train", "--num_train_epochs", "3", "--per_device_train_batch_size", "4"]
+    more = ["--do_train", "--num_train_epochs", "3", "--per_device_train_batch_size", "4", *recipe]
     more += ["--logging_steps", "1", "--learning_rate", "1e-3"]
     whole = [sys.executable, TRAIN, *flags(dataset_dir, config_dir, tmp_path / "whole", *more)]
     subprocess.run(whole, check=True, capture_output=True)
