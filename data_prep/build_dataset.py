@@ -438,8 +438,8 @@ def main(argv: list[str] | None = None) -> None:
     except UnansweredError as error:
         parser.exit(
             1,
-            f"{parser.prog}: stopped: {len(error.paths):,} objects did not arrive in spite of all "
-            f"retries ({error.reason}): {', '.join(error.paths)}\n"
+            f"{parser.prog}: stopped: did not arrive in spite of all retries: "
+            f"{', '.join(error.paths)} ({len(error.paths):,} in all; {error.reason})\n"
             f"The rest is kept; this goes on from here: {build_command(arguments)}\n",
         )
     except UnfinishedError as error:
