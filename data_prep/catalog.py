@@ -71,7 +71,11 @@ def read_catalog(location: str | Path, flag: str = "--catalog") -> pa.Table:
     except (BaseError, OSError) as error:
         raise InputError(f"{flag} {location}: {describe_failure(error)}.") from error
     try:
-        catalog = pq.read_table(pa.BufferReader(pa.py_buffer(content)))
+        # Without threads: with them, some runs were aborted as they ended ("terminate called
+        # without an active exception"), where pyarrow's threads and obstore's are in one process.
+        catalog = pq.read_table(
+            pa.BufferReader(pa.py_buffer(content)), use_threads=False, pre_buffer=False
+        )
     except pa.ArrowException:
         catalog = None
     if catalog is None or not catalog.schema.equals(CATALOG_SCHEMA):

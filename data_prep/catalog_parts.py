@@ -36,7 +36,9 @@ class CatalogParts:
         self._tables: list[pa.Table] = [self._schema.empty_table()]
         for path in sorted(path for path in object_sizes(store, folder) if path.endswith(PART)):
             try:
-                part = pq.read_table(pa.BufferReader(read_object(store, path) or b""))
+                content = pa.BufferReader(read_object(store, path) or b"")
+                # Without threads, as read_catalog.
+                part = pq.read_table(content, use_threads=False, pre_buffer=False)
             except pa.ArrowException:
                 part = None
             if part is not None and self._is_of_source(part.schema):
