@@ -58,6 +58,15 @@ def write_catalog(catalog: pa.Table, store: ObjectStore, name: str) -> None:
     write_object(store, name, content.getvalue())
 
 
+def table_of_parquet(content: bytes) -> pa.Table:
+    """Return the table in a parquet file's bytes. Raises: pyarrow.ArrowException: it is none.
+
+    Not by `read_table`: one of pyarrow's threads lets go of the bytes when the interpreter may be
+    ending, and then aborts the process (one of three that end at once, with exit code 134).
+    """
+    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+
+
 def read_catalog(location: str | Path, flag: str = "--catalog") -> pa.Table:
     """Read the catalog in a file or at an s3:// URL.
 
@@ -65,17 +74,13 @@ def read_catalog(location: str | Path, flag: str = "--catalog") -> pa.Table:
     """
     try:
         store, name = open_beside(location, flag)
-        content = obstore.get(store, name).bytes()
+        content = bytes(obstore.get(store, name).bytes())
     except FileNotFoundError as error:
         raise InputError(f"{flag} {location}: run data_prep/build_catalog.py first.") from error
     except (BaseError, OSError) as error:
         raise InputError(f"{flag} {location}: {describe_failure(error)}.") from error
     try:
-        # Without threads: with them, some runs were aborted as they ended ("terminate called
-        # without an active exception"), where pyarrow's threads and obstore's are in one process.
-        catalog = pq.read_table(
-            pa.BufferReader(pa.py_buffer(content)), use_threads=False, pre_buffer=False
-        )
+        catalog = table_of_parquet(content)
     except pa.ArrowException:
         catalog = None
     if catalog is None or not catalog.schema.equals(CATALOG_SCHEMA):

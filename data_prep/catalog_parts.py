@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from obstore.store import LocalStore, ObjectStore
 
 from bin_records import BinRecord
-from catalog import CATALOG_SCHEMA
+from catalog import CATALOG_SCHEMA, table_of_parquet
 from object_store import object_sizes, read_object, write_object
 
 # Some seconds of reading: what a kill costs.
@@ -36,9 +36,7 @@ class CatalogParts:
         self._tables: list[pa.Table] = [self._schema.empty_table()]
         for path in sorted(path for path in object_sizes(store, folder) if path.endswith(PART)):
             try:
-                content = pa.BufferReader(read_object(store, path) or b"")
-                # Without threads, as read_catalog.
-                part = pq.read_table(content, use_threads=False, pre_buffer=False)
+                part = table_of_parquet(read_object(store, path) or b"")
             except pa.ArrowException:
                 part = None
             if part is not None and self._is_of_source(part.schema):
