@@ -8,8 +8,9 @@
 `screen` trains with all switches, with none, and with all but one, and reads validation alone.
 `compare` trains with the switches that it is given and as the published projects do, once a seed,
 and reads the test split: the same photos, paired, with 95 % bootstrap intervals over bin groups.
-A run that is finished is not repeated, one that was killed goes on. Other words on the command line
-are train.py's, such as --bf16.
+A run that is finished is not repeated, one that was killed goes on; another rate, or another number
+of epochs, wants another --output_dir. Other words on the command line are train.py's, such as
+--bf16.
 """
 
 import argparse
@@ -50,6 +51,14 @@ def flags_of(switches: Sequence[str]) -> list[str]:
     return flags
 
 
+def name_of(switches: Sequence[str]) -> str:
+    """Return what a setting's runs are called: all, all_but_loss, loss_mixup, none."""
+    left_out = [name for name in SWITCHES if name not in switches]
+    if len(left_out) <= 1:
+        return "_".join(["all", *(f"but_{name}" for name in left_out)])
+    return "_".join(name for name in SWITCHES if name in switches) or "none"
+
+
 def run_training(run_dir: Path, flags: Sequence[str], needed: str) -> None:
     """Run train.py unless the run has the needed figure already; its log goes beside the run."""
     results = run_dir / "all_results.json"
@@ -78,18 +87,17 @@ def best_epoch(run_dir: Path) -> float:
 
 def screen(output_dir: Path, common: Sequence[str], rate: str) -> None:
     """Train every setting with one seed, and print the table of validation figures as it grows."""
-    settings = {"all": [*SWITCHES], "none": []}
-    settings |= {f"all but {left}": [n for n in SWITCHES if n != left] for left in SWITCHES}
+    settings = [[*SWITCHES], [], *([n for n in SWITCHES if n != left] for left in SWITCHES)]
     rows = []
-    for name, switches in settings.items():
-        run_dir = output_dir / f"{name.replace(' ', '_')}-seed{SCREENING_SEED}"
+    for switches in settings:
+        run_dir = output_dir / f"{name_of(switches)}-seed{SCREENING_SEED}"
         flags = [*common, *flags_of(switches), *SCHEDULE, "--learning_rate", rate]
         flags += ["--seed", str(SCREENING_SEED), "--do_train", "--do_eval"]
         run_training(run_dir, flags, "eval_accuracy")
         results = json.loads((run_dir / "all_results.json").read_text())
         rows.append(
             [
-                name,
+                name_of(switches),
                 f"{best_epoch(run_dir):g}",
                 f"{results['eval_loss']:.4f}",
                 f"{100 * results['eval_accuracy']:.1f}",
@@ -110,7 +118,7 @@ def compare(
 ) -> None:
     """Train both recipes once a seed, and print the table of test figures."""
     recipes = {
-        "chosen": [*flags_of(switches), *SCHEDULE, "--learning_rate", rate],
+        name_of(switches): [*flags_of(switches), *SCHEDULE, "--learning_rate", rate],
         "published": [*flags_of([]), *PUBLISHED],
     }
     tables: dict[str, list[pa.Table]] = {name: [] for name in recipes}
@@ -193,8 +201,14 @@ def main() -> None:
     parser.add_argument("--dataset_dir", required=True, help="of data_prep/build_dataset.py")
     parser.add_argument("--learning_rate", default="3e-4", help="default: %(default)s")
     parser.add_argument("--num_train_epochs", default="12", help="default: %(default)s")
-    parser.add_argument("--switches", nargs="*", choices=SWITCHES, default=[*SWITCHES])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[42, 43, 44])
+    parser.add_argument(
+        "--switches",
+        nargs="*",
+        choices=SWITCHES,
+        default=[*SWITCHES],
+        help="of compare; default: all",
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[42, 43, 44], help="of compare")
     arguments, more = parser.parse_known_args()
     common = ["--dataset_dir", arguments.dataset_dir, "--disable_tqdm", "true", *more]
     common += ["--num_train_epochs", arguments.num_train_epochs]

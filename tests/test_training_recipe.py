@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from training_recipe import SWITCHES, flags_of, paired_table
+from training_recipe import SWITCHES, flags_of, name_of, paired_table
 
 
 def predictions(expected: np.ndarray, counts: np.ndarray, groups: list[str]) -> pa.Table:
@@ -23,6 +23,13 @@ def test_every_switch_is_set_to_on_or_to_off() -> None:
     flags = flags_of(["loss"])
     assert flags[:2] == ["--loss", "soft_labels"]
     assert flags.count("false") == len(SWITCHES) - 1
+
+
+def test_a_setting_has_one_name_however_it_is_written() -> None:
+    assert name_of([*SWITCHES]) == "all"
+    assert name_of([name for name in SWITCHES if name != "mixup"]) == "all_but_mixup"
+    assert name_of(["mixup", "loss"]) == name_of(["loss", "mixup"]) == "loss_mixup"
+    assert name_of([]) == "none"
 
 
 def test_the_difference_is_that_of_the_means_over_the_seeds() -> None:
