@@ -169,6 +169,9 @@ def check_flags(arguments: argparse.Namespace) -> None:
             raise InputError(
                 "--split_by official needs --official_train and --official_validation."
             )
+        for path in lists:
+            if not path.is_file():
+                raise InputError(f"{path}: there is no such list of the official split.")
         if arguments.test_fraction is not None:
             raise InputError("--test_fraction: the official validation list is the test split.")
     elif lists != (None, None):
@@ -356,9 +359,8 @@ def build_dataset(arguments: argparse.Namespace) -> None:
     settings = dataset_settings(arguments, fractions, listed, None if is_own else given)
 
     store = open_store(arguments.output_dir, "--output_dir", create=not arguments.finish)
-    settings = claim_output(
-        store, arguments.output_dir, settings, is_own, alone=arguments.resource_config is None
-    )
+    alone = not (arguments.resource_config or arguments.finish)
+    settings = claim_output(store, arguments.output_dir, settings, is_own, alone)
     catalog = own_catalog(store, arguments, given, listed)
     selection = wanted_bins(arguments, fractions, catalog, listed)
     planned = plan_shards(selection.bins, SPLITS, arguments.seed)
@@ -445,11 +447,11 @@ def main(argv: list[str] | None = None) -> None:
     except UnfinishedError as error:
         parser.exit(1, f"{parser.prog}: {error} To do them: {build_command(arguments)}\n")
     except OSError as error:
-        # What the source holds comes through obstore, with errors of its own: this is the output's.
-        reason = error.strerror or describe_failure(error)
-        parser.exit(
-            1, f"{parser.prog}: stopped: --output_dir {arguments.output_dir}: {reason}.\n{GO_ON}"
-        )
+        # obstore's errors name no errno: one that does is of the output, which is written here.
+        reason = describe_failure(error)
+        if error.strerror:
+            reason = f"--output_dir {arguments.output_dir}: {error.strerror}."
+        parser.exit(1, f"{parser.prog}: stopped: {reason}\n{GO_ON}")
     except BaseError as error:
         parser.exit(1, f"{parser.prog}: stopped: {describe_failure(error)}\n{GO_ON}")
     except BrokenProcessPool:

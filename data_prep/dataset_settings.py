@@ -74,7 +74,7 @@ def claim_output(
 
     Args:
         own_catalog: --catalog is the one in the output.
-        alone: no other machine works on it.
+        alone: no other machine works on it, and none did: it may be claimed anew.
 
     Raises: InputError: it holds something else, or a dataset of other settings.
     """

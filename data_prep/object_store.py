@@ -266,7 +266,7 @@ def write_object(store: ObjectStore, path: str, content: bytes | memoryview) -> 
         with whole_file(_local_path(store, path)) as temporary:
             temporary.write_bytes(content)
     else:
-        obstore.put(store, path, content, use_multipart=False)
+        obstore.put(store, path, bytes(content), use_multipart=False)
 
 
 def create_object(store: ObjectStore, path: str, content: bytes) -> bool:

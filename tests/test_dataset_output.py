@@ -299,6 +299,10 @@ def test_the_official_split_needs_no_metadata(
     [
         (["--split_by", "official"], "needs --official_train and --official_validation"),
         (["--official_train", "train.json"], "need --split_by official"),
+        (
+            ["--split_by=official", "--official_train=no.json", "--official_validation=no.json"],
+            "no.json: there is no such list",
+        ),
         (["--image_size", "5001"], "over 25 megapixels"),
         (["--finish", "--resource_config", "x"], "not allowed with"),
         (["--finish"], "there is no such folder"),

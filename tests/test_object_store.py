@@ -22,7 +22,7 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "folder":
         return str(tmp_path / "deep" / "output")
     request.getfixturevalue("s3_bucket")
-    return "s3://mirror/output"
+    return f"s3://mirror/{tmp_path.name}"  # the server's memory outlives a test
 
 
 def test_what_is_written_is_read_back_and_listed_with_its_size(location: str) -> None:
