@@ -162,7 +162,7 @@ class BinTrainingArguments(TrainingArguments):
         "layers of a pretrained model at lower rates.",
     )
     calibrate: bool = described(
-        True,
+        False,
         "Fit a temperature on the validation split when the training has ended, and fold it into "
         "the saved model's classifier: its probabilities mean what they say.",
     )

@@ -119,7 +119,6 @@ def test_the_model_is_that_of_the_best_epoch_by_validation_loss(
 ) -> None:
     # A rate that wrecks the model soon: the last epoch is not the best one.
     argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--do_eval")
-    argv += ["--calibrate", "false"]
     train.main([*argv, "--num_train_epochs", "4", "--learning_rate", "0.05"])
     printed = capsys.readouterr().out
     losses = [
@@ -134,8 +133,7 @@ def test_the_best_epoch_by_an_error_is_the_one_with_the_least(
     dataset_dir: Path, config_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--do_eval")
-    argv += ["--num_train_epochs", "3", "--learning_rate", "0.01", "--calibrate", "false"]
-    argv += ["--metric_for_best_model"]
+    argv += ["--num_train_epochs", "3", "--learning_rate", "0.01", "--metric_for_best_model"]
     train.main([*argv, "rmse"])
     printed = capsys.readouterr().out
     errors = [float(e) for e in re.findall(r"split=validation .* rmse=(\S+)", printed)]
@@ -159,6 +157,7 @@ def test_a_finished_model_is_calibrated_once_whoever_asks_for_it_again(
     dataset_dir: Path, config_dir: Path, tmp_path: Path
 ) -> None:
     argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--num_train_epochs", "2")
+    argv += ["--calibrate", "true"]
     train.main([*argv, "--do_predict"])
     first, figures = weights(tmp_path / "run"), results(tmp_path / "run")
     assert figures["calibration_eval_loss_after"] <= figures["calibration_eval_loss_before"]
@@ -185,6 +184,7 @@ def test_what_the_test_split_says_changes_nothing_about_the_model(
             table = table.set_column(index, field, turned.cast(field.type))
         pq.write_table(table, shard)
     more = ["--do_train", "--do_eval", "--do_predict", "--num_train_epochs", "2"]
+    more += ["--calibrate", "true"]
     for name, folder in (("run", dataset_dir), ("other_run", other)):
         train.main(flags(folder, config_dir, tmp_path / name, *more))
     figures, other_figures = results(tmp_path / "run"), results(tmp_path / "other_run")
@@ -311,7 +311,7 @@ def test_a_sagemaker_job_leaves_model_and_results_where_sagemaker_collects_them(
 
 
 FULL_RECIPE = ["--loss", "soft_labels", "--class_weights", "balanced", "--regularize", "--mixup"]
-FULL_RECIPE += ["--augment_geometry", "--augment_colour"]
+FULL_RECIPE += ["--augment_geometry", "--augment_colour", "--calibrate", "true"]
 
 
 @pytest.mark.slow
