@@ -40,7 +40,8 @@ def dataset_card(
         command: the one that makes this dataset.
     """
     splits = "\n".join(
-        f"  - name: {split}\n    num_examples: {labels.total()}"
+        f"  - name: {split}\n    num_bytes: {totals.num_bytes[split]}\n"
+        f"    num_examples: {labels.total()}"
         for split, labels in totals.kept.items()
     )
     reasons = Counter(entry["reason"] for entry in totals.set_aside)
