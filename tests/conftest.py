@@ -58,7 +58,7 @@ TINY_VIT = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--kills", type=int, default=5, help="of each build in test_interrupted_builds.py"
+        "--kills", type=int, default=2, help="of each build in test_interrupted_builds.py"
     )
 
 

@@ -66,9 +66,9 @@ def source(
 
 def kill(process: subprocess.Popen[bytes], alone: bool) -> None:
     """Kill a build: the process that was started alone, or all of its workers too."""
-    family = [process.pid] if alone else [child.pid for child in family_of(process)]
-    workers = family_of(process)
-    for pid in family:
+    workers = psutil.Process(process.pid).children(recursive=True)
+    # Itself first: left alone with dead workers it would end with an error of its own.
+    for pid in [process.pid] if alone else [process.pid, *(worker.pid for worker in workers)]:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -76,11 +76,6 @@ def kill(process: subprocess.Popen[bytes], alone: bool) -> None:
     process.wait()
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive, "workers outlive the run that started them"
-
-
-def family_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    parent = psutil.Process(process.pid)
-    return [*parent.children(recursive=True), parent]
 
 
 def times_of_finished_shards(output: Path) -> dict[str, int]:
