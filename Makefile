@@ -82,7 +82,7 @@ $(LATEST_STAMP): requirements-latest.txt | $(STAMP)
 test-latest: $(LATEST_STAMP)  ## training, metrics and model folders on the newest releases
 	@$(LATEST)/bin/python -m pip list --disable-pip-version-check 2>/dev/null | \
 	  grep -E '^(transformers|datasets|accelerate|huggingface_hub|torch) '
-	$(LATEST)/bin/python -m pytest -m 'slow or not slow' $(LATEST_TESTS)
+	$(LATEST)/bin/python -m pytest $(LATEST_TESTS)
 
 # -s shows what takes minutes. As root on Debian this installs Docker and starts it for the tests.
 docker-test: $(STAMP)  ## the tests in Docker; skipped aloud where it cannot be had
