@@ -64,6 +64,7 @@ test: lint  ## lint, types and the quick tests
 
 test-slow: docker-test  ## the tests that take longer, those in Docker too
 	$(RUN) docker_debugging/toolkit.py
+	$(RUN) tests/model_server.py
 	$(RUN) -m pytest -m slow
 
 # -s shows what takes minutes. As root on Debian this installs Docker and starts it for the tests.
@@ -71,4 +72,4 @@ docker-test: $(STAMP)  ## the tests in Docker; skipped aloud where it cannot be 
 	$(RUN) -m pytest -m docker -s
 
 clean:  ## remove the environments, the demo's data and runs
-	rm -rf $(VENV) .venv-toolkit .docker-test data/demo_mirror data/demo runs/demo
+	rm -rf $(VENV) .venv-toolkit .venv-serving .docker-test data/demo_mirror data/demo runs/demo

@@ -34,8 +34,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, ViTImagePr
 ROOT = Path(__file__).resolve().parent.parent
 VIT = {"model_type": "vit", "image_size": 224, "patch_size": 16}
 CONFIGS = {
-    "vit_tiny": VIT
-    | {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768},
+    "vit_tiny": VIT | {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768},
     "vit_base": VIT,
     "resnet34": json.loads((ROOT / "scripts/model_configs/resnet34/config.json").read_text()),
 }
@@ -162,9 +161,10 @@ def main() -> None:
                     f"| {p50 / np.median(one[OURS]):.2f} "
                     f"| {np.median(many[contender]) / np.median(many[OURS]):.2f} |"
                 )
-    print(f"\n{platform.processor() or platform.machine()}, {num_threads} threads, {runtime}, ", end="")
-    print(f"a JPEG of {size[0]}x{size[1]} pixels and {len(photo):,} bytes")
-    print("\n| model | contender | p50, ms | p99, ms | photos/s at 32 | p50 of ours | rate of ours |")
+    print(f"\n{platform.machine()}, {num_threads} threads; exported: {runtime}")
+    print(f"A JPEG of {size[0]}x{size[1]} pixels and {len(photo):,} bytes\n")
+    heads = ["model", "contender", "p50, ms", "p99, ms", f"photos/s at {BATCH_SIZE}"]
+    print(f"| {' | '.join(heads)} | times our p50 | our rate, times |")
     print("|---|---|---:|---:|---:|---:|---:|")
     print("\n".join(rows))
 

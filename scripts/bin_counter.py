@@ -135,15 +135,19 @@ class OpenVinoNetwork:
     """The form that export_model.py wrote: photos in, probabilities out, in one graph."""
 
     def __init__(self, model: Any, precision: str, num_threads: int) -> None:
-        self.compiled = import_openvino().Core().compile_model(
-            model,
-            "CPU",
-            {
-                # Without it the device chooses a precision by itself.
-                "INFERENCE_PRECISION_HINT": precision,
-                "INFERENCE_NUM_THREADS": num_threads,
-                "PERFORMANCE_HINT": "LATENCY",
-            },
+        self.compiled = (
+            import_openvino()
+            .Core()
+            .compile_model(
+                model,
+                "CPU",
+                {
+                    # Without it the device chooses a precision by itself.
+                    "INFERENCE_PRECISION_HINT": precision,
+                    "INFERENCE_NUM_THREADS": num_threads,
+                    "PERFORMANCE_HINT": "LATENCY",
+                },
+            )
         )
         # A CPU without bf16 computes in f32.
         kind = self.compiled.get_property("INFERENCE_PRECISION_HINT").to_string()

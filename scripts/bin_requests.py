@@ -64,7 +64,8 @@ def read_request(body: Any, content_type: str | None) -> tuple[list[Question], b
     if media_type in PHOTO_TYPES and isinstance(body, bytes | bytearray):
         return [Question("body", bytes(body))], False
     if media_type != JSON or not isinstance(body, bytes | bytearray | str):
-        raise RequestError(415, f"The content type has to be one of {', '.join(PHOTO_TYPES)}, {JSON}.")
+        types = ", ".join((*PHOTO_TYPES, JSON))
+        raise RequestError(415, f"The content type has to be one of {types}.")
     try:
         content = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -94,10 +95,8 @@ def _question(instance: Any) -> Question:
     if not isinstance(value, str):
         raise RequestError(400, f'"{given[0]}" has to be a string.')
     quantity = instance.get("expected_quantity")
-    # True is an int, too.
-    if quantity is not None and (
-        isinstance(quantity, bool) or not isinstance(quantity, int) or not 0 <= quantity <= MAX_QUANTITY
-    ):
+    # Not isinstance: True is an int, too.
+    if quantity is not None and (type(quantity) is not int or not 0 <= quantity <= MAX_QUANTITY):
         raise RequestError(400, '"expected_quantity" has to be a whole number of items from 0.')
     return Question(given[0], value, quantity)
 

@@ -192,12 +192,14 @@ def write(model_dir: Path, graph: Any, record: dict[str, Any]) -> None:
 
 def table(record: dict[str, Any]) -> str:
     """Return the figures of both forms, a line each."""
-    lines = [f"{record['num_photos']} test photos      safetensors   openvino {record['precision']}"]
+    head = f"{record['num_photos']} test photos"
+    lines = [f"{head:<28}safetensors   openvino {record['precision']}"]
     for name in ("accuracy", "negative_log_likelihood", "expected_calibration_error"):
         values = [record[form][name] for form in ("safetensors", "exported")]
-        lines.append(f"{name:<28}{values[0]:>10.4f}{values[1]:>16.4f}")
+        lines.append(f"{name.replace('_', ' '):<28}{values[0]:>11.4f}{values[1]:>16.4f}")
     largest, mean = record["largest_difference"], record["mean_difference"]
-    return "\n".join([*lines, f"a probability differs by {largest:.4f} at most, {mean:.5f} on average"])
+    lines.append(f"a probability differs by {largest:.4f} at most, by {mean:.5f} on average")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

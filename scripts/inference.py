@@ -134,8 +134,7 @@ def answer_rows(
         if question.expected_quantity is not None:
             answer |= probability_wrong(of_count, question.expected_quantity)
         rows.append(
-            answer
-            | {"model": counter.name, "version": counter.version, "runtime": counter.runtime}
+            answer | {"model": counter.name, "version": counter.version, "runtime": counter.runtime}
         )
     return rows
 
@@ -190,7 +189,7 @@ def _json(answers: Answers) -> str:
 
 
 def _csv(answers: Answers) -> str:
-    """Return a line of names and a line a photo; no cell holds a comma, quote or text of a caller's."""
+    """Return a line of names and a line a photo; no cell holds a comma or a text of a caller's."""
     lines = []
     for row in answers.rows:
         cells = {

@@ -43,7 +43,8 @@ def make_app(handler: ModuleType, endpoint: Any) -> Callable[..., Iterable[bytes
             request = handler.input_fn(
                 environ["wsgi.input"].read(), environ.get("CONTENT_TYPE"), context
             )
-            text = handler.output_fn(handler.predict_fn(request, endpoint, context), accept, context)
+            answers = handler.predict_fn(request, endpoint, context)
+            text = handler.output_fn(answers, accept, context)
             content_type = JSON if text.startswith("{") else "text/csv"
         elif route != ("GET", "/ping"):
             context.status = 405 if route[1] in ("/ping", "/invocations") else 404

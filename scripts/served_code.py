@@ -7,9 +7,10 @@ CODE_FOLDER = "code"
 # inference.py and all that it imports.
 SERVED = (
     *("inference.py", "bin_counter.py", "bin_requests.py", "count_distribution.py"),
-    *("local_server.py", "one_line_parser.py", "photo_checks.py", "request_errors.py", "s3_photos.py", "url_fetch.py"),
+    *("local_server.py", "one_line_parser.py", "photo_checks.py", "request_errors.py"),
+    *("s3_photos.py", "url_fetch.py"),
 )
-_HEAD = """# What the inference container lacks; SageMaker's toolkit installs it as the endpoint starts.
+_HEAD = """# What the inference container lacks; SageMaker's toolkit installs it as the server starts.
 # Never torch, transformers, Pillow or numpy, which the container holds.
 """
 

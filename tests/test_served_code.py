@@ -19,7 +19,8 @@ def test_all_that_the_handler_imports_travels_with_it() -> None:
                 names = [str(node.module)]
             else:
                 names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            left += [n for n in names if (SCRIPTS / f"{n}.py").exists() and f"{n}.py" not in reached]
+            siblings = [name for name in names if (SCRIPTS / f"{name}.py").exists()]
+            left += [name for name in siblings if f"{name}.py" not in reached]
     assert reached == set(SERVED)
 
 

@@ -32,7 +32,9 @@ PHOTOS = {
     "png": encoded(drawn_photo(), "PNG"),
     "palette": encoded(drawn_photo().convert("P"), "PNG"),
     "see-through": encoded(drawn_photo().convert("RGBA"), "PNG"),
-    "sixteen bits": encoded(Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60)), "PNG"),
+    "sixteen bits": encoded(
+        Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60)), "PNG"
+    ),
 }
 NO_PHOTOS = {
     "gif": encoded(drawn_photo(), "GIF"),
