@@ -190,7 +190,7 @@ def _json(answers: Answers) -> str:
 
 def _csv(answers: Answers) -> str:
     """Return a line of names and a line a photo; no cell holds a comma or a text of a caller's."""
-    lines = []
+    lines: list[str] = []
     for row in answers.rows:
         cells = {
             "count": row["count"],

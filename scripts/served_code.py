@@ -10,7 +10,7 @@ SERVED = (
     *("local_server.py", "one_line_parser.py", "photo_checks.py", "request_errors.py"),
     *("s3_photos.py", "url_fetch.py"),
 )
-_HEAD = """# What the inference container lacks; SageMaker's toolkit installs it as the server starts.
+_HEAD = """# What the inference container lacks; the toolkit installs it as the server starts.
 # Never torch, transformers, Pillow or numpy, which the container holds.
 """
 

@@ -96,11 +96,8 @@ def test_the_laptop_has_the_containers_versions() -> None:
 
 
 def test_every_requirement_is_pinned() -> None:
-    paths = [*ROOT.glob("requirements*.txt")]
-    paths += [
-        *ROOT.glob("docker_debugging/*requirements.txt"),
-        *ROOT.glob("tests/*requirements.txt"),
-    ]
+    paths = [*ROOT.glob("requirements*.txt"), *ROOT.glob("docker_debugging/*requirements.txt")]
+    paths += ROOT.glob("tests/*requirements.txt")
     assert len(paths) == 5
     for path in paths:
         for line in path.read_text().splitlines():
