@@ -19,7 +19,9 @@ import numpy as np
 from count_distribution import counts_of_labels
 
 WEIGHTS = "model.safetensors"
-EXPORT_FOLDER, EXPORT_RECORD, EXPORT_MODEL = "openvino", "export.json", "model.xml"
+EXPORT_FOLDER, EXPORT_RECORD = "openvino", "export.json"
+# Not model.bin, OpenVINO's own name: archives that hold a .bin are refused as possible pickles.
+EXPORT_MODEL, EXPORT_WEIGHTS = "model.xml", "model.weights"
 
 
 class Network(Protocol):
@@ -61,8 +63,16 @@ class BinCounter:
         self.counts = counts_of_labels([labels[label] for label in sorted(labels)])
         self.name = str(config.get("model_type"))
         self.preparation = read_preparation(model_dir)
-        exported = self._exported_network(num_threads) if use_export else None
-        self.network: Network = exported or TorchNetwork(model_dir, self.preparation, num_threads)
+        try:
+            exported = self._exported_network(num_threads) if use_export else None
+            self.network: Network = exported or TorchNetwork(
+                model_dir, self.preparation, num_threads
+            )
+        except (ValueError, ImportError):
+            raise
+        # The libraries raise nearly anything for files that are damaged.
+        except Exception as error:
+            raise ValueError(f"{model_dir} cannot be loaded, copy it again: {error}") from error
         self.runtime = f"openvino {exported.precision}" if exported else "torch f32"
 
     @cached_property
@@ -80,7 +90,9 @@ class BinCounter:
             print(f"{folder} was made from other weights: not used.", file=sys.stderr)
             return None
         try:
-            return OpenVinoNetwork(folder / EXPORT_MODEL, exported["precision"], num_threads)
+            core = import_openvino().Core()
+            graph = core.read_model(folder / EXPORT_MODEL, folder / EXPORT_WEIGHTS)
+            return OpenVinoNetwork(graph, exported["precision"], num_threads)
         except ImportError:
             print("openvino is not installed: the safetensors answer.", file=sys.stderr)
             return None
@@ -132,23 +144,16 @@ def read_preparation(model_dir: Path) -> Preparation:
 
 
 class OpenVinoNetwork:
-    """The form that export_model.py wrote: photos in, probabilities out, in one graph."""
+    """The form that export_model.py writes: photos in, probabilities out, in one graph."""
 
-    def __init__(self, model: Any, precision: str, num_threads: int) -> None:
-        self.compiled = (
-            import_openvino()
-            .Core()
-            .compile_model(
-                model,
-                "CPU",
-                {
-                    # Without it the device chooses a precision by itself.
-                    "INFERENCE_PRECISION_HINT": precision,
-                    "INFERENCE_NUM_THREADS": num_threads,
-                    "PERFORMANCE_HINT": "LATENCY",
-                },
-            )
-        )
+    def __init__(self, graph: Any, precision: str, num_threads: int) -> None:
+        settings = {
+            # Without it the device chooses a precision by itself.
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": num_threads,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self.compiled = import_openvino().Core().compile_model(graph, "CPU", settings)
         # A CPU without bf16 computes in f32.
         kind = self.compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         self.precision = {"bfloat16": "bf16", "float": "f32"}.get(kind, kind)

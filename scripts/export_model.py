@@ -22,6 +22,7 @@ from bin_counter import (
     EXPORT_FOLDER,
     EXPORT_MODEL,
     EXPORT_RECORD,
+    EXPORT_WEIGHTS,
     BinCounter,
     OpenVinoNetwork,
     Preparation,
@@ -184,6 +185,7 @@ def write(model_dir: Path, graph: Any, record: dict[str, Any]) -> None:
     part.mkdir()
     # In full: f16 weights would differ from those that were checked.
     import_openvino().save_model(graph, part / EXPORT_MODEL, compress_to_fp16=False)
+    (part / EXPORT_MODEL).with_suffix(".bin").rename(part / EXPORT_WEIGHTS)
     (part / EXPORT_RECORD).write_text(json.dumps(record, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

@@ -14,6 +14,7 @@ from bin_counter import BinCounter
 from bin_requests import PhotoSources
 from conftest import ROOT
 from export_model import check, export, figures
+from model_archive import PICKLES
 from served_model import drawn_photo, encoded
 
 
@@ -56,6 +57,12 @@ def test_what_was_measured_is_kept_and_the_container_installs_what_it_needs(
     assert f"openvino=={record['openvino']}" in (ROOT / "requirements.txt").read_text().splitlines()
 
 
+def test_a_job_may_bring_the_exported_form_home(exported: Path) -> None:
+    names = {path.name for path in (exported / "openvino").iterdir()}
+    assert names == {"export.json", "model.weights", "model.xml"}
+    assert not [name for name in names if name.endswith(PICKLES)]
+
+
 def test_in_f32_the_answers_are_equal(
     run_dir: Path, dataset_dir: Path, tmp_path: Path, photos: list[np.ndarray]
 ) -> None:
@@ -85,6 +92,13 @@ def test_a_form_of_other_weights_is_not_used(
     counter.model_dir = tmp_path / "model"
     assert counter._exported_network(1) is None
     assert "made from other weights" in capsys.readouterr().err
+
+
+def test_a_damaged_form_says_so(exported: Path, tmp_path: Path) -> None:
+    shutil.copytree(exported, tmp_path / "model")
+    (tmp_path / "model" / "openvino" / "model.xml").write_text("<net")
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        BinCounter(tmp_path / "model", num_threads=1)
 
 
 def test_without_openvino_the_safetensors_answer(

@@ -278,6 +278,18 @@ def test_a_model_that_would_answer_otherwise_than_it_was_trained_is_refused(
         BinCounter(tmp_path / "model", num_threads=1)
 
 
+@pytest.mark.parametrize("length", [0, 100, 20_000])
+def test_damaged_weights_are_one_line(
+    length: int, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run_dir / "model", tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:length])
+    with pytest.raises(SystemExit, match="2"):
+        inference.main(["--model", str(tmp_path / "model"), "--port", "0"])
+    assert "cannot be loaded" in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("flags", [["--model", "nowhere"], ["--model", "x", "--prot", "1"], []])
 def test_a_wrong_command_is_one_line(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
