@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from served_model import ServedModel, drawn_photo, encoded, serve_locally
-from test_inference import BODIES, CONTENT_TYPES, flipped
+from test_inference import REQUESTS, flipped
 
 PHOTO = encoded(drawn_photo())
 # What a whole process of torch or OpenVINO with this handler may hold.
@@ -88,9 +88,9 @@ def test_ten_thousand_fuzzed_requests_leave_it_alive_and_small(run_dir: Path) ->
         photos = st.lists(st.tuples(st.integers(0, len(large) - 1), st.integers(0, 7)), max_size=20)
 
         @settings(max_examples=8_000, phases=[Phase.generate])
-        @given(body=BODIES, content_type=CONTENT_TYPES)
-        def small_bodies(body: bytes, content_type: str) -> None:
-            ask(body, content_type)
+        @given(request=REQUESTS)
+        def small_bodies(request: tuple[bytes, str]) -> None:
+            ask(*request)
 
         @settings(max_examples=2_000, phases=[Phase.generate])
         @given(flips=photos, end=st.integers(1, len(large)))
