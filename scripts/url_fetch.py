@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Collection
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from request_errors import RequestError
@@ -135,6 +136,9 @@ def is_public(address: str) -> bool:
     return is_unicast and not any(parsed in net for net in _SPECIAL_IPV4)
 
 
+_Socket = TypeVar("_Socket", bound=socket.socket)
+
+
 class _Fetch:
     """One fetch, which another thread may abort."""
 
@@ -146,19 +150,28 @@ class _Fetch:
 
     def run(self) -> bytes:
         address = public_address(self.host)
-        if self.is_aborted:
-            raise RequestError(424, "Too late.")
-        self.connection = socket.create_connection((address, HTTPS), timeout=SECONDS)
-        with self.connection as plain:
+        plain = self._current(socket.create_connection((address, HTTPS), timeout=SECONDS))
+        with plain:
             context = ssl.create_default_context()
-            with context.wrap_socket(plain, server_hostname=self.host) as encrypted:
-                self.connection = encrypted
+            # The handshake by hand: until then nobody else has a hold of the encrypted socket.
+            encrypted = context.wrap_socket(
+                plain, server_hostname=self.host, do_handshake_on_connect=False
+            )
+            with self._current(encrypted):
+                encrypted.do_handshake()
                 # http.client asks for a connection; this one is made already, to the address
                 # that was checked.
                 client = http.client.HTTPSConnection(self.host)
                 client.sock = encrypted
                 client.request("GET", self.target, headers={"Accept": "image/jpeg, image/png"})
                 return _read(client.getresponse())
+
+    def _current(self, connection: _Socket) -> _Socket:
+        """Return a connection that abort() can close, or close it now if it is too late."""
+        self.connection = connection
+        if self.is_aborted:
+            connection.close()
+        return connection
 
     def abort(self) -> None:
         """Close the connection under whatever waits for it."""

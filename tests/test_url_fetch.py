@@ -362,6 +362,31 @@ def test_a_server_that_drips_bytes_does_not_hold_the_request(
     assert is_gone.wait(60)
 
 
+def test_a_server_that_drips_its_handshake_does_not_hold_the_request(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(url_fetch, "SECONDS", 1.0)
+    is_gone = threading.Event()
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    network.port = listener.getsockname()[1]
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        try:
+            connection.sendall(b"\x16\x03\x03\x40\x00")  # a record of 16 kB, byte by byte
+            while not is_gone.wait(0.05):
+                connection.sendall(b"\x02")
+        except OSError:
+            is_gone.set()
+
+    threading.Thread(target=drip, daemon=True).start()
+    with listener:
+        assert status_of(f"https://{HOST}/a.jpg") == 424
+        assert is_gone.wait(60)
+
+
 def test_a_certificate_of_another_authority_is_not_accepted(
     answer_with: Callable[[Answer], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
