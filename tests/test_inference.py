@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,14 @@ def test_instances_are_counted_in_one_batch_and_in_order(
     assert batches == [5]
     for one, other in zip(alone, together, strict=True):
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+
+
+def test_several_cores_decode_side_by_side_and_in_order(endpoint: inference.Endpoint) -> None:
+    instances = [{"image": in_base64(encoded(drawn_photo(seed=seed)))} for seed in range(9)]
+    on_four = replace(endpoint, num_threads=4)
+    assert answer(on_four, {"instances": instances}) == answer(endpoint, {"instances": instances})
+    status, _ = ask(on_four, json.dumps({"instances": [*instances, {"image": "AAAA"}]}), JSON)
+    assert status == 415
 
 
 def test_one_instance_is_still_a_list(endpoint: inference.Endpoint) -> None:
