@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import container
+import export_model
 import model_server
 from model_server import ensure_environment, serve_as_container
 from served_model import ServedModel, drawn_photo, encoded, serve_locally
@@ -94,6 +95,19 @@ def test_a_callers_fault_has_its_own_status_through_the_toolkit(
     reply = served.ask(body, content_type, accept)
     assert reply.status == status, reply.body
     assert reply.content["request_id"] == reply.headers["x-request-id"]
+
+
+def test_the_exported_form_answers_there_too(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    if shutil.which("java") is None:
+        pytest.skip("needs Java: apt-get install openjdk-17-jre-headless")
+    shutil.copytree(run_dir / "model", tmp_path / "model")
+    export_model.export(tmp_path / "model", str(dataset_dir), "bf16")
+    with serve_as_container(tmp_path / "model") as server:
+        reply = server.ask(PHOTO, "image/jpeg")
+    assert reply.status == 200
+    assert reply.content["runtime"].startswith("openvino ")
 
 
 def test_sixty_four_clients_for_a_minute_lose_no_request_and_no_memory(
