@@ -17,7 +17,7 @@ LATEST_TESTS := $(patsubst %,tests/test_%.py,train bin_trainer models model_chec
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-slow test-latest docker-test lint format clean
+.PHONY: help demo test test-slow test-latest test-serving docker-test lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -72,6 +72,11 @@ test-slow: docker-test  ## the tests that take longer, those in Docker too
 	$(RUN) docker_debugging/toolkit.py
 	$(RUN) -m pytest -m slow
 
+# Not in .ci/run yet: they take four minutes, and Java (openjdk-17-jre-headless).
+test-serving: $(STAMP)  ## the endpoint's handler under load, and under the container's model server
+	$(RUN) tests/model_server.py
+	$(RUN) -m pytest -m serving
+
 $(LATEST_STAMP): requirements-latest.txt | $(STAMP)
 	@echo "Setting up $(LATEST) (once; a few minutes)"
 	@rm -rf $(LATEST)
@@ -89,4 +94,4 @@ docker-test: $(STAMP)  ## the tests in Docker; skipped aloud where it cannot be 
 	$(RUN) -m pytest -m docker -s
 
 clean:  ## remove the environments, the demo's data and runs
-	rm -rf $(VENV) $(LATEST) .venv-toolkit .docker-test data/demo_mirror data/demo runs/demo
+	rm -rf $(VENV) $(LATEST) .venv-toolkit .venv-serving .docker-test data/demo_mirror data/demo runs/demo

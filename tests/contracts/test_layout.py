@@ -100,7 +100,8 @@ def test_the_laptop_has_the_containers_versions() -> None:
 def test_every_requirement_is_pinned() -> None:
     paths = [*ROOT.glob("requirements*.txt"), *ROOT.glob("docker_debugging/*requirements.txt")]
     paths.append(ROOT / "data_prep/requirements.txt")
-    assert len(paths) == 6
+    paths += ROOT.glob("tests/*requirements.txt")
+    assert len(paths) == 7
     for path in paths:
         for line in path.read_text().splitlines():
             is_pinned = line.startswith("#") or re.fullmatch(r"[\w\[\]-]+==[\w.]+", line)

@@ -1,0 +1,259 @@
+"""The endpoint's handler: photos in, counts with their probabilities out.
+
+    python scripts/inference.py --model runs/vit_base/model --port 8080
+
+serves on this machine what a SageMaker endpoint serves: /ping and /invocations. On an endpoint
+SageMaker's toolkit calls model_fn once, and input_fn, predict_fn and output_fn for each request;
+this file and those that it needs lie in the model folder's code/.
+"""
+
+import json
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from bin_counter import BinCounter, available_cores
+from bin_requests import JSON, PhotoSources, Question, photo_bytes, read_request
+from count_distribution import mean_count, mode_count
+from one_line_parser import OneLineErrorsParser
+from photo_checks import decode_photo
+from request_errors import RequestError
+
+CSV = "text/csv"
+DECIMALS = 6
+MAX_DECODERS = 4  # photos at once; one of 25 megapixels takes some 150 MB meanwhile
+logger = logging.getLogger(__name__)
+
+
+class Context(Protocol):
+    """What is used of the model server's request context."""
+
+    def get_request_id(self, idx: int = 0) -> str:
+        """Return the id that the caller finds in the response's headers, too."""
+
+    def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
+        """Answer with another status than 200."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A loaded model, and where it may read photos from."""
+
+    counter: BinCounter
+    sources: PhotoSources
+    num_threads: int = 1
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers to one request, in its order."""
+
+    rows: list[dict[str, Any]]
+    is_list: bool
+
+
+def model_fn(model_dir: str, context: Context | None = None) -> Endpoint:
+    """Load the model folder.
+
+    Raises: ValueError: it holds no model, or the endpoint's environment is not clear.
+    """
+    num_threads = threads_of_a_worker(context is not None)
+    counter = BinCounter(Path(model_dir), num_threads)
+    return Endpoint(counter, PhotoSources.from_environment(), num_threads)
+
+
+def threads_of_a_worker(is_served: bool) -> int:
+    """Return how many threads this process may compute with, so that the workers fill the cores.
+
+    Args:
+        is_served: whether a model server runs this; it starts one worker a core, unless told
+            otherwise. Source: multi-model-server, default_workers_per_model.
+    """
+    cores = available_cores()
+    workers = int(os.environ.get("SAGEMAKER_MODEL_SERVER_WORKERS") or cores) if is_served else 1
+    return max(1, cores // max(1, workers))
+
+
+# The toolkit turns any exception into status 400 with the exception's text. A request that fails
+# is handed on as a value instead, and output_fn gives it its own status.
+
+
+def input_fn(
+    body: Any, content_type: str | None, context: Context | None = None
+) -> tuple[list[Question], bool] | RequestError:
+    """Read the request; nothing is fetched or decoded yet."""
+    try:
+        return read_request(body, content_type)
+    except Exception as error:
+        return _as_request_error(error, context)
+
+
+def predict_fn(
+    request: tuple[list[Question], bool] | RequestError,
+    endpoint: Endpoint,
+    context: Context | None = None,
+) -> Answers | RequestError:
+    """Fetch, check and decode the photos, and count in one batch."""
+    if isinstance(request, RequestError):
+        return request
+    questions, is_list = request
+    counter = endpoint.counter
+    try:
+        contents = photo_bytes(questions, endpoint.sources)
+        num_threads = min(endpoint.num_threads, len(questions), MAX_DECODERS)
+        probabilities = counter.probabilities(decoded(contents, counter, num_threads))
+        return Answers(answer_rows(counter, questions, probabilities), is_list)
+    except Exception as error:
+        return _as_request_error(error, context)
+
+
+def decoded(contents: Iterator[bytes], counter: BinCounter, num_threads: int) -> list[np.ndarray]:
+    """Return the photos as the model takes them, uint8 (height, width, 3) each, in order."""
+    prepare = counter.preparation
+
+    def decode(content: bytes) -> np.ndarray:
+        return decode_photo(content, prepare.size, prepare.resample)
+
+    if num_threads == 1:
+        return [decode(content) for content in contents]
+    with ThreadPoolExecutor(num_threads) as pool:
+        return list(pool.map(decode, contents))
+
+
+def answer_rows(
+    counter: BinCounter, questions: list[Question], probabilities: np.ndarray
+) -> list[dict[str, Any]]:
+    """Return what is said of each photo.
+
+    Args:
+        probabilities: float (num_photos, num_counts).
+    """
+    modes = mode_count(probabilities, counter.counts)
+    means = mean_count(probabilities, counter.counts)
+    rows = []
+    for question, row, mode, mean in zip(questions, probabilities, modes, means, strict=True):
+        of_count = dict(zip(counter.counts, row, strict=True))
+        answer = {
+            "count": int(mode),
+            "probabilities": {str(n): round(float(p), DECIMALS) for n, p in of_count.items()},
+            "expected_count": round(float(mean), DECIMALS),
+        }
+        if question.expected_quantity is not None:
+            answer |= probability_wrong(of_count, question.expected_quantity)
+        rows.append(
+            answer | {"model": counter.name, "version": counter.version, "runtime": counter.runtime}
+        )
+    return rows
+
+
+def probability_wrong(of_count: dict[int, float], expected_quantity: int) -> dict[str, Any]:
+    """Return the probability that the bin does not hold the expected quantity, as one photo has it.
+
+    It knows nothing of how often records are wrong: scripts/audit.py weighs that. Of a quantity
+    that the model cannot answer it says nothing, and a person has to look, as in the audit.
+
+    Args:
+        of_count: the probability of each count that the model knows.
+    """
+    answer: dict[str, Any] = {"expected_quantity": expected_quantity, "probability_wrong": None}
+    if expected_quantity not in of_count:
+        low, high = min(of_count), max(of_count)
+        return answer | {"reason": f"the model counts {low} to {high} items only"}
+    return answer | {"probability_wrong": round(1 - float(of_count[expected_quantity]), DECIMALS)}
+
+
+def output_fn(
+    answers: Answers | RequestError, accept: str | None, context: Context | None = None
+) -> str:
+    """Write the answers as JSON or csv, or a failure with its status.
+
+    Raises: RuntimeError: a failure, and no context to give it a status of its own.
+    """
+    if isinstance(answers, Answers):
+        try:
+            return _csv(answers) if _wanted_type(accept) == CSV else _json(answers)
+        except Exception as error:
+            answers = _as_request_error(error, context)
+    request_id = _request_id(context)
+    if context is None or not hasattr(context, "set_response_status"):
+        raise RuntimeError(f"{answers.reason} (request {request_id})")
+    context.set_response_status(answers.status, "Refused" if answers.status < 500 else "Failed")
+    return json.dumps({"error": answers.reason, "request_id": request_id})
+
+
+def _wanted_type(accept: str | None) -> str:
+    for entry in (accept or JSON).split(","):
+        media_type = entry.partition(";")[0].strip().lower()
+        if media_type in (JSON, "*/*", "application/*"):
+            return JSON
+        if media_type in (CSV, "text/*"):
+            return CSV
+    raise RequestError(406, f"The answer is {JSON} or {CSV}.")
+
+
+def _json(answers: Answers) -> str:
+    return json.dumps({"predictions": answers.rows} if answers.is_list else answers.rows[0])
+
+
+def _csv(answers: Answers) -> str:
+    """Return a line of names and a line a photo; no cell holds a comma or a text of a caller's."""
+    lines: list[str] = []
+    for row in answers.rows:
+        cells = {
+            "count": row["count"],
+            **{f"probability_{count}": value for count, value in row["probabilities"].items()},
+            "expected_count": row["expected_count"],
+            "expected_quantity": row.get("expected_quantity"),
+            "probability_wrong": row.get("probability_wrong"),
+            **{name: row[name] for name in ("model", "version", "runtime")},
+        }
+        if not lines:
+            lines.append(",".join(cells))
+        lines.append(",".join("" if cell is None else str(cell) for cell in cells.values()))
+    return "\n".join(lines) + "\n"
+
+
+def _as_request_error(error: Exception, context: Context | None) -> RequestError:
+    """Return what the caller may know of an error; of ours the log gets the rest."""
+    if isinstance(error, RequestError):
+        logger.info("request %s: %s %s", _request_id(context), error.status, error.reason)
+        # Not the error itself: what it came from holds the photo.
+        return RequestError(error.status, error.reason)
+    logger.error("request %s failed", _request_id(context), exc_info=error)
+    return RequestError(500, "The endpoint failed to answer.")
+
+
+def _request_id(context: Context | None) -> str:
+    try:
+        return str(context.get_request_id(0)) if context else uuid.uuid4().hex
+    except (AttributeError, TypeError):  # a server whose context knows none
+        return uuid.uuid4().hex
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serve a model folder on loopback."""
+    parser = OneLineErrorsParser(__doc__)
+    parser.add_argument("--model", required=True, metavar="FOLDER", help="model folder of a run")
+    parser.add_argument(
+        "--port", type=int, default=8080, help="on 127.0.0.1; 0 takes a free one (default: 8080)"
+    )
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    from local_server import serve  # on an endpoint nothing of it is needed
+
+    try:
+        serve(sys.modules[__name__], arguments.model, arguments.port)
+    except (ValueError, OSError, ImportError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Bytes from a stranger -> the pixels that the model was trained on, or a refusal.
+
+The rules are those of data_prep/bin_images.py, written once more because this folder travels alone
+(tests/contracts/test_photo_contract.py holds the two together), and one more against attackers.
+"""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageChops, ImageFile, ImageOps
+
+from request_errors import RequestError
+
+MAX_PIXELS = 25_000_000
+FORMATS = ("JPEG", "PNG")  # by the file's own first bytes, whatever the request calls it
+# A progressive JPEG needs about ten scans. A few bytes make a scan that takes the decoder through
+# all pixels once more: 5 MB of them would keep a core busy for an hour.
+MAX_SCANS = 100
+START_OF_SCAN = b"\xff\xda"
+
+assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a truncated photo must not pass as a whole one"
+
+
+def decode_photo(content: bytes, size: tuple[int, int], resample: int) -> np.ndarray:
+    """Return a photo as training saw it, uint8 (height, width, 3).
+
+    Args:
+        content: the file's bytes.
+        size: height and width that the model takes, pixels; the photo is squeezed, not cropped.
+        resample: Pillow's code of the resampler, from the model folder's image processor.
+
+    Raises: RequestError: not a JPEG or PNG (415), damaged or truncated (400), too large (413).
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of what is refused below.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            photo = Image.open(io.BytesIO(content), formats=FORMATS)
+        with photo:
+            # The header alone has been read so far.
+            if photo.width * photo.height > MAX_PIXELS:
+                raise _too_large()
+            if photo.format != "PNG" and content.count(START_OF_SCAN) > MAX_SCANS:
+                raise RequestError(400, f"The photo has more than {MAX_SCANS} scans.")
+            photo.load()
+            # In place, and converted only if need be: a copy of 25 megapixels takes 75 MB.
+            ImageOps.exif_transpose(photo, in_place=True)
+            colours = photo if photo.mode == "RGB" else photo.convert("RGB")
+            height, width = size
+            return np.array(colours.resize((width, height), resample))
+    except Image.UnidentifiedImageError as error:
+        raise RequestError(415, "The photo is not a JPEG or PNG file.") from error
+    except Image.DecompressionBombError as error:
+        raise _too_large() from error
+    except (RequestError, MemoryError):
+        raise
+    # A damaged file makes Pillow raise nearly anything.
+    except Exception as error:
+        raise RequestError(400, "The photo is damaged or truncated.") from error
+
+
+def _as_rgb(photo: Image.Image) -> Image.Image:
+    """Return a photo of any mode in colour, as a viewer shows it on a white page."""
+    if photo.mode.startswith("I"):  # 16-bit grey, which Pillow would cut off at 255
+        photo = Image.fromarray((np.asarray(photo) >> 8).astype(np.uint8))
+    elif photo.mode == "CMYK" and "adobe" not in photo.info:
+        # Adobe stores CMYK inverted, and Pillow takes every file for one of Adobe's.
+        photo = ImageChops.invert(photo)
+    if not photo.has_transparency_data:
+        return photo.convert("RGB")
+    photo = photo.convert("RGBA")
+    page = Image.new("RGBA", photo.size, "white")
+    return Image.alpha_composite(page, photo).convert("RGB")
+
+
+def _too_large() -> RequestError:
+    return RequestError(413, f"The photo has more than {MAX_PIXELS // 1_000_000} megapixels.")

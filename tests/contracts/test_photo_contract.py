@@ -1,0 +1,82 @@
+"""Data prep, image processor and endpoint make the same pixels of a photo, and refuse the same."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import ViTImageProcessor
+
+import bin_images
+import models
+import photo_checks
+from augmentation import normalize
+from request_errors import RequestError
+from served_model import drawn_photo, encoded
+
+SIZE = 32
+
+
+def turned(photo: Image.Image) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(photo, exif=exif)
+
+
+PHOTOS = {
+    "colour": encoded(drawn_photo()),
+    "grey": encoded(drawn_photo().convert("L")),
+    "cmyk": encoded(drawn_photo().convert("CMYK")),
+    "progressive": encoded(drawn_photo(), progressive=True),
+    "turned": turned(drawn_photo()),
+    "large": encoded(drawn_photo(700, 500)),
+    "png": encoded(drawn_photo(), "PNG"),
+    "palette": encoded(drawn_photo().convert("P"), "PNG"),
+    "see-through": encoded(drawn_photo().convert("RGBA"), "PNG"),
+    "sixteen bits": encoded(
+        Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60)), "PNG"
+    ),
+}
+NO_PHOTOS = {
+    "gif": encoded(drawn_photo(), "GIF"),
+    "webp": encoded(drawn_photo(), "WEBP"),
+    "text": b"no photo",
+    "truncated": encoded(drawn_photo())[:900],
+    "truncated png": encoded(drawn_photo(), "PNG")[:-100],
+    "too large": encoded(Image.new("1", (5001, 5000)), "PNG"),
+    "bomb": encoded(Image.new("1", (20000, 20000)), "PNG"),
+}
+
+
+def test_the_rules_are_the_same() -> None:
+    assert photo_checks.MAX_PIXELS == bin_images.MAX_PIXELS
+    assert photo_checks.FORMATS == bin_images.FORMATS
+    assert bin_images.RESAMPLE == models.BILINEAR
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_the_endpoint_sees_the_pixels_that_data_prep_encodes(name: str) -> None:
+    pixels = photo_checks.decode_photo(PHOTOS[name], (SIZE, SIZE), models.BILINEAR)
+    encoded_again = encoded(Image.fromarray(pixels), quality=bin_images.JPEG_QUALITY)
+    assert encoded_again == bin_images.prepare_photo(PHOTOS[name], SIZE).jpeg
+
+
+@pytest.mark.parametrize("name", NO_PHOTOS)
+def test_both_refuse_what_is_no_photo(name: str) -> None:
+    with pytest.raises(bin_images.UnusablePhotoError):
+        bin_images.prepare_photo(NO_PHOTOS[name], SIZE)
+    with pytest.raises(RequestError):
+        photo_checks.decode_photo(NO_PHOTOS[name], (SIZE, SIZE), models.BILINEAR)
+
+
+def test_the_image_processor_makes_what_the_endpoint_makes() -> None:
+    mean, std = [0.53, 0.45, 0.36], [0.17, 0.15, 0.11]
+    processor = ViTImageProcessor(
+        size={"height": SIZE, "width": SIZE},
+        resample=models.BILINEAR,
+        image_mean=mean,
+        image_std=std,
+    )
+    expected = processor(images=[drawn_photo()], return_tensors="pt")["pixel_values"]
+    pixels = photo_checks.decode_photo(PHOTOS["png"], (SIZE, SIZE), models.BILINEAR)
+    batch = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    torch.testing.assert_close(normalize(batch, mean, std), expected, atol=1e-5, rtol=0)

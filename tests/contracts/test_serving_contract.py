@@ -1,0 +1,147 @@
+"""A model folder under the inference container's model server, toolkit and transformers."""
+
+import base64
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import container
+import export_model
+import model_server
+from model_server import ensure_environment, serve_as_container
+from served_model import ServedModel, drawn_photo, encoded, serve_locally
+
+PHOTO = encoded(drawn_photo())
+NUM_CLIENTS, SECONDS = 64, 60
+
+pytestmark = [pytest.mark.serving, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def served(run_dir: Path) -> Iterator[ServedModel]:
+    if shutil.which("java") is None:
+        pytest.skip("needs Java: apt-get install openjdk-17-jre-headless")
+    with serve_as_container(run_dir / "model", workers=2) as server:
+        yield server
+
+
+def test_the_environment_has_the_containers_transformers(run_dir: Path) -> None:
+    python = ensure_environment()
+    program = (
+        "import sys, transformers; sys.path.insert(0, 'code'); import inference\n"
+        "print(transformers.__version__, inference.model_fn('.').counter.counts)"
+    )
+    printed = subprocess.run(
+        [python, "-c", program], cwd=run_dir / "model", check=True, capture_output=True, text=True
+    ).stdout
+    [in_container] = re.findall(r"transformers([\d.]+)-", container.INFERENCE_IMAGE_TAGS["cpu"])
+    assert printed.split()[0] == in_container
+    assert "(1, 2, 3, 4, 5)" in printed
+    assert model_server.FOLDER.name in str(python)
+
+
+def test_every_content_type_gets_the_answer_of_the_local_server(
+    served: ServedModel, run_dir: Path
+) -> None:
+    image = base64.b64encode(PHOTO).decode()
+    png = encoded(drawn_photo(), "PNG")
+    requests = [
+        (PHOTO, "image/jpeg", None),
+        (PHOTO, "application/x-image", "application/json"),
+        (png, "image/png", "text/csv"),
+        (json.dumps({"image": image, "expected_quantity": 3}).encode(), "application/json", None),
+        (json.dumps({"image": image}).encode(), "application/json; charset=utf-8", None),
+        (json.dumps({"instances": [{"image": image}] * 3}).encode(), "application/json", None),
+    ]
+    with serve_locally(run_dir / "model") as local:
+        for request in requests:
+            reply, expected = served.ask(*request), local.ask(*request)
+            assert reply.status == expected.status == 200
+            if request[2] == "text/csv":
+                assert reply.body.split()[0] == expected.body.split()[0]
+            else:
+                first, other = (
+                    r.content.get("predictions", [r.content])[0] for r in (reply, expected)
+                )
+                assert first["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
+                assert first["version"] == other["version"]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "accept", "status"),
+    [
+        (b"no photo", "image/jpeg", None, 415),
+        (PHOTO[:700], "image/jpeg", None, 400),
+        (PHOTO, "text/plain", None, 415),
+        (PHOTO, None, None, 415),
+        (b"", "image/jpeg", None, 415),
+        (b"{", "application/json", None, 400),
+        (b'{"url": "https://169.254.169.254/"}', "application/json", None, 403),
+        (b'{"s3_key": "private/key"}', "application/json", None, 403),
+        (PHOTO, "image/jpeg", "text/html", 406),
+    ],
+)
+def test_a_callers_fault_has_its_own_status_through_the_toolkit(
+    body: bytes, content_type: str | None, accept: str | None, status: int, served: ServedModel
+) -> None:
+    reply = served.ask(body, content_type, accept)
+    assert reply.status == status, reply.body
+    assert reply.content["request_id"] == reply.headers["x-request-id"]
+
+
+def test_the_exported_form_answers_there_too(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    if shutil.which("java") is None:
+        pytest.skip("needs Java: apt-get install openjdk-17-jre-headless")
+    shutil.copytree(run_dir / "model", tmp_path / "model")
+    export_model.export(tmp_path / "model", str(dataset_dir), "bf16")
+    with serve_as_container(tmp_path / "model") as server:
+        reply = server.ask(PHOTO, "image/jpeg")
+    assert reply.status == 200
+    assert reply.content["runtime"].startswith("openvino ")
+
+
+def test_sixty_four_clients_for_a_minute_lose_no_request_and_no_memory(
+    served: ServedModel,
+) -> None:
+    served.ask(PHOTO, "image/jpeg")
+    end = time.monotonic() + SECONDS
+    replies: list[int] = []
+    is_over = threading.Event()
+
+    def client() -> None:
+        while time.monotonic() < end:
+            replies.append(served.ask(PHOTO, "image/jpeg").status)
+
+    memory: list[int] = []  # of the Python workers: Java fills its heap as it likes
+
+    def watch() -> None:
+        workers = [process for process in served.processes() if "python" in process.name()]
+        assert len(workers) >= 2
+        while not is_over.wait(0.5):
+            memory.append(sum(process.memory_info().rss for process in workers))
+
+    threads = [threading.Thread(target=client) for _ in range(NUM_CLIENTS)]
+    watcher = threading.Thread(target=watch)
+    for thread in (watcher, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    is_over.set()
+    watcher.join()
+    quarter = len(memory) // 4
+    early = statistics.median(memory[quarter : 2 * quarter]) / 2**20
+    late = statistics.median(memory[-quarter:]) / 2**20
+    print(f"{len(replies)} requests, {set(replies)}; {early:.0f} MiB, then {late:.0f} MiB")
+    assert set(replies) == {200}
+    assert len(replies) > NUM_CLIENTS
+    assert late < early * 1.05 + 8
