@@ -46,7 +46,8 @@ def decode_photo(content: bytes, size: tuple[int, int], resample: int) -> np.nda
             photo.load()
             # In place, and converted only if need be: a copy of 25 megapixels takes 75 MB.
             ImageOps.exif_transpose(photo, in_place=True)
-            colours = photo if photo.mode == "RGB" else photo.convert("RGB")
+            is_plain = photo.mode == "RGB" and not photo.has_transparency_data
+            colours = photo if is_plain else _as_rgb(photo)
             height, width = size
             return np.array(colours.resize((width, height), resample))
     except Image.UnidentifiedImageError as error:

@@ -61,6 +61,7 @@ from run_folder import (
     send_home,
     write_record,
 )
+from served_code import write_served_code
 from trackers import close_trackers, keep_trackers_here, track_whole_run
 
 # Of Amazon's photos, which ask that what is made of them is shared alike.
@@ -142,6 +143,7 @@ def main(argv: list[str] | None = None) -> None:
         if trainer.is_world_process_zero():
             model.save_pretrained(model_dir)
             image_processor.save_pretrained(model_dir)
+            write_served_code(model_dir)  # what an endpoint runs
             if trainer.state.global_step > trainer.first_step:
                 remove_results(output_dir)
                 size = {"train_samples": len(trainer.train_dataset)}

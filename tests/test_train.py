@@ -57,6 +57,7 @@ def test_a_run_leaves_results_predictions_arguments_and_a_model(
     assert arguments["learning_rate"] == 1e-3
     assert len(arguments["dataset_fingerprint"]) == 16
     assert sorted(path.name for path in (run_dir / "model").iterdir()) == [
+        "code",
         "config.json",
         "model.safetensors",
         "preprocessor_config.json",
