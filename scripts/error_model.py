@@ -52,14 +52,19 @@ class ErrorModel:
             is 0, rows sum to 1; with a single count there is no wrong record, and all is 0.
         """
         true, recorded = np.meshgrid(counts, counts, indexing="ij")
-        prior = np.where(true == recorded, 0.0, 0.5 ** np.abs(true - recorded, dtype=np.float64))
-        prior *= PRIOR_PAIRS / np.maximum(prior.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        distance = np.abs(true - recorded).astype(float)
+        prior = rows_to_one(np.where(distance > 0, 0.5**distance, 0.0))
         seen = [
             [self.pairs.get((min(a, b), max(a, b)), 0) if a != b else 0 for b in counts]
             for a in counts
         ]
-        weights = prior + np.array(seen, dtype=np.float64)
-        return weights / np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        return rows_to_one(PRIOR_PAIRS * prior + np.array(seen))
+
+
+def rows_to_one(weights: np.ndarray) -> np.ndarray:
+    """Return weights, (rows, columns), as distributions; a row of zeros stays one."""
+    sums = weights.sum(axis=1, keepdims=True)
+    return np.divide(weights, sums, out=np.zeros_like(weights), where=sums > 0)
 
 
 def neighbouring_pairs(ids: Sequence[str], groups: Sequence[str | None]) -> np.ndarray:
