@@ -254,7 +254,7 @@ class DatasetBins:
             return {item["asin"]: str(item.get("name") or item["asin"]) for item in listed}, None
         except OSError:
             return {}, f"unknown id: no metadata {bin_id}.json"
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {}, f"metadata {bin_id}.json is damaged"
 
 
@@ -277,7 +277,7 @@ def parse_items(text: str) -> tuple[tuple[Item, ...], str | None]:
             Item(str(item["name"]), None if item.get("quantity") is None else int(item["quantity"]))
             for item in json.loads(text)
         ), None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return (), 'items is not JSON such as [{"name": "Oil filter", "quantity": 2}]'
 
 
