@@ -14,8 +14,6 @@ import pytest
 
 import audit
 import audit_parts
-import build_dataset
-import synthetic_bins
 from audit_verdicts import FORMULA, harmless
 from conftest import ROOT
 from error_model import ErrorModel, write_error_model
@@ -242,13 +240,13 @@ def test_a_folder_of_another_audit_is_refused(
 
 @pytest.mark.slow
 def test_a_killed_audit_goes_on_to_the_same_bytes(
-    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_dir: Path, photos: Path, tmp_path: Path
 ) -> None:
-    mirror, bins = tmp_path / "mirror", tmp_path / "bins"
-    synthetic_bins.main(["--output_dir", str(mirror), "--num_bins", "1600", "--num_workers", "1"])
-    build = ["--source", str(mirror), "--output_dir", str(bins), "--image_size", "32"]
-    build_dataset.main([*build, "--num_workers", "1"])
-    flags = ["--model", str(model_dir), "--bins", str(bins), "--review_budget", "0.1"]
+    names = sorted(path.name for path in photos.iterdir())
+    lines = [f"{names[row % len(names)]},{row % 5 + 1}\n" for row in range(1100)]
+    (tmp_path / "bins.csv").write_text("photo,expected_quantity\n" + "".join(lines))
+    flags = ["--model", model_dir, "--bins", tmp_path / "bins.csv", "--photos", photos]
+    flags = [str(flag) for flag in [*flags, "--review_budget", "0.1"]]
     command = [sys.executable, str(ROOT / "scripts" / "audit.py"), *flags]
     command += ["--output_dir", str(tmp_path / "killed")]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

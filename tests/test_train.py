@@ -56,6 +56,7 @@ def test_a_run_leaves_results_predictions_arguments_and_a_model(
     assert len(arguments["dataset_fingerprint"]) == 16
     assert sorted(path.name for path in (run_dir / "model").iterdir()) == [
         "config.json",
+        "error_model.json",
         "model.safetensors",
         "preprocessor_config.json",
     ]
