@@ -15,6 +15,7 @@ costs, another budget or another --wrong_rate it does not look at the photos aga
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shlex
@@ -323,6 +324,8 @@ def evaluate(run_dir: Path, costs: Costs | None) -> None:
     error_model = read_error_model(run_dir / "model")
     with tqdm(total=2 * NUM_DRAWS, unit="draws") as progress:
         figures = evaluate_audit(bins, error_model or ErrorModel(), costs, progress.update)
+    # For the report: predictions made later belong to another evaluation.
+    figures["predictions_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     write_text(run_dir / AUDIT_EVALUATION, json.dumps(figures, indent=2) + "\n")
     print_evaluation(figures)
     if error_model is None:

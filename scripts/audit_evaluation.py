@@ -35,7 +35,7 @@ NUM_DRAWS = 200
 NUM_RESAMPLES = 200
 SEED = 0
 WRONG_SHARE = 0.1
-BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.5)
+BUDGETS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75)
 NUM_LEVELS = 10
 MONEY = ["saved", "rule_saved", "random_saved"]
 
