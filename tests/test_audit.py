@@ -245,8 +245,8 @@ def test_a_killed_audit_goes_on_to_the_same_bytes(
     names = sorted(path.name for path in photos.iterdir())
     lines = [f"{names[row % len(names)]},{row % 5 + 1}\n" for row in range(1100)]
     (tmp_path / "bins.csv").write_text("photo,expected_quantity\n" + "".join(lines))
-    flags = ["--model", model_dir, "--bins", tmp_path / "bins.csv", "--photos", photos]
-    flags = [str(flag) for flag in [*flags, "--review_budget", "0.1"]]
+    flags = ["--model", str(model_dir), "--bins", str(tmp_path / "bins.csv")]
+    flags += ["--photos", str(photos), "--review_budget", "0.1"]
     command = [sys.executable, str(ROOT / "scripts" / "audit.py"), *flags]
     command += ["--output_dir", str(tmp_path / "killed")]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

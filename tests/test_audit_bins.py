@@ -61,7 +61,8 @@ def test_json_made_to_break_readers_is_noted(text: str) -> None:
 
 @given(st.text())
 def test_no_text_breaks_a_record_or_the_items(text: str) -> None:
-    assert whole_number(text) is None or whole_number(text) >= 0
+    number = whole_number(text)
+    assert number is None or number >= 0
     items, note = parse_items(text)
     assert items == () or note is None
 

@@ -90,6 +90,10 @@ def test_the_entry_adds_it_to_a_finished_model(
     assert f"{written.num_pairs:,} pairs" in capsys.readouterr().out
 
 
+def test_training_leaves_it_in_the_model_folder(run_dir: Path, dataset_dir: Path) -> None:
+    assert read_error_model(run_dir / "model") == training_error_model(dataset_dir)
+
+
 def test_what_is_no_model_or_no_dataset_is_refused_in_one_line(
     dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,7 +112,9 @@ def test_most_real_picks_and_stows_are_of_one_item(tmp_path: Path) -> None:
     for path in sorted(real_path("abid/metadata").glob("*.json"))[:2000]:
         record = json.loads(path.read_text())
         lists.append((path.stem, record["EXPECTED_QUANTITY"], set(record["BIN_FCSKU_DATA"])))
-    ids, groups, counts = [], [], []
+    ids: list[str] = []
+    groups: list[str] = []
+    counts: list[int] = []
     for (bin_id, count, items), (_, _, previous) in zip(lists[1:], lists, strict=False):
         groups.append(groups[-1] if groups and items & previous else bin_id)
         ids.append(bin_id)
