@@ -32,7 +32,7 @@ from tqdm import tqdm
 from audit_bins import BinSource, UnusablePhotoError, open_bins, thumbnail
 from audit_decisions import CHECK, OK, WRONG, Costs
 from audit_evaluation import NUM_DRAWS, JudgedBins, evaluate_audit
-from audit_parts import claim_output, load_bin_model, read_parts, write_parts
+from audit_parts import claim_output, load_bin_model, read_parts, write_parts, write_whole
 from audit_verdicts import Judge, checking_order, write_decisions
 from count_distribution import counts_of_labels
 from error_model import ERROR_MODEL, ErrorModel, read_error_model
@@ -192,7 +192,7 @@ def audit(arguments: argparse.Namespace) -> int:
         if error_model
         else f"the default: the model folder has no {ERROR_MODEL}",
     }
-    write_text(output_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    write_whole(output_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
     write_page(judge, checked, output_dir, source, order[:MAX_PAGE_BINS], summary, identity)
     report(summary, output_dir)
     return 1 if summary["without_decision"] else 0
@@ -326,7 +326,7 @@ def evaluate(run_dir: Path, costs: Costs | None) -> None:
         figures = evaluate_audit(bins, error_model or ErrorModel(), costs, progress.update)
     # For the report: predictions made later belong to another evaluation.
     figures["predictions_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    write_text(run_dir / AUDIT_EVALUATION, json.dumps(figures, indent=2) + "\n")
+    write_whole(run_dir / AUDIT_EVALUATION, json.dumps(figures, indent=2) + "\n")
     print_evaluation(figures)
     if error_model is None:
         print(f"The default error model: {run_dir / 'model'} has no {ERROR_MODEL}.")
@@ -369,13 +369,6 @@ def print_evaluation(figures: dict[str, Any]) -> None:
                 f"{with_interval(saved['rule_saved'], 1, 0)}; by as many checks at random "
                 f"{with_interval(saved['random_saved'], 1, 0)}."
             )
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def claim_output(output_dir: Path, identity: dict[str, Any]) -> None:
     if output_dir.exists() and {entry.name for entry in output_dir.iterdir()} - own:
         raise ValueError(f"{output_dir} is not empty, and no audit: choose another --output_dir.")
     (output_dir / "parts").mkdir(parents=True, exist_ok=True)
-    _write_whole(path, json.dumps(identity, indent=2) + "\n")
+    write_whole(path, json.dumps(identity, indent=2) + "\n")
 
 
 def write_parts(source: BinSource, model: BinModel, output_dir: Path) -> None:
@@ -215,7 +215,8 @@ def _part_path(output_dir: Path, part: int) -> Path:
     return output_dir / "parts" / f"{part:06d}.parquet"
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
     temporary = path.with_name(f"{path.name}.part")
     temporary.write_text(text)
     os.replace(temporary, path)
