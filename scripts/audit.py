@@ -40,6 +40,7 @@ from review_page import page_bin, write_review_page
 
 DECISIONS_CSV, SUMMARY, REVIEW_PAGE = "decisions.csv", "summary.json", "review.html"
 AUDIT_EVALUATION = "audit_evaluation.json"
+DEFAULT_BUDGET = 0.05
 MAX_PAGE_BINS = 5000
 THUMBNAIL_PIXELS = 224
 NUM_NAMED = 20
@@ -66,7 +67,8 @@ def main(argv: list[str] | None = None) -> None:
             # Here: an audit itself needs neither cleanlab nor scikit-learn, which it imports.
             from label_errors import rank_label_errors
 
-            rank_label_errors(arguments.model, arguments.bins, arguments.output_dir)
+            budget = DEFAULT_BUDGET if arguments.review_budget is None else arguments.review_budget
+            rank_label_errors(arguments.model, arguments.bins, arguments.output_dir, budget)
         else:
             sys.exit(audit(arguments))
     except ImportError as error:
@@ -115,7 +117,8 @@ def make_parser() -> AuditParser:
         "--review_budget",
         type=float,
         metavar="SHARE",
-        help="instead of costs: the share of the bins that can be checked (default: 0.05)",
+        help="instead of costs: the share of the bins, or with --label_errors of the labels, that "
+        f"can be checked (default: {DEFAULT_BUDGET})",
     )
     parser.add_argument(
         "--evaluate",
@@ -179,7 +182,7 @@ def audit(arguments: argparse.Namespace) -> int:
         error_model=error_model or ErrorModel(),
         wrong_rate=arguments.wrong_rate,
         costs=costs,
-        review_budget=0.05 if costs is None and budget is None else budget,
+        review_budget=DEFAULT_BUDGET if costs is None and budget is None else budget,
     )
     checked = judge.spend(read_parts(output_dir, source.num_bins, model.counts))
     order, summary = decide_all(judge, checked, output_dir, source.num_bins)

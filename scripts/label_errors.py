@@ -39,8 +39,14 @@ INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 COLUMNS = ("id", "bin_group", "expected_quantity", "likely_count", "probability_of_label")
 
 
-def rank_label_errors(model_dir: Path, dataset_dir: Path, output_dir: Path) -> None:
+def rank_label_errors(
+    model_dir: Path, dataset_dir: Path, output_dir: Path, review_budget: float
+) -> None:
     """Write label_errors.csv: the labels of the training split that are likely wrong, worst first.
+
+    Args:
+        review_budget: share of the labels that the file holds at most. Of a count that even a good
+            model gets right for half of the photos, far more are unlikely than wrong.
 
     Raises: ValueError: no model, no training split, or too few bin groups.
     """
@@ -55,6 +61,7 @@ def rank_label_errors(model_dir: Path, dataset_dir: Path, output_dir: Path) -> N
     features = photo_features(load_bin_model(model_dir, must_count=False), source)
     probabilities, counts = cross_validated_probabilities(features, labels, groups)
     likely, score = likely_errors(probabilities, np.searchsorted(counts, labels))
+    listed = likely[: int(review_budget * len(labels))]
 
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / LABEL_ERRORS
@@ -62,14 +69,14 @@ def rank_label_errors(model_dir: Path, dataset_dir: Path, output_dir: Path) -> N
     with temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for row in likely:
+        for row in listed:
             count = counts[probabilities[row].argmax()]
             line = [harmless(ids[row]), harmless(groups[row]), labels[row], count]
             writer.writerow([*line, f"{score[row]:.6f}"])
     os.replace(temporary, path)
     accuracy = (counts[probabilities.argmax(axis=1)] == labels).mean()
     print(f"Right of {len(ids):,} labels when predicted from other bins: {accuracy:.1%}")
-    print(f"Likely wrong labels: {len(likely):,}, in {path}")
+    print(f"Likely wrong labels: {len(likely):,}; the first {len(listed):,} are in {path}")
     print("Look at the first ones before you train without them: a weak model's own errors are")
     print("among them. Next, with those rows that you want out:")
     print(f"  python data_prep/build_dataset.py --exclude {path} ...")
@@ -102,6 +109,7 @@ def cross_validated_probabilities(
     Raises: ValueError: too few groups for NUM_FOLDS folds with every count in each.
     """
     counts = np.unique(labels)
+    features = features.astype(np.float64)
     folds = StratifiedGroupKFold(NUM_FOLDS, shuffle=True, random_state=SEED)
     if len(set(groups)) < NUM_FOLDS:
         raise ValueError(f"The training split has fewer than {NUM_FOLDS} bin groups: build more.")
