@@ -7,11 +7,17 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+# The second lane: newest transformers, datasets, accelerate and huggingface_hub.
+LATEST := .venv-latest
+LATEST_STAMP := $(LATEST)/.installed
+LATEST_TESTS := $(patsubst %,tests/test_%.py,train bin_trainer models model_check run_folder \
+  timed_checkpoints arguments augmentation bin_dataset counting_metric count_distribution \
+  losses regularization calibration)
 # Nothing here may reach for the Hub: what the demo and the tests need, they draw or configure.
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-slow docker-test lint format clean
+.PHONY: help demo test test-slow test-latest docker-test lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -66,9 +72,21 @@ test-slow: docker-test  ## the tests that take longer, those in Docker too
 	$(RUN) docker_debugging/toolkit.py
 	$(RUN) -m pytest -m slow
 
+$(LATEST_STAMP): requirements-latest.txt | $(STAMP)
+	@echo "Setting up $(LATEST) (once; a few minutes)"
+	@rm -rf $(LATEST)
+	@$(PYTHON) -m venv $(LATEST)
+	@$(LATEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+test-latest: $(LATEST_STAMP)  ## training, metrics and model folders on the newest releases
+	@$(LATEST)/bin/python -m pip list --disable-pip-version-check 2>/dev/null | \
+	  grep -E '^(transformers|datasets|accelerate|huggingface_hub|torch) '
+	$(LATEST)/bin/python -m pytest $(LATEST_TESTS)
+
 # -s shows what takes minutes. As root on Debian this installs Docker and starts it for the tests.
 docker-test: $(STAMP)  ## the tests in Docker; skipped aloud where it cannot be had
 	$(RUN) -m pytest -m docker -s
 
 clean:  ## remove the environments, the demo's data and runs
-	rm -rf $(VENV) .venv-toolkit .docker-test data/demo_mirror data/demo runs/demo
+	rm -rf $(VENV) $(LATEST) .venv-toolkit .docker-test data/demo_mirror data/demo runs/demo

@@ -4,7 +4,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageChops, ImageFile, ImageOps
 
 # One resampler, one quality, named once: another resampler moves a probability by 0.03-0.05.
 # Serving resizes with the same one, through the model folder's image processor.
@@ -67,8 +67,25 @@ def prepare_photo(content: bytes, image_size: int) -> PreparedPhoto:
 
 
 def _resize(photo: Image.Image, image_size: int) -> Image.Image:
-    upright = ImageOps.exif_transpose(photo)
-    return upright.convert("RGB").resize((image_size, image_size), RESAMPLE)
+    # In place, and converted only where needed: a copy of every full photo takes time.
+    ImageOps.exif_transpose(photo, in_place=True)
+    upright = photo if photo.mode == "RGB" and not photo.has_transparency_data else _as_rgb(photo)
+    return upright.resize((image_size, image_size), RESAMPLE)
+
+
+def _as_rgb(photo: Image.Image) -> Image.Image:
+    """Return a photo of any mode in colour, as a viewer shows it on a white page."""
+    if photo.mode.startswith("I"):  # 16-bit grey, which Pillow would cut off at 255
+        photo = Image.fromarray((np.asarray(photo) >> 8).astype(np.uint8))
+    elif photo.mode == "CMYK" and "adobe" not in photo.info:
+        # Adobe stores CMYK inverted, and Pillow takes every file for one of Adobe's.
+        photo = ImageChops.invert(photo)
+    if not photo.has_transparency_data:
+        return photo.convert("RGB")
+    # Under transparent pixels any colour may hide, black most often: white is what people see.
+    photo = photo.convert("RGBA")
+    page = Image.new("RGBA", photo.size, "white")
+    return Image.alpha_composite(page, photo).convert("RGB")
 
 
 def _encode(pixels: Image.Image) -> bytes:

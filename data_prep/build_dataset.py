@@ -2,47 +2,69 @@
 
     python data_prep/build_dataset.py --output_dir data/bins --max_bins 20000
 
-reads the public bucket; --source names a mirror. The output folder is one that
-`datasets.load_dataset` and the Hugging Face Hub read: parquet shards in data/, a card in README.md,
-and beside them catalog.parquet, set_aside.jsonl (each bin that was wanted and cannot be used, with
-its reason) and statistics/. It can be killed at any moment: the same command again goes on with the
-shards that are missing.
+reads the public bucket; --source names a mirror. The output, a folder or an s3:// URL, is one that
+`datasets.load_dataset` and the Hugging Face Hub read: parquet shards in data/, a card in README.md
+with its chart, and beside them catalog.parquet, set_aside.jsonl (each bin that was wanted and
+cannot be used, with its reason) and statistics/. It can be killed at any moment: the same command
+again goes on with the shards that are missing.
+
+Many machines share the work with --resource_config: each writes the shards that fall to it. When
+all are done the same command with --finish instead writes the card.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+import obstore
 import pyarrow as pa
 from obstore.exceptions import BaseError
+from obstore.store import LocalStore, ObjectStore
 from tqdm import tqdm
 
-from build_catalog import build_catalog, read_bin_list, read_catalog, write_catalog
+from bin_images import MAX_PIXELS
+from build_catalog import build_catalog, read_bin_list
+from catalog import open_beside, read_catalog
 from command_line import EntryParser, InputError, fraction, natural_number, positive_integer
-from dataset_card import dataset_card
-from dataset_totals import DatasetTotals, add_up, channel_line, count_table
-from object_store import describe_failure, open_store
-from shards import (
-    Shard,
-    ShardStatistics,
-    ShardWriter,
-    WantedBin,
-    dataset_schema,
+from dataset_finish import CARD, UnfinishedError, finish_dataset
+from dataset_plan import (
+    PlannedShard,
+    Selection,
+    draw_bins,
     plan_shards,
-    write_shards,
+    select_bins,
+    select_official_bins,
+    split_bins,
 )
-from splits import assign_splits, hash_order, split_fractions
-from whole_files import whole_file
+from dataset_settings import CATALOG, claim_output, dataset_settings
+from dataset_totals import DatasetTotals, channel_line, count_table
+from object_store import (
+    MOST_UNANSWERED,
+    UnansweredError,
+    describe_failure,
+    has_object,
+    open_store,
+    read_object,
+    write_object,
+)
+from official_split import hold_out_validation, read_official_bins
+from shards import ShardWriter, finished_shards, write_shards
+from splits import SPLITS, split_fractions
+from whole_files import remove_leftovers
 
 # The task: bins with 1 to 5 items, as in the published projects on this dataset.
 MIN_COUNT, MAX_COUNT = 1, 5
+LARGEST_COUNT = 2**31 - 1
 GO_ON = "Once that is mended, the same command goes on from here.\n"
+# What decides how the work is done, not what comes out.
+HOW = ("num_workers", "resource_config", "finish", "check")
 
 
 def make_parser() -> EntryParser:
@@ -55,10 +77,12 @@ def make_parser() -> EntryParser:
     )
     parser.add_argument(
         "--catalog",
-        type=Path,
-        help="catalog of data_prep/build_catalog.py (default: built in the output folder)",
+        help="catalog of data_prep/build_catalog.py, a file or s3:// URL (default: built in the "
+        "output)",
     )
-    parser.add_argument("--output_dir", required=True, type=Path, help="the dataset folder")
+    parser.add_argument(
+        "--output_dir", required=True, help="the dataset: a folder or an s3://BUCKET/PREFIX URL"
+    )
     parser.add_argument(
         "--bin_list",
         type=Path,
@@ -77,7 +101,7 @@ def make_parser() -> EntryParser:
         )
     parser.add_argument(
         "--image_size",
-        type=positive_integer,
+        type=image_edge,
         default=224,
         help="edge of the square photos, pixels (default: %(default)s)",
     )
@@ -89,15 +113,19 @@ def make_parser() -> EntryParser:
     parser.add_argument(
         "--test_fraction",
         type=fraction,
-        default=0.1,
-        help="share of the bins, 0 to 1; 1.0 puts every bin in test (default: %(default)s)",
+        help="share of the bins, 0 to 1; 1.0 puts every bin in test (default: 0.1)",
     )
     parser.add_argument(
         "--split_by",
-        choices=("bin_group", "random"),
+        choices=("bin_group", "random", "official"),
         default="bin_group",
-        help="random leaks, as published splits do: for comparison only (default: %(default)s)",
+        help="random leaks, as published splits do: for comparison only; official is the "
+        "challenge's own split, its validation list being the test split (default: %(default)s)",
     )
+    for name, file in (("train", "counting_train.json"), ("validation", "counting_val.json")):
+        parser.add_argument(
+            f"--official_{name}", type=Path, help=f"the challenge's list {file}, [[index, count]]"
+        )
     parser.add_argument(
         "--num_workers",
         type=positive_integer,
@@ -105,109 +133,115 @@ def make_parser() -> EntryParser:
         help="processes that fetch and resize (default: one a core)",
     )
     parser.add_argument("--seed", type=natural_number, default=42, help="default: %(default)s")
+    stage = parser.add_mutually_exclusive_group()
+    stage.add_argument(
+        "--resource_config",
+        type=Path,
+        help="write only this machine's shards: JSON with hosts and current_host, as SageMaker has "
+        "it in /opt/ml/config/resourceconfig.json",
+    )
+    stage.add_argument(
+        "--finish", action="store_true", help="write the card of shards that are all done"
+    )
+    stage.add_argument(
+        "--check",
+        action="store_true",
+        help="check the flags and the lists that they name, and do nothing else",
+    )
     return parser
 
 
-def dataset_settings(
-    arguments: argparse.Namespace, fractions: Mapping[str, float], listed: Sequence[str] | None
-) -> dict[str, object]:
-    """Return what the bytes of the dataset depend on; files that were named stand as digests."""
-
-    def digest(content: bytes) -> str:
-        return hashlib.sha256(content).hexdigest()
-
-    named = ("source", "min_count", "max_count", "max_bins", "image_size")
-    return {
-        **{
-            name: getattr(arguments, name) for name in (*named, "test_fraction", "split_by", "seed")
-        },
-        "validation_fraction": fractions.get("validation", 0.0),
-        "bin_list": listed and digest("\n".join(listed).encode()),
-        "catalog": arguments.catalog and digest(arguments.catalog.read_bytes()),
-    }
+def image_edge(text: str) -> int:
+    """Parse the edge of the photos. Raises: argparse.ArgumentTypeError: too large, or no number."""
+    edge = positive_integer(text)
+    if edge**2 > MAX_PIXELS:
+        raise argparse.ArgumentTypeError(f"{text} makes photos of over 25 megapixels")
+    return edge
 
 
-def claim_output_dir(output_dir: Path, settings: dict[str, object]) -> None:
-    """Make the output folder this dataset's, or check that it is.
-
-    A folder without any shard may be claimed anew: nothing in it took long but the catalog, which
-    stays where it is still the right one.
-
-    Raises: InputError: it holds something else, or a dataset of other settings.
-    """
-    path = output_dir / "settings.json"
-    if not path.exists():
-        if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-            raise InputError(f"--output_dir {output_dir} is in use: choose another or empty it.")
-    else:
-        try:
-            recorded = json.loads(path.read_text())
-        except ValueError as error:
-            raise InputError(f"{path} cannot be read: choose another --output_dir.") from error
-        differing = [name for name in settings if recorded.get(name) != settings[name]]
-        if differing and (output_dir / "statistics").exists():
+def check_flags(arguments: argparse.Namespace) -> None:
+    """Raise InputError where flags do not go together."""
+    if arguments.min_count > arguments.max_count:
+        raise InputError(f"--min_count {arguments.min_count} exceeds --max_count: swap them.")
+    lists = (arguments.official_train, arguments.official_validation)
+    if arguments.split_by == "official":
+        if None in lists:
             raise InputError(
-                f"--output_dir {output_dir} holds a dataset of other settings ("
-                + ", ".join(f"{n} {recorded.get(n)!r}, now {settings[n]!r}" for n in differing)
-                + "): choose another folder, or remove this one."
+                "--split_by official needs --official_train and --official_validation."
             )
-        if any(name in differing for name in ("source", "catalog", "bin_list")):
-            (output_dir / "catalog.parquet").unlink(missing_ok=True)
-    with whole_file(path) as part:
-        part.write_text(json.dumps(settings, indent=2) + "\n")
+        for path in lists:
+            if not path.is_file():
+                raise InputError(f"{path}: there is no such list of the official split.")
+        if arguments.test_fraction is not None:
+            raise InputError("--test_fraction: the official validation list is the test split.")
+    elif lists != (None, None):
+        raise InputError("--official_train and --official_validation need --split_by official.")
 
 
-def select_bins(
-    catalog: pa.Table,
-    listed: set[str] | None,
-    min_count: int,
-    max_count: int,
-    max_bins: int | None,
-    seed: int,
-) -> tuple[list[WantedBin], int, list[dict[str, str]]]:
-    """Return the bins to fetch, how many are out of range, and the unusable records.
+def read_rank(path: Path | None) -> tuple[int, int]:
+    """Return this machine's place among the hosts, and how many there are; alone without a file.
 
-    Args:
-        listed: keep only these ids; None keeps all.
-        max_bins: at most this many, drawn group by group.
+    Raises: InputError: the file is no resource config.
     """
-    wanted, out_of_range, set_aside = [], 0, []
-    for row in catalog.to_pylist():
-        if listed is not None and row["id"] not in listed:
-            continue
-        if row["set_aside"]:
-            set_aside.append({"id": row["id"], "reason": row["set_aside"]})
-        elif not min_count <= row["count"] <= max_count:
-            out_of_range += 1
-        else:
-            wanted.append(
-                WantedBin(
-                    row["id"], row["count"], row["bin_group"], row["asins"], row["quantities"]
-                )
+    if path is None:
+        return 0, 1
+    try:
+        config = json.loads(path.read_text())
+        hosts = sorted(config["hosts"])
+        return hosts.index(config["current_host"]), len(hosts)
+    except OSError as error:
+        raise InputError(f"--resource_config {path}: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f'--resource_config {path}: expected {{"current_host": "algo-1", "hosts": ["algo-1", '
+            "...]}."
+        ) from error
+
+
+def is_own_catalog(arguments: argparse.Namespace) -> bool:
+    """Say whether --catalog names the one that lies in the output."""
+
+    def place(location: str) -> str:
+        return location if "://" in location else os.path.realpath(location)
+
+    own = f"{arguments.output_dir.rstrip('/')}/{CATALOG}"
+    return arguments.catalog is not None and place(arguments.catalog) == place(own)
+
+
+def catalog_content(location: str) -> bytes:
+    """Return the bytes of a catalog. Raises: InputError: it is none."""
+    read_catalog(location)
+    content = read_object(*open_beside(location, "--catalog"))
+    assert content is not None
+    return content
+
+
+def own_catalog(
+    store: ObjectStore,
+    arguments: argparse.Namespace,
+    given: bytes | None,
+    listed: Sequence[str] | None,
+) -> pa.Table | None:
+    """Return the output's catalog, which is put or built there where it is missing.
+
+    None where an official split does without.
+
+    Raises: InputError: it takes one machine to build it. UnansweredError: metadata did not arrive.
+    """
+    location = f"{arguments.output_dir.rstrip('/')}/{CATALOG}"
+    if not has_object(store, CATALOG):
+        if given is not None:
+            write_object(store, CATALOG, given)
+        elif arguments.split_by == "official":
+            return None
+        elif arguments.resource_config or arguments.finish:
+            raise InputError(
+                f"{location} is missing: first run python data_prep/build_catalog.py "
+                f"{shlex.join(['--source', arguments.source, '--output', location])}"
             )
-    if listed is not None:
-        absent = sorted(listed - set(catalog["id"].to_pylist()))
-        set_aside += [{"id": bin_id, "reason": "not in the catalog"} for bin_id in absent]
-    if max_bins is not None:
-        wanted.sort(key=lambda a_bin: (hash_order(seed, a_bin.bin_group), a_bin.id))
-        wanted = wanted[:max_bins]
-    return wanted, out_of_range, set_aside
-
-
-def divide_bins(
-    bins: list[WantedBin], fractions: dict[str, float], split_by: str, seed: int
-) -> dict[str, list[WantedBin]]:
-    """Return the bins of each split, in an order that mixes counts and groups."""
-    # What is kept together: the photos of one bin, or with a random split each photo by itself.
-    unit_of = {b.id: b.bin_group if split_by == "bin_group" else b.id for b in bins}
-    counts_by_unit: dict[str, list[int]] = {}
-    for a_bin in bins:
-        counts_by_unit.setdefault(unit_of[a_bin.id], []).append(a_bin.count)
-    split_of = assign_splits(counts_by_unit, fractions, seed)
-    divided: dict[str, list[WantedBin]] = {split: [] for split in fractions}
-    for a_bin in sorted(bins, key=lambda a_bin: hash_order(seed, a_bin.id)):
-        divided[split_of[unit_of[a_bin.id]]].append(a_bin)
-    return {split: members for split, members in divided.items() if members}
+        else:
+            return build_catalog(arguments.source, location, listed)
+    return read_catalog(location)
 
 
 def report(totals: DatasetTotals, label_names: Sequence[str], num_out_of_range: int) -> str:
@@ -227,107 +261,172 @@ def report(totals: DatasetTotals, label_names: Sequence[str], num_out_of_range: 
 
 
 def write_missing_shards(
-    writer: ShardWriter, shards: Sequence[Shard], num_workers: int
-) -> list[ShardStatistics]:
-    """Write the shards that are not there yet, with progress; return the statistics of all."""
-    statistics, missing = [], []
-    for shard in shards:
-        finished = writer.finished(shard)
-        if finished:
-            statistics.append(finished)
-        else:
-            missing.append(shard)
-    num_bins = sum(len(shard.bins) for shard in shards)
-    num_finished = num_bins - sum(len(shard.bins) for shard in missing)
+    writer: ShardWriter,
+    store: ObjectStore,
+    bins: pa.Table,
+    planned: Sequence[PlannedShard],
+    num_workers: int,
+) -> None:
+    """Write the shards that are not done yet, with progress.
+
+    Raises: UnansweredError: after all the others, photos of some did not arrive; or at once, after
+        as many of them as make an outage.
+    """
+    finished = finished_shards(store, [shard.name for shard in planned])
+    missing = [shard for shard in planned if shard.name not in finished]
+    if not missing:
+        return
+    with suppress(FileNotFoundError):
+        obstore.delete(store, CARD)
+    num_bins = sum(len(shard.rows) for shard in planned)
+    num_finished = sum(statistics.num_bins for statistics in finished.values())
+    unanswered: dict[str, str] = {}
     with tqdm(desc="photos", total=num_bins, initial=num_finished, unit="bins") as bar:
-        for shard_statistics in write_shards(writer, missing, num_workers):
-            statistics.append(shard_statistics)
-            bar.update(shard_statistics.num_bins)
-    return statistics
+        shards = (shard.shard(bins) for shard in missing)
+        for outcome in write_shards(writer, shards, min(num_workers, len(missing))):
+            if isinstance(outcome, UnansweredError):
+                unanswered |= outcome.reasons
+                if len(unanswered) >= MOST_UNANSWERED:
+                    break
+            else:
+                bar.update(outcome.num_bins)
+    if unanswered:
+        raise UnansweredError(unanswered)
+
+
+def wanted_bins(
+    arguments: argparse.Namespace,
+    fractions: dict[str, float],
+    catalog: pa.Table | None,
+    listed: Sequence[str] | None,
+) -> Selection:
+    """Return the bins that the flags ask for, each with its split.
+
+    Raises: InputError: there is none.
+    """
+    limits = arguments.min_count, arguments.max_count
+    if arguments.split_by == "official":
+        lists = arguments.official_train, arguments.official_validation
+        official = read_official_bins(*lists, 0, LARGEST_COUNT, catalog)
+        selection = select_official_bins(official, catalog, listed, *limits)
+    else:
+        assert catalog is not None
+        selection = select_bins(catalog, listed, *limits)
+    bins, num_others = selection.bins, selection.num_out_of_range + len(selection.set_aside)
+    if bins.num_rows == 0:
+        raise InputError(
+            f"No usable bin with {limits[0]} to {limits[1]} items among the {num_others:,} of "
+            f"{arguments.source}: widen the range."
+        )
+    if arguments.max_bins is not None:
+        bins = draw_bins(bins, arguments.max_bins, arguments.seed)
+    if arguments.split_by == "official":
+        bins = hold_out_validation(bins, fractions.get("validation", 0.0), arguments.seed)
+    else:
+        bins = split_bins(bins, fractions, arguments.split_by, arguments.seed)
+    return replace(selection, bins=bins)
 
 
 def build_dataset(arguments: argparse.Namespace) -> None:
     """Build the dataset that the flags describe, or go on with it.
 
     Raises:
-        InputError: the flags, the source or the output folder are at fault.
-        obstore.exceptions.BaseError: the source failed after its own retries.
+        InputError: the flags, the source or the output are at fault.
+        UnansweredError: photos or metadata did not arrive in spite of all retries.
+        UnfinishedError: --finish, and shards are missing.
+        OSError, obstore.exceptions.BaseError: source or output failed.
     """
-    if arguments.min_count > arguments.max_count:
-        raise InputError(f"--min_count {arguments.min_count} exceeds --max_count: swap them.")
-    fractions = split_fractions(arguments.validation_fraction, arguments.test_fraction)
-    open_store(arguments.source)  # a wrong source must not claim the output folder
+    check_flags(arguments)
+    rank, num_machines = read_rank(arguments.resource_config)
+    if arguments.split_by == "official":
+        fractions = split_fractions(arguments.validation_fraction, 0.0)
+    else:
+        test_fraction = 0.1 if arguments.test_fraction is None else arguments.test_fraction
+        fractions = split_fractions(arguments.validation_fraction, test_fraction)
     listed = read_bin_list(arguments.bin_list) if arguments.bin_list else None
-    given_catalog = read_catalog(arguments.catalog) if arguments.catalog else None
-    settings = dataset_settings(arguments, fractions, listed)
-    claim_output_dir(arguments.output_dir, settings)
+    if arguments.check:
+        if arguments.split_by == "official":
+            read_official_bins(
+                arguments.official_train,
+                arguments.official_validation,
+                arguments.min_count,
+                arguments.max_count,
+            )
+        return
+    open_store(arguments.source)  # a wrong source must not claim the output
+    is_own = is_own_catalog(arguments)
+    given = catalog_content(arguments.catalog) if arguments.catalog else None
+    settings = dataset_settings(arguments, fractions, listed, None if is_own else given)
 
-    catalog_path = arguments.output_dir / "catalog.parquet"
-    if not catalog_path.exists():
-        if given_catalog is None:
-            given_catalog = build_catalog(arguments.source, listed)
-        write_catalog(given_catalog, catalog_path)
-    wanted, num_out_of_range, set_aside = select_bins(
-        read_catalog(catalog_path),
-        None if listed is None else set(listed),
-        arguments.min_count,
-        arguments.max_count,
-        arguments.max_bins,
-        arguments.seed,
-    )
-    if not wanted:
-        raise InputError(
-            f"No usable bin with {arguments.min_count} to {arguments.max_count} items among the "
-            f"{num_out_of_range + len(set_aside):,} of {arguments.source}: widen the range."
-        )
-    divided = divide_bins(wanted, fractions, arguments.split_by, arguments.seed)
-
+    store = open_store(arguments.output_dir, "--output_dir", create=not arguments.finish)
+    alone = not (arguments.resource_config or arguments.finish)
+    settings = claim_output(store, arguments.output_dir, settings, is_own, alone)
+    catalog = own_catalog(store, arguments, given, listed)
+    selection = wanted_bins(arguments, fractions, catalog, listed)
+    planned = plan_shards(selection.bins, SPLITS, arguments.seed)
     label_names = [str(count) for count in range(arguments.min_count, arguments.max_count + 1)]
-    writer = ShardWriter(
-        arguments.source,
-        arguments.output_dir,
-        arguments.image_size,
-        label_names,
-        dataset_schema(label_names),
-    )
-    # The card comes last: a folder that has one is complete.
-    card_path = arguments.output_dir / "README.md"
-    card_path.unlink(missing_ok=True)
-    statistics = write_missing_shards(writer, plan_shards(divided), arguments.num_workers)
-    totals = add_up(statistics, set_aside)
-    if totals.num_kept == 0:
-        (reason, number), *_ = Counter(e["reason"] for e in totals.set_aside).most_common(1)
-        raise InputError(
-            f"None of the {len(wanted):,} photos wanted could be used ({number:,}: {reason}): "
-            f"check that --source {arguments.source} is where they are, and remove "
-            f"{arguments.output_dir}."
+    if not arguments.finish:
+        writer = ShardWriter(
+            arguments.source, arguments.output_dir, arguments.image_size, label_names
         )
-    with whole_file(arguments.output_dir / "set_aside.jsonl") as path:
-        path.write_text("".join(json.dumps(entry) + "\n" for entry in totals.set_aside))
-    with whole_file(card_path) as path:
-        path.write_text(dataset_card(totals, label_names, settings))
-    print(report(totals, label_names, num_out_of_range))
-    print(f"\nNext: {next_command(arguments.output_dir, arguments.image_size, list(totals.kept))}")
+        own = planned[rank::num_machines]
+        write_missing_shards(writer, store, selection.bins, own, arguments.num_workers)
+    if arguments.resource_config:
+        print(f"The {len(own):,} of {len(planned):,} shards that fall to this machine are done.")
+        print(f"\nNext, when all machines are done: {build_command(arguments)} --finish")
+        return
+    totals = finish_dataset(
+        store,
+        [shard.name for shard in planned],
+        selection.set_aside,
+        label_names,
+        settings,
+        build_command(arguments),
+    )
+    if isinstance(store, LocalStore) and store.prefix is not None:
+        remove_leftovers(Path(store.prefix))
+    print(report(totals, label_names, selection.num_out_of_range))
+    command = next_command(arguments.output_dir, arguments.image_size, list(totals.kept))
+    print(f"\nNext: {command}")
 
 
-def next_command(dataset_dir: Path, image_size: int, splits: Sequence[str]) -> str:
+def build_command(arguments: argparse.Namespace) -> str:
+    """Return the command that makes this dataset, wherever the work is done."""
+    parser = make_parser()
+    flags = [
+        part
+        for name, value in vars(arguments).items()
+        if name not in HOW and value != parser.get_default(name)
+        for part in (f"--{name}", str(value))
+    ]
+    return f"python data_prep/build_dataset.py {shlex.join(flags)}"
+
+
+def next_command(dataset_dir: str, image_size: int, splits: Sequence[str]) -> str:
     """Return the command that trains on this dataset, or evaluates where it has a test split."""
-    flags = ["--dataset_dir", str(dataset_dir)]
+    name = Path(dataset_dir).name
+    folder = f"data/{name}" if "://" in dataset_dir else dataset_dir
+    flags = ["--dataset_dir", folder]
     if "train" not in splits:
         flags += ["--model_name_or_path", "MODEL_FOLDER", "--output_dir", "runs/evaluation"]
     elif image_size == 64:
         flags += ["--config_name", "scripts/model_configs/vit_demo"]
-        flags += ["--output_dir", f"runs/{dataset_dir.name}_vit_demo"]
+        flags += ["--output_dir", f"runs/{name}_vit_demo"]
         flags += ["--learning_rate", "1e-3", "--num_train_epochs", "9"]
     else:
         # The Hub's ViTs take 224 pixels; a ResNet takes any size.
-        name = "google/vit-base-patch16-224-in21k" if image_size == 224 else "microsoft/resnet-34"
-        flags += ["--model_name_or_path", name, "--output_dir", f"runs/{name.split('/')[1]}"]
+        model = "google/vit-base-patch16-224-in21k" if image_size == 224 else "microsoft/resnet-34"
+        flags += ["--model_name_or_path", model, "--output_dir", f"runs/{model.split('/')[1]}"]
     does = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
     flags += [does[split] for split in splits]
     if "train" in splits and "validation" not in splits:
         flags += ["--eval_strategy", "no"]
-    return f"python scripts/train.py {shlex.join(flags)}"
+    copy = (
+        ""
+        if folder == dataset_dir
+        else f"{shlex.join(['aws', 's3', 'sync', dataset_dir, folder])} && "
+    )
+    return f"{copy}python scripts/train.py {shlex.join(flags)}"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -338,7 +437,22 @@ def main(argv: list[str] | None = None) -> None:
         build_dataset(arguments)
     except InputError as error:
         parser.error(str(error))
-    except (BaseError, OSError) as error:
+    except UnansweredError as error:
+        parser.exit(
+            1,
+            f"{parser.prog}: stopped: did not arrive in spite of all retries: "
+            f"{', '.join(error.paths)} ({len(error.paths):,} in all; {error.reason})\n"
+            f"The rest is kept; this goes on from here: {build_command(arguments)}\n",
+        )
+    except UnfinishedError as error:
+        parser.exit(1, f"{parser.prog}: {error} To do them: {build_command(arguments)}\n")
+    except OSError as error:
+        # obstore's errors name no errno: one that does is of the output, which is written here.
+        reason = describe_failure(error)
+        if error.strerror:
+            reason = f"--output_dir {arguments.output_dir}: {error.strerror}."
+        parser.exit(1, f"{parser.prog}: stopped: {reason}\n{GO_ON}")
+    except BaseError as error:
         parser.exit(1, f"{parser.prog}: stopped: {describe_failure(error)}\n{GO_ON}")
     except BrokenProcessPool:
         reason = "a worker process died; if memory ran out, lower --num_workers"

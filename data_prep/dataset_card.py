@@ -2,13 +2,31 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bin_images import JPEG_QUALITY
 from dataset_totals import DatasetTotals, channel_line, count_table
 
+CHART = "counts_by_split.png"
+LEAKAGE = {
+    "bin_group": "Consecutive photos often show one bin before and after a pick. Such runs form a "
+    "`bin_group`, and a group is in one split as a whole.",
+    "random": "**The splits leak**: consecutive photos often show one bin before and after a pick, "
+    "and this dataset was split photo by photo (`--split_by random`), so that near-copies of "
+    "training photos are in the other splits. Compare with published figures only.",
+    "official": "**The test split leaks**: it is the validation list of the dataset's own "
+    "challenge, which was split photo by photo, and consecutive photos often show one bin before "
+    "and after a pick: near-copies of its photos are in the official training list. Compare with "
+    "published figures only. The validation split is a share of the training list, taken in whole "
+    "groups (`bin_group`) where those are known; null says that the group is not.",
+}
+
 
 def dataset_card(
-    totals: DatasetTotals, label_names: Sequence[str], settings: Mapping[str, object]
+    totals: DatasetTotals,
+    label_names: Sequence[str],
+    settings: Mapping[str, Any],
+    command: str,
 ) -> str:
     """Return the text of README.md.
 
@@ -18,10 +36,12 @@ def dataset_card(
     `datasets` refuses a copy in which a shard is missing.
 
     Args:
-        settings: what the dataset was built from and how, as build_dataset.py records it.
+        settings: what the dataset was built from and how, as settings.json records it.
+        command: the one that makes this dataset.
     """
     splits = "\n".join(
-        f"  - name: {split}\n    num_examples: {labels.total()}"
+        f"  - name: {split}\n    num_bytes: {totals.num_bytes[split]}\n"
+        f"    num_examples: {labels.total()}"
         for split, labels in totals.kept.items()
     )
     reasons = Counter(entry["reason"] for entry in totals.set_aside)
@@ -31,14 +51,7 @@ def dataset_card(
         if reasons
         else "No wanted bin had to be set aside."
     )
-    leakage = (
-        "Consecutive photos often show one bin before and after a pick. Such runs form a "
-        "`bin_group`, and a group is in one split as a whole."
-        if settings["split_by"] == "bin_group"
-        else "**The splits leak**: consecutive photos often show one bin before and after a pick, "
-        "and this dataset was split photo by photo (`--split_by random`), so that near-copies of "
-        "training photos are in the other splits. Compare with published figures only."
-    )
+    versions = ", ".join(f"{name} {version}" for name, version in settings["versions"].items())
     return f"""---
 license: cc-by-nc-sa-3.0
 task_categories:
@@ -57,6 +70,8 @@ One photo of a warehouse bin a row, with the number of items that the inventory 
 
 {count_table(totals, label_names)}
 
+![Bins by number of items and split]({CHART})
+
 {channel_line(totals)}
 
 ## Columns
@@ -64,16 +79,22 @@ One photo of a warehouse bin a row, with the number of items that the inventory 
 `image` (JPEG, {settings["image_size"]}x{settings["image_size"]}), `label` (a class whose *name* is
 the number of items), `id` (a string: `1` and `00001` are different bins), `bin_group`,
 `expected_quantity` (items), `asins` and `quantities` (the items that should be there; a quantity is
-null where the record gives none).
+null where the record gives none, and both are where no record was read).
 
 ## How it was made
 
-From `{settings["source"]}` by `data_prep/build_dataset.py` with seed {settings["seed"]}. Each photo
-was squeezed to {settings["image_size"]}x{settings["image_size"]} pixels (bilinear, not cropped: a
-crop can cut an item away) and stored as JPEG of quality {JPEG_QUALITY}; a JPEG that had this size
-already was stored as it was.
+```
+{command}
+```
 
-{leakage}
+Source: `{settings["source"]}`. Seed: {settings["seed"]}. Versions: {versions}. `settings.json` has
+the rest.
+
+Each photo was squeezed to {settings["image_size"]}x{settings["image_size"]} pixels (bilinear, not
+cropped: a crop can cut an item away) and stored as JPEG of quality {JPEG_QUALITY}; a JPEG that had
+this size already was stored as it was.
+
+{LEAKAGE[settings["split_by"]]}
 
 {set_aside}
 
@@ -84,4 +105,7 @@ The label is the inventory's record, not a count by hand: some are wrong.
 If `{settings["source"]}` is the bucket `aft-vbi-pds` or a mirror of it, photos and metadata are
 Amazon's ([Amazon Bin Image Dataset](https://registry.opendata.aws/amazon-bin-imagery/)), under
 CC BY-NC-SA 3.0 US: non-commercial use, with attribution, shared alike. Drawn bins are free of it.
+
+> Amazon Bin Image Dataset, Amazon, https://registry.opendata.aws/amazon-bin-imagery/, licensed
+> under [CC BY-NC-SA 3.0 US](https://creativecommons.org/licenses/by-nc-sa/3.0/us/); resized.
 """

@@ -16,6 +16,7 @@ class DatasetTotals:
     """What the shards of a dataset hold together."""
 
     kept: Mapping[str, Counter[str]]  # split -> label -> bins
+    num_bytes: Mapping[str, int]  # split -> bytes of its shards
     set_aside: Sequence[Mapping[str, str]]  # [{"id": ..., "reason": ...}]
     channel_mean: np.ndarray | None  # (3,), of the train split, 0 to 1; None without one
     channel_std: np.ndarray | None
@@ -30,15 +31,18 @@ def add_up(
 ) -> DatasetTotals:
     """Add up the shards' statistics, with the records that never came as far as a shard."""
     kept: dict[str, Counter[str]] = {}
+    num_bytes: Counter[str] = Counter()
     train_histogram = np.zeros((3, 256), dtype=np.int64)
     for shard in statistics:
         kept.setdefault(shard.split, Counter()).update(shard.kept)
+        num_bytes[shard.split] += shard.num_bytes
         if shard.split == "train":
             train_histogram += np.array(shard.histogram)
     mean, std = channel_mean_and_std(train_histogram) if train_histogram.any() else (None, None)
     set_aside = [*set_aside_records, *(entry for shard in statistics for entry in shard.set_aside)]
     return DatasetTotals(
         kept={split: kept[split] for split in SPLITS if kept.get(split)},
+        num_bytes=num_bytes,
         set_aside=sorted(set_aside, key=lambda entry: entry["id"]),
         channel_mean=mean,
         channel_std=std,

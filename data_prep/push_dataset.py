@@ -3,10 +3,10 @@
     python data_prep/push_dataset.py data/bins --repo_id USER/NAME --dry_run
     python data_prep/push_dataset.py data/bins --repo_id USER/NAME
 
-Sends the card, the shards, settings.json and set_aside.jsonl, then compares what the Hub holds
-with the folder. The repository is private unless --public is given. Amazon's photos are under
-CC BY-NC-SA 3.0 US: share them for non-commercial use only, with attribution. The token is that of
-`hf auth login`, or HF_TOKEN.
+Sends the card and its chart, the shards, settings.json and set_aside.jsonl, then compares what the
+Hub holds with the folder. The repository is private unless --public is given. Amazon's photos are
+under CC BY-NC-SA 3.0 US: share them for non-commercial use only, with attribution. The token is
+that of `hf auth login`, or HF_TOKEN.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from huggingface_hub.utils.sha import git_hash
 
 from command_line import EntryParser, InputError
 
-PUSHED = ("README.md", "settings.json", "set_aside.jsonl", "data/*.parquet")
+PUSHED = ("README.md", "counts_by_split.png", "settings.json", "set_aside.jsonl", "data/*.parquet")
 SHARD = re.compile(r"(\w+)-(\d{5})-of-(\d{5})\.parquet")
 # Where huggingface_hub keeps how far a push came, and where we keep whither it went.
 STATE = Path(".cache/huggingface/upload")

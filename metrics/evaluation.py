@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from compare_runs import bootstrap_means
+from compare_runs import bootstrap_means, known_groups
 
 NUM_CONFIDENCE_BINS = 10
 NUM_CURVE_POINTS = 200
@@ -76,7 +76,7 @@ def read_evaluation(table: pa.Table) -> Evaluation:
         raise ValueError("the probabilities of a row do not sum to 1")
     return Evaluation(
         ids=np.array(table["id"].to_pylist()),
-        group=np.array(table["bin_group"].to_pylist()),
+        group=known_groups(table),
         expected=table["expected_quantity"].to_numpy(),
         counts=np.array([int(name.removeprefix("probability_")) for name in names]),
         probabilities=probabilities,

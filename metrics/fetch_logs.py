@@ -1,4 +1,4 @@
-"""Print the log of a SageMaker training or tuning job, from CloudWatch.
+"""Print the log of a SageMaker training, tuning or processing job, from CloudWatch.
 
     python metrics/fetch_logs.py bins-vit-20261121-101500 --output vit.log
     python metrics/fetch_logs.py bins-vit-20261121-101500 --follow
@@ -18,7 +18,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,9 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from strict_parser import StrictParser
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+PROCESSING_LOG_GROUP = "/aws/sagemaker/ProcessingJobs"
+# How AWS says that there is no job of a name, for one kind of job or another.
+NOT_FOUND = ("ValidationException", "ResourceNotFound")
 ENDED = ("Completed", "Failed", "Stopped")
 # CloudWatch allows a few dozen requests a second to the whole account.
 RETRIES = Config(retries={"mode": "standard", "max_attempts": 10})
@@ -51,7 +54,7 @@ class LogEvent(NamedTuple):
 class JobState:
     """What AWS says of a job now."""
 
-    is_tuning: bool
+    kind: str  # training, tuning or processing
     has_sources: bool  # whether its lines come from several hosts or trials
     status: str
     reason: str  # why it has that status
@@ -68,13 +71,17 @@ class JobLog:
     Args:
         logs: a boto3 client of CloudWatch Logs.
         job: the job's name.
-        is_tuning: whether to read the streams of its trials.
+        kind: training, processing, or tuning, for the streams of its trials.
     """
 
     logs: Any
     job: str
-    is_tuning: bool
+    kind: str
     tokens: dict[str, str | None] = field(default_factory=dict)  # of each stream, to read on
+
+    @property
+    def group(self) -> str:
+        return PROCESSING_LOG_GROUP if self.kind == "processing" else LOG_GROUP
 
     def new_events(self) -> Iterator[LogEvent]:
         """Yield what came since the last call, in order of time."""
@@ -84,11 +91,12 @@ class JobLog:
         return heapq.merge(*map(self._unread, sorted(self.tokens)), key=lambda e: e.timestamp)
 
     def _stream_names(self) -> Iterator[str]:
-        prefix = f"{self.job}-" if self.is_tuning else f"{self.job}/"
+        is_tuning = self.kind == "tuning"
+        prefix = f"{self.job}-" if is_tuning else f"{self.job}/"
         # Other jobs' names may begin as a tuning job's does.
-        is_ours = re.compile(f"{re.escape(self.job)}{TRIAL if self.is_tuning else ''}/")
+        is_ours = re.compile(f"{re.escape(self.job)}{TRIAL if is_tuning else ''}/")
         pages = self.logs.get_paginator("describe_log_streams").paginate(
-            logGroupName=LOG_GROUP, logStreamNamePrefix=prefix
+            logGroupName=self.group, logStreamNamePrefix=prefix
         )
         try:
             for page in pages:
@@ -103,7 +111,7 @@ class JobLog:
         while True:
             token = self.tokens[stream]
             page = self.logs.get_log_events(
-                logGroupName=LOG_GROUP,
+                logGroupName=self.group,
                 logStreamName=stream,
                 startFromHead=True,
                 **({"nextToken": token} if token else {}),
@@ -138,27 +146,51 @@ def utc(milliseconds: int) -> str:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def job_state(sagemaker: Any, job: str) -> JobState:
-    """Return what AWS says of a training or tuning job. Raises: ValueError: there is none."""
-    try:
-        training = sagemaker.describe_training_job(TrainingJobName=job)
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "ValidationException":
-            raise
-    else:
-        # A job that took all of its time is stopped too, and the second status says so.
-        reason = training.get("FailureReason") or training.get("SecondaryStatus", "")
-        num_hosts = training["ResourceConfig"].get("InstanceCount", 1)
-        return JobState(False, num_hosts > 1, training["TrainingJobStatus"], reason)
-    try:
-        tuning = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=job)
-    except sagemaker.exceptions.ResourceNotFound as error:
-        raise ValueError(
-            f"{job}: no such training or tuning job in {sagemaker.meta.region_name}; "
-            "`python sagemaker_jobs/job_report.py list` names the training jobs that there are."
-        ) from error
+def training_state(sagemaker: Any, job: str) -> JobState:
+    """Return what AWS says of a training job."""
+    training = sagemaker.describe_training_job(TrainingJobName=job)
+    # A job that took all of its time is stopped too, and the second status says so.
+    reason = training.get("FailureReason") or training.get("SecondaryStatus", "")
+    num_hosts = training["ResourceConfig"].get("InstanceCount", 1)
+    return JobState("training", num_hosts > 1, training["TrainingJobStatus"], reason)
+
+
+def tuning_state(sagemaker: Any, job: str) -> JobState:
+    """Return what AWS says of a tuning job."""
+    tuning = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=job)
     reason = tuning.get("FailureReason", "")
-    return JobState(True, True, tuning["HyperParameterTuningJobStatus"], reason)
+    return JobState("tuning", True, tuning["HyperParameterTuningJobStatus"], reason)
+
+
+def processing_state(sagemaker: Any, job: str) -> JobState:
+    """Return what AWS says of a processing job."""
+    processing = sagemaker.describe_processing_job(ProcessingJobName=job)
+    # The second is what the container itself left to say.
+    reasons = [processing[name] for name in ("FailureReason", "ExitMessage") if name in processing]
+    num_hosts = processing["ProcessingResources"]["ClusterConfig"]["InstanceCount"]
+    status = processing["ProcessingJobStatus"]
+    return JobState("processing", num_hosts > 1, status, "; ".join(reasons))
+
+
+STATES: dict[str, Callable[[Any, str], JobState]] = {
+    "training": training_state,
+    "tuning": tuning_state,
+    "processing": processing_state,
+}
+
+
+def find_job(sagemaker: Any, job: str) -> JobState:
+    """Return what AWS says of a job of any kind. Raises: ValueError: there is none."""
+    for state in STATES.values():
+        try:
+            return state(sagemaker, job)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in NOT_FOUND:
+                raise
+    raise ValueError(
+        f"{job}: no such training, tuning or processing job in {sagemaker.meta.region_name}; "
+        "`python sagemaker_jobs/job_report.py list` names the training jobs that there are."
+    )
 
 
 def fetch(
@@ -169,8 +201,8 @@ def fetch(
     Raises: ValueError: there is no such job.
     """
     sagemaker = session.client("sagemaker", config=RETRIES)
-    state = job_state(sagemaker, job)
-    job_log = JobLog(session.client("logs", config=RETRIES), job, state.is_tuning)
+    state = find_job(sagemaker, job)
+    job_log = JobLog(session.client("logs", config=RETRIES), job, state.kind)
     wait = 1.0
     while True:
         num_events = write_events(job_log.new_events(), with_time, state.has_sources, output)
@@ -179,7 +211,7 @@ def fetch(
         wait = 1.0 if num_events else min(2 * wait, LONGEST_WAIT)
         time.sleep(wait)
         # Before the lines are read: those that were written last are read after the end.
-        state = job_state(sagemaker, job)
+        state = STATES[state.kind](sagemaker, job)
 
 
 @contextlib.contextmanager
@@ -205,7 +237,9 @@ def main(argv: list[str] | None = None) -> int:
     """Print the log and return the exit code."""
     parser = StrictParser(__doc__)
     parser.add_argument(
-        "job", metavar="JOB", help="name of a training or tuning job, or a path such as ./vit.log"
+        "job",
+        metavar="JOB",
+        help="name of a training, tuning or processing job, or a path such as ./vit.log",
     )
     parser.add_argument(
         "--region", help="default: AWS_REGION, AWS_DEFAULT_REGION, else the profile's"

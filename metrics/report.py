@@ -56,7 +56,9 @@ def write_report(run_dir: Path, dataset: Path | None, output_dir: Path) -> Path:
     evaluation = read_evaluation(pq.read_table(predictions))
     arguments = json.loads((run_dir / "arguments.json").read_text())
     bins = None if dataset is None else test_bins(dataset, evaluation)
-    distinct = None if bins is None else [len(set(asins)) for asins in bins["asins"].to_pylist()]
+    distinct = None
+    if bins is not None and not bins["asins"].null_count:  # an official split may know no items
+        distinct = [len(set(asins)) for asins in bins["asins"].to_pylist()]
     found = figures(evaluation, distinct) | {"audit": audit_figures(run_dir)}
     output_dir.mkdir(parents=True, exist_ok=True)
     plots = write_plots(found, output_dir)
@@ -119,7 +121,7 @@ def gallery_photos(evaluation: Evaluation, bins: pa.Table) -> list[GalleryPhoto]
             expected=int(evaluation.expected[row]),
             counted=int(evaluation.most_likely[row]),
             confidence=float(evaluation.confidence[row]),
-            items=tuple(sorted(set(bins["asins"][int(row)].as_py()))),
+            items=tuple(sorted(set(bins["asins"][int(row)].as_py() or ()))),
             jpeg=image["bytes"],
         )
         for row, image in zip(rows, images, strict=True)

@@ -12,11 +12,7 @@ import boto3
 from botocore.exceptions import ClientError
 
 ROLES_TEMPLATE = "sagemaker_jobs/iam/roles.yaml"
-MAKE_A_ROLE = (
-    "make one with `aws cloudformation deploy --stack-name bin-counting --template-file "
-    f"{ROLES_TEMPLATE} --capabilities CAPABILITY_IAM --parameter-overrides Bucket=BUCKET`, then "
-    "give --role, or set SAGEMAKER_ROLE"
-)
+ROLE_VARIABLE = "SAGEMAKER_ROLE"
 SHARD = re.compile(r"data/(?P<split>[a-z]+)-\d+-of-(?P<number>\d+)\.parquet")
 # AWS's own policies that allow more than any job needs.
 FULL_ACCESS = {
@@ -41,9 +37,9 @@ def known_region(flag: str | None) -> str | None:
     return flag or os.environ.get("AWS_REGION") or boto3.Session().region_name
 
 
-def known_role(flag: str | None) -> str | None:
+def known_role(flag: str | None, variable: str = ROLE_VARIABLE) -> str | None:
     """Return the role where one is named."""
-    return flag or os.environ.get("SAGEMAKER_ROLE")
+    return flag or os.environ.get(variable)
 
 
 def boto_session(region: str) -> boto3.Session:
@@ -51,18 +47,25 @@ def boto_session(region: str) -> boto3.Session:
     return boto3.Session(region_name=region)
 
 
-def find_role(flag: str | None, session: boto3.Session) -> str:
+def find_role(flag: str | None, session: boto3.Session, variable: str = ROLE_VARIABLE) -> str:
     """Return the ARN of the role that a job runs as.
 
-    The flag's (a name or an ARN), else SAGEMAKER_ROLE, else the caller's own role.
+    The flag's (a name or an ARN), else the environment variable's, else the caller's own role.
 
     Raises:
         ValueError: there is none, SageMaker may not take it, or it has full access.
         botocore.exceptions.ClientError: AWS knows no such role.
     """
-    named = known_role(flag)
+    make_a_role = (
+        "make one with `aws cloudformation deploy --stack-name bin-counting --template-file "
+        f"{ROLES_TEMPLATE} --capabilities CAPABILITY_IAM --parameter-overrides Bucket=BUCKET`, "
+        f"then give --role, or set {variable}"
+    )
+    named = known_role(flag, variable)
     if not named:
         named = _own_role(session.client("sts").get_caller_identity()["Arn"])
+    if not named:
+        raise ValueError(f"no role for the job: {make_a_role}.")
     name = named.rpartition("/")[2]
     iam = session.client("iam")
     try:
@@ -71,29 +74,24 @@ def find_role(flag: str | None, session: boto3.Session) -> str:
     except ClientError as error:
         code = error.response["Error"]["Code"]
         if code == "NoSuchEntity":
-            raise ValueError(f"--role {named}: there is no such role; {MAKE_A_ROLE}.") from error
+            raise ValueError(f"--role {named}: there is no such role; {make_a_role}.") from error
         if code in ("AccessDenied", "AccessDeniedException") and named.startswith("arn:"):
             print(f"Note: you may not look at {name}, so it was not checked.", file=sys.stderr)
             return named
         raise
     if too_much := sorted(FULL_ACCESS & {policy["PolicyName"] for policy in attached}):
-        raise ValueError(f"--role {name} has {', '.join(too_much)}: {MAKE_A_ROLE}.")
+        raise ValueError(f"--role {name} has {', '.join(too_much)}: {make_a_role}.")
     trusted = role["AssumeRolePolicyDocument"]
     trusted = unquote(trusted) if isinstance(trusted, str) else json.dumps(trusted)
     if "sagemaker.amazonaws.com" not in trusted:
-        raise ValueError(f"--role {name} does not trust sagemaker.amazonaws.com: {MAKE_A_ROLE}.")
+        raise ValueError(f"--role {name} does not trust sagemaker.amazonaws.com: {make_a_role}.")
     return role["Arn"]
 
 
-def _own_role(caller_arn: str) -> str:
-    """Return the name of the role behind arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION.
-
-    Raises: ValueError: the caller is a user.
-    """
-    parts = caller_arn.split(":", 5)[5].split("/")
-    if parts[0] != "assumed-role":
-        raise ValueError(f"no role for the job: {MAKE_A_ROLE}.")
-    return parts[1]
+def _own_role(caller_arn: str) -> str | None:
+    """Return the name of the role behind arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION."""
+    kind, _, names = caller_arn.split(":", 5)[5].partition("/")
+    return names.split("/")[0] if kind == "assumed-role" else None
 
 
 def bucket_and_prefix(uri: str) -> tuple[str, str]:
@@ -128,6 +126,18 @@ def check_bucket(flag: str, uri: str, session: boto3.Session) -> None:
             f"{flag} {uri} lies in {region}, the job would run in {session.region_name}: a job "
             f"uses its own region's buckets; give --region {region}."
         )
+
+
+def names_in(folder: str, session: boto3.Session) -> set[str]:
+    """Return the names of the files and folders in an S3 folder, not of those in its folders."""
+    bucket, prefix = bucket_and_prefix(folder)
+    start = f"{prefix}/" if prefix else ""
+    pages = session.client("s3").get_paginator("list_objects_v2")
+    names = set()
+    for page in pages.paginate(Bucket=bucket, Prefix=start, Delimiter="/"):
+        names |= {entry["Key"] for entry in page.get("Contents", [])}
+        names |= {entry["Prefix"] for entry in page.get("CommonPrefixes", [])}
+    return {name.removeprefix(start).rstrip("/") for name in names} - {""}
 
 
 def check_dataset(uri: str, needed_splits: Iterable[str], session: boto3.Session) -> None:

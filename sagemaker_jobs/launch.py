@@ -17,6 +17,7 @@ import boto3
 import container
 from aws_settings import (
     boto_session,
+    bucket_and_prefix,
     check_bucket,
     check_dataset,
     find_region,
@@ -29,7 +30,7 @@ from job_flags import add_job_flags, check_local, default_name, job_of
 from local_mode import run_locally
 from quiet_sdk import import_sagemaker
 from recipe import Recipe
-from recorded_requests import ROLE_PLACEHOLDER, RecordedRequests
+from recorded_requests import RecordedRequests, shown_role
 from train_flags import (
     Hyperparameters,
     check_paths,
@@ -114,8 +115,9 @@ def launch_locally(
 def dry_run(job: TrainingJob, region: str | None, role: str | None) -> dict[str, Any]:
     """Return the CreateTrainingJob request of a job; nothing is sent."""
     recorded = RecordedRequests(known_region(region) or container.DEFAULT_REGION)
-    create(job, recorded.session, known_role(role) or ROLE_PLACEHOLDER)
-    return recorded["CreateTrainingJob"]
+    create(job, recorded.session, shown_role(known_role(role)))
+    (request,) = recorded["CreateTrainingJob"]
+    return request
 
 
 def create(job: TrainingJob, session: boto3.Session, role: str) -> None:
@@ -134,15 +136,15 @@ def estimator(job: TrainingJob, session: boto3.Session, role: str, source_dir: s
     """Return the SDK's HuggingFace estimator of a job."""
     sdk = import_sagemaker()
     return sdk.huggingface.HuggingFace(
-        sagemaker_session=sdk_session(job, session),
+        sagemaker_session=sdk_session(job.output, session),
         **estimator_arguments(job, sdk, session.region_name, role, source_dir),
     )
 
 
-def sdk_session(job: TrainingJob, session: boto3.Session) -> Any:
+def sdk_session(output: str, session: boto3.Session) -> Any:
     """Return the SDK's session; the bucket is named so that it does not create one."""
     sdk = import_sagemaker()
-    return sdk.Session(boto_session=session, default_bucket=job.output.split("/")[2])
+    return sdk.Session(boto_session=session, default_bucket=bucket_and_prefix(output)[0])
 
 
 @contextlib.contextmanager

@@ -11,7 +11,10 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-MODULES = ("debugger", "huggingface", "image_uris", "inputs", "instance_types_gpu_info", "tuner")
+MODULES = (
+    *("debugger", "huggingface", "image_uris", "inputs", "instance_types_gpu_info", "processing"),
+    *("pytorch", "tuner"),
+)
 DEFAULTS = Path(__file__).parent / "sdk_defaults.yaml"
 
 
@@ -27,6 +30,9 @@ def import_sagemaker() -> ModuleType:
     sagemaker = importlib.import_module("sagemaker")
     for name in MODULES:
         importlib.import_module(f"sagemaker.{name}")
+    # The defaults are checked when they are loaded. The SDK would check them again with each of
+    # some thirty looks a job, which takes longer than everything else.
+    sagemaker.utils.validate_sagemaker_config = lambda config: None
     # The SDK prints every uncaught error in a frame of its own.
     sys.excepthook = excepthook
     for name in ("sagemaker", "sagemaker.config"):

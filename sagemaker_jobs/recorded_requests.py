@@ -14,17 +14,25 @@ from botocore.awsrequest import AWSResponse
 ANSWERS: dict[str, dict[str, Any]] = {
     "CreateTrainingJob": {"TrainingJobArn": ""},
     "CreateHyperParameterTuningJob": {"HyperParameterTuningJobArn": ""},
+    "CreateProcessingJob": {"ProcessingJobArn": ""},
     "PutObject": {},
 }
 ACCOUNT_PLACEHOLDER = "111122223333"
 ROLE_PLACEHOLDER = f"arn:aws:iam::{ACCOUNT_PLACEHOLDER}:role/YOUR-ROLE"
 
 
+def shown_role(role: str | None) -> str:
+    """Return the ARN that a dry run shows: of a role's name alone AWS would have to be asked."""
+    if role is None:
+        return ROLE_PLACEHOLDER
+    return role if ":" in role else f"arn:aws:iam::{ACCOUNT_PLACEHOLDER}:role/{role}"
+
+
 class RecordedRequests:
     """The calls of a session that reaches nothing."""
 
     def __init__(self, region: str) -> None:
-        self._requests: dict[str, dict[str, Any]] = {}
+        self._requests: dict[str, list[dict[str, Any]]] = {}
         self.session = boto3.Session(
             aws_access_key_id="none",
             aws_secret_access_key="none",  # noqa: S106
@@ -36,13 +44,13 @@ class RecordedRequests:
 
     def _record(self, params: dict[str, Any], model: Any, **kwargs: Any) -> None:
         if model.name != "PutObject":  # the code's archive
-            self._requests[model.name] = copy.deepcopy(params)
+            self._requests.setdefault(model.name, []).append(copy.deepcopy(params))
 
     def _answer(self, model: Any, **kwargs: Any) -> tuple[AWSResponse, dict[str, Any]]:
         if model.name not in ANSWERS:
             raise AssertionError(f"a dry run must not need {model.name}")
         return AWSResponse("", 200, {}, None), copy.deepcopy(ANSWERS[model.name])
 
-    def __getitem__(self, operation: str) -> dict[str, Any]:
-        """Return the parameters of the last call of an operation."""
+    def __getitem__(self, operation: str) -> list[dict[str, Any]]:
+        """Return the parameters of all calls of an operation, in their order."""
         return self._requests[operation]

@@ -2,13 +2,11 @@
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from entry_check import checked_by
 from training_job import SCRIPTS
 
 Hyperparameters = dict[str, str | float | bool]
@@ -22,8 +20,6 @@ PUSH_FLAGS = {
 # Hyperparameters are shown to everybody who may look at the job, and in its log.
 SECRET = ("token", "password", "secret", "api_key")
 IN_A_JOB = "/opt/ml/"
-# Never in the environment of a check that needs neither.
-KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "HF_HUB_OFFLINE")
 
 
 def flags_as_hyperparameters(flags: list[str]) -> Hyperparameters:
@@ -116,27 +112,12 @@ def as_flags(hyperparameters: Mapping[str, Any]) -> list[str]:
     return flags
 
 
-@contextlib.contextmanager
-def checked_by_train(hyperparameters: Mapping[str, Any]) -> Iterator[None]:
+def checked_by_train(
+    hyperparameters: Mapping[str, Any],
+) -> contextlib.AbstractContextManager[None]:
     """Let train.py check its flags while the block runs: both take seconds.
 
     Raises: ValueError: train.py's own words, at the end of the block.
     """
-    environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-    process = subprocess.Popen(
-        # What train.py --dry_run does, without the seconds that its other imports take.
-        [sys.executable, str(SCRIPTS / "arguments.py"), *as_flags(hyperparameters)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment | {"HF_HUB_OFFLINE": "1"},
-    )
-    try:
-        yield
-        errors = process.communicate()[1]
-    finally:
-        process.kill()
-        process.wait()
-    if process.returncode:
-        lines = [line for line in errors.splitlines() if line.strip()] or ["it gave no reason"]
-        raise ValueError(lines[-1].removeprefix("train.py: error: "))
+    # What train.py --dry_run does, without the seconds that its other imports take.
+    return checked_by(SCRIPTS / "arguments.py", as_flags(hyperparameters))

@@ -59,7 +59,12 @@ class TrainingJob:
                 f"--job_name {self.name}: write bins-NAME with letters, digits and single dashes, "
                 f"at most {MAX_NAME_LENGTH} characters; the policies allow no other."
             )
-        check_instance_type(self.instance_type)
+        if self.instance_type.startswith(UNUSABLE):
+            raise ValueError(
+                f"--instance_type {self.instance_type}: the training container does not run on it; "
+                "choose one such as ml.g5.2xlarge."
+            )
+        check_instance_type(self.instance_type, "training", "ml.g5.2xlarge")
         if self.max_wait is not None and self.max_wait < self.max_run:
             raise ValueError(
                 f"--max_wait {self.max_wait} is less than --max_run {self.max_run}: it has to hold "
@@ -99,21 +104,23 @@ class TrainingJob:
         return price_per_hour * self.instance_count * seconds / 3600
 
 
-def check_instance_type(instance_type: str) -> None:
-    """Check a name against AWS's own list. Raises: ValueError: it has no such name."""
+def check_instance_type(instance_type: str, purpose: str, example: str) -> None:
+    """Check a name against AWS's own list.
+
+    Args:
+        purpose: training or processing.
+        example: a type to name where no other is alike.
+
+    Raises: ValueError: AWS has no such type for it.
+    """
     model = botocore.session.get_session().get_service_model("sagemaker")
-    known = model.shape_for("TrainingInstanceType").enum
-    if instance_type.startswith(UNUSABLE):
-        raise ValueError(
-            f"--instance_type {instance_type}: the training container does not run on it; choose "
-            "one such as ml.g5.2xlarge."
-        )
+    known = model.shape_for(f"{purpose.title()}InstanceType").enum
     if instance_type in known:
         return
     family = ".".join(instance_type.split(".")[:2])
-    similar = [name for name in known if name.startswith(f"{family}.")] or ["ml.g5.2xlarge"]
+    similar = [name for name in known if name.startswith(f"{family}.")] or [example]
     raise ValueError(
-        f"--instance_type {instance_type}: there is no such type for training; choose one such as "
+        f"--instance_type {instance_type}: there is no such type for {purpose}; choose one such as "
         f"{', '.join(similar[:4])}."
     )
 

@@ -38,7 +38,7 @@ from job_flags import TO_TRAIN_PY, add_flags_of_any_job, job_of
 from launch import estimator, hours, source_folder
 from quiet_sdk import import_sagemaker
 from recipe import Recipe
-from recorded_requests import ROLE_PLACEHOLDER, RecordedRequests
+from recorded_requests import RecordedRequests, shown_role
 from search_space import OBJECTIVES, SearchSpace
 from train_flags import (
     Hyperparameters,
@@ -269,8 +269,9 @@ def tuning_job(
 def dry_run(job: TuningJob, region: str | None, role: str | None) -> dict[str, Any]:
     """Return the CreateHyperParameterTuningJob request of a search; nothing is sent."""
     recorded = RecordedRequests(known_region(region) or container.DEFAULT_REGION)
-    create(job, recorded.session, known_role(role) or ROLE_PLACEHOLDER)
-    return recorded["CreateHyperParameterTuningJob"]
+    create(job, recorded.session, shown_role(known_role(role)))
+    (request,) = recorded["CreateHyperParameterTuningJob"]
+    return request
 
 
 def create(job: TuningJob, session: boto3.Session, role: str) -> None:

@@ -12,7 +12,7 @@ import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 from transformers import HfArgumentParser, TrainingArguments
@@ -137,6 +137,35 @@ class BinTrainingArguments(TrainingArguments):
         "--gradient_accumulation_steps.",
     )
     per_device_eval_batch_size: int = described(64, "Evaluation needs less memory than training.")
+    loss: Literal["cross_entropy", "soft_labels", "emd"] = described(
+        "cross_entropy",
+        "What training minimizes: cross_entropy takes a wrong count for as wrong as any other; "
+        "soft_labels gives a share of each label to its neighbours; emd adds the squared earth "
+        "mover's distance, in items.",
+    )
+    neighbour_weight: float = described(
+        0.5, "Share of --loss soft_labels or emd that knows of neighbours; alone it costs accuracy."
+    )
+    class_weights: Literal["balanced", "none"] = described(
+        "none", "balanced: all counts weigh the same in the loss, however many bins have them."
+    )
+    augment_geometry: bool = described(
+        False, "Turn, shear, shrink and shift photos inside their frame; flips are always made."
+    )
+    augment_colour: bool = described(
+        False, "Change light and colours of photos, blur some, and erase small patches."
+    )
+    mixup: bool = described(False, "Mix photos in pairs, and their labels alike.")
+    regularize: bool = described(
+        False,
+        "Average the weights over the steps, skip layers of a ViT at random, and train the lower "
+        "layers of a pretrained model at lower rates.",
+    )
+    calibrate: bool = described(
+        False,
+        "Fit a temperature on the validation split when the training has ended, and fold it into "
+        "the saved model's classifier: its probabilities mean what they say.",
+    )
     eval_strategy: str = described(
         "epoch", "When to evaluate on the validation split: epoch, steps or no."
     )
@@ -219,6 +248,8 @@ class BinTrainingArguments(TrainingArguments):
                 f"--metric_for_best_model {metric}: give loss, accuracy, within_one_accuracy, mae, "
                 "rmse or quadratic_weighted_kappa."
             )
+        if not 0 <= self.neighbour_weight <= 1:
+            raise ValueError(f"--neighbour_weight {self.neighbour_weight}: give a share, 0 to 1.")
         if self.remove_unused_columns:
             raise ValueError("--remove_unused_columns has to stay false: the photos would go.")
         if not self.do_train:

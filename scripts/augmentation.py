@@ -1,10 +1,30 @@
 """What happens to a batch of photos on the device, between the workers and the model.
 
 Workers hand over uint8; a quarter of the bytes of float32 cross to the device, and one pass there
-does what would keep a core busy for each photo.
+does what would keep a core busy for each photo. Nothing here can change a count: no photo loses an
+edge, and what is erased is smaller than an item. All randomness is that of the device's own
+generator, which checkpoints hold.
 """
 
+import math
+
 import torch
+from torch.distributions import Beta
+from torch.nn import functional
+
+# How far a photo may be changed, on a scale where 0 leaves it alone.
+MAX_ROTATION = math.radians(8)
+MIN_SCALE = 0.8
+MAX_SHEAR = 0.08
+MAX_BRIGHTNESS = 0.3  # offset and contrast in standard deviations of the photos
+MAX_CONTRAST = 0.3
+MAX_SATURATION = 0.3
+MAX_TINT = 0.1
+BLURRED_SHARE = 0.25
+# Edges of an erased patch as a share of the photo's: the smallest items are larger.
+PATCH_EDGES = (0.03, 0.08)
+PATCHES = 3
+MIXUP_ALPHA = 0.2  # Zhang et al., mixup: Beyond empirical risk minimization, ICLR 2018
 
 
 def random_flip(pixel_values: torch.Tensor) -> torch.Tensor:
@@ -30,3 +50,104 @@ def normalize(pixel_values: torch.Tensor, mean: list[float], std: list[float]) -
     scale = torch.tensor(std, device=pixel_values.device).mul(255).reshape(channels)
     offset = torch.tensor(mean, device=pixel_values.device).mul(255).reshape(channels)
     return (pixel_values.float() - offset) / scale
+
+
+def random_geometry(pixel_values: torch.Tensor) -> torch.Tensor:
+    """Turn, shear, shrink and shift each photo inside its frame, and keep all of it in sight.
+
+    What it leaves of the frame is filled with the mean colour.
+
+    Args:
+        pixel_values: float (batch, 3, height, width), normalized.
+    """
+    moves = random_moves(pixel_values.shape[0], pixel_values.device)
+    grid = functional.affine_grid(moves, list(pixel_values.shape), align_corners=False)
+    return functional.grid_sample(pixel_values, grid, align_corners=False)
+
+
+def random_moves(num_photos: int, device: torch.device) -> torch.Tensor:
+    """Return matrices for `affine_grid`, float (num_photos, 2, 3): frame to photo, both -1 to 1.
+
+    All four corners of a photo stay in its frame.
+    """
+    # A strength of its own for each photo: some stay nearly as they are, as all are in evaluation.
+    strength, angle, shear, size = torch.rand(4, num_photos, device=device)
+    angle = (2 * angle - 1) * strength * MAX_ROTATION
+    shear = (2 * shear - 1) * strength * MAX_SHEAR
+    scale = 1 - size * strength * (1 - MIN_SCALE)
+    cosine, sine = angle.cos(), angle.sin()
+    forward = torch.stack(
+        [torch.stack([cosine, shear - sine], dim=1), torch.stack([sine, cosine], dim=1)], dim=1
+    )
+    # How far the photo's corners reach along each axis: further than 1 is out of the frame.
+    reach = forward.abs().sum(dim=2).amax(dim=1)
+    forward = forward * (scale / reach.clamp(min=1))[:, None, None]
+    room = 1 - forward.abs().sum(dim=2)
+    shift = (2 * torch.rand(num_photos, 2, device=device) - 1) * room
+    backward = torch.linalg.inv(forward)
+    return torch.cat([backward, -backward @ shift[:, :, None]], dim=2)
+
+
+def random_colour(pixel_values: torch.Tensor) -> torch.Tensor:
+    """Change light, contrast and colours of each photo, blur some, and erase small patches.
+
+    Args:
+        pixel_values: float (batch, 3, height, width), normalized.
+    """
+    num_photos, num_channels = pixel_values.shape[:2]
+    device = pixel_values.device
+    brightness, contrast, saturation = 2 * torch.rand(3, num_photos, 1, 1, device=device) - 1
+    tint = 2 * torch.rand(num_photos, num_channels, 1, device=device) - 1
+    saturation = 1 + saturation * MAX_SATURATION
+    identity = torch.eye(num_channels, device=device)
+    # All of it is linear in the channels: one small matrix and one offset a photo.
+    mixing = saturation * identity + (1 - saturation) / num_channels
+    mixing = mixing * (1 + contrast * MAX_CONTRAST)
+    offset = brightness * MAX_BRIGHTNESS + tint * MAX_TINT
+    changed = torch.baddbmm(offset, mixing, pixel_values.flatten(2)).reshape(pixel_values.shape)
+    return _erase_patches(_blur_some(changed))
+
+
+def _blur_some(pixel_values: torch.Tensor) -> torch.Tensor:
+    """Average each pixel of some photos with its neighbours; changes its argument."""
+    num_blurred = round(BLURRED_SHARE * pixel_values.shape[0])
+    # Batches come in random order: the first photos are as good as any.
+    sharp = pixel_values[:num_blurred]
+    blurred = functional.avg_pool2d(sharp, 3, stride=1, padding=1, count_include_pad=False)
+    strength = torch.rand(num_blurred, 1, 1, 1, device=pixel_values.device)
+    sharp.lerp_(blurred, strength)
+    return pixel_values
+
+
+def _erase_patches(pixel_values: torch.Tensor) -> torch.Tensor:
+    """Fill up to PATCHES small rectangles of each photo with the mean colour, in place."""
+    num_photos, _, height, width = pixel_values.shape
+    device = pixel_values.device
+    smallest, largest = PATCH_EDGES
+    is_in = []
+    for length in (height, width):
+        edge = smallest + (largest - smallest) * torch.rand(num_photos, PATCHES, 1, device=device)
+        start = torch.rand(num_photos, PATCHES, 1, device=device) * (1 - edge)
+        place = (torch.arange(length, device=device) + 0.5) / length
+        is_in.append((place >= start) & (place < start + edge))
+    rows, columns = is_in
+    erased = (rows[:, :, :, None] & columns[:, :, None, :]).any(dim=1, keepdim=True)
+    return pixel_values.masked_fill_(erased, 0.0)
+
+
+def mixup(pixel_values: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mix each photo with the one before it in the batch, and what is to be said of them alike.
+
+    The targets say with which probability a bin holds each count; a mean of two counts, which
+    neither photo shows, is nowhere in them.
+
+    Args:
+        pixel_values: float (batch, 3, height, width).
+        targets: float (batch, num_counts), rows sum to 1.
+
+    Returns: both, mixed.
+    """
+    alpha = torch.full((pixel_values.shape[0], 1), MIXUP_ALPHA, device=pixel_values.device)
+    share = Beta(alpha, alpha).sample()
+    mixed = torch.lerp(pixel_values, pixel_values.roll(1, dims=0), share[:, :, None, None])
+    return mixed, torch.lerp(targets, targets.roll(1, dims=0), share)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -25,8 +26,18 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from augmentation import normalize, random_flip
+from arguments import BinTrainingArguments
+from augmentation import mixup, normalize, random_colour, random_flip, random_geometry
 from bin_dataset import collate
+from calibration import before_and_after, fitted_temperature, fold_temperature, log_probabilities
+from losses import balanced_weights, counting_loss, item_distances
+from regularization import (
+    WeightAverage,
+    add_drop_path,
+    layer_groups,
+    load_trained_weights,
+    save_trained_weights,
+)
 from timed_checkpoints import TimedCheckpoints
 
 METRIC = Path(__file__).parent / "counting_metric"
@@ -38,14 +49,19 @@ class BinTrainer(Trainer):
     Args:
         image_processor: its mean and standard deviation normalize the photos.
         counts: how many items each label id stands for.
+        is_pretrained: whether the model's lower layers know something that is worth keeping.
     """
+
+    args: BinTrainingArguments
+    optimizer: Any  # None until it is made
 
     def __init__(
         self,
         model: PreTrainedModel,
-        args: TrainingArguments,
+        args: BinTrainingArguments,
         image_processor: ViTImageProcessor,
         counts: Sequence[int],
+        is_pretrained: bool,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -58,11 +74,26 @@ class BinTrainer(Trainer):
             **kwargs,
         )
         self.image_processor = image_processor
+        self.is_pretrained = is_pretrained
+        self.distances = item_distances(counts).to(args.device)
+        self.count_weights = self._count_weights(len(counts))
+        self.calibration: dict[str, float] = {}
+        self.average: WeightAverage | None = None
+        if args.do_train and args.regularize:
+            self.average = WeightAverage(self.model)
+            self.add_callback(self.average)
+            add_drop_path(self.model)
         self.first_step = 0  # of this call: above 0 where a checkpoint goes on
         # The loss below is a mean over the batch; Trainer divides it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
         # accelerate would divide it once more (transformers 5.3.0 with accelerate 1.12.0).
         self.accelerator.gradient_accumulation_steps = 1
+
+    def _count_weights(self, num_counts: int) -> torch.Tensor | None:
+        if self.args.class_weights == "none" or self.train_dataset is None:
+            return None
+        labels = torch.tensor(self.train_dataset.with_format(None)["label"])
+        return balanced_weights(labels, num_counts).to(self.args.device)
 
     def compute_loss(
         self,
@@ -71,15 +102,69 @@ class BinTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return the mean cross entropy of a training batch, and the outputs if asked for."""
+        """Return the mean loss of a training batch, and the outputs if asked for."""
         pixel_values = self._normalized(random_flip(inputs["pixel_values"]))
+        targets = functional.one_hot(inputs["labels"], len(self.distances)).float()
+        if self.args.augment_colour:
+            pixel_values = random_colour(pixel_values)
+        if self.args.augment_geometry:
+            pixel_values = random_geometry(pixel_values)
+        if self.args.mixup:
+            pixel_values, targets = mixup(pixel_values, targets)
         outputs = model(pixel_values=pixel_values)
-        loss = functional.cross_entropy(
+        loss = counting_loss(
+            self.args.loss,
             outputs.logits.float(),
-            inputs["labels"],
-            label_smoothing=self.args.label_smoothing_factor,
+            targets,
+            self.distances,
+            self.args.neighbour_weight,
+            self.args.label_smoothing_factor,
         )
-        return (loss, outputs) if return_outputs else loss
+        if self.count_weights is not None:
+            loss = loss * (targets @ self.count_weights)
+        return (loss.mean(), outputs) if return_outputs else loss.mean()
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """Return Trainer's; with lower rates for lower layers where that is asked for."""
+        if self.optimizer is None and self.args.regularize and self.is_pretrained:
+            model = self.model if model is None else model
+            optimizer_class, keywords = self.get_optimizer_cls_and_kwargs(self.args, model)
+            groups = layer_groups(
+                model,
+                set(self.get_decay_parameter_names(model)),
+                self.args.weight_decay,
+                self.args.learning_rate,
+            )
+            self.optimizer = optimizer_class(groups, **keywords)
+        return super().create_optimizer(model)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; the model is the averaged one then, where there is one."""
+        output = super().train(*args, **kwargs)
+        if self.average is not None:
+            self.model.load_state_dict(self.average.model.state_dict())
+            self.remove_callback(self.average)
+            self.average = None
+        return output
+
+    def calibrate(self) -> None:
+        """Fit a temperature on the validation split, and fold it into the model's classifier.
+
+        `calibration` gets the temperature, and what it changed on that split; nothing where there
+        is no validation split, or no linear classifier.
+        """
+        if self.eval_dataset is None:
+            return
+        prediction = self.predict(self.eval_dataset)
+        logits, labels = prediction.predictions, prediction.label_ids
+        temperature = fitted_temperature(logits, labels)
+        try:
+            fold_temperature(self.model, temperature)
+        except ValueError as error:
+            print(f"Not calibrated: {error}.", file=sys.stderr)
+            return
+        self.calibration = {"calibration_temperature": temperature}
+        self.calibration |= before_and_after("eval", logits, labels, temperature)
 
     def prediction_step(
         self,
@@ -95,6 +180,8 @@ class BinTrainer(Trainer):
         photos twice when several processes evaluate.
         """
         inputs = self._prepare_inputs(inputs)
+        if self.average is not None:
+            model = self.average.model
         plain_model = self.accelerator.unwrap_model(model, keep_torch_compile=False)
         with torch.no_grad():
             # The class's own forward: accelerate wraps the instance's in autocast for bf16.
@@ -153,13 +240,49 @@ class BinTrainer(Trainer):
         best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
         if not best.is_dir():
             raise FileNotFoundError(f"The best checkpoint is gone: {best}. Train in a new folder.")
-        self.state.best_model_checkpoint = str(best)
-        super()._load_best_model()
+        load_strictly(self.model, best)
+        if self.average is not None:
+            load_strictly(self.average.model, best)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save the model as it is evaluated, and beside an average what training goes on with."""
+        if self.average is None:
+            return super()._save(output_dir, state_dict)
+        super()._save(output_dir, self.average.model.state_dict())
+        save_trained_weights(self.model, Path(output_dir or str(self.args.output_dir)))
+        return None
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        """Load what `_save` saved, to the bit."""
+        checkpoint = Path(resume_from_checkpoint)
+        if self.average is None:
+            load_strictly(self.model, checkpoint)
+        else:
+            load_strictly(self.average.model, checkpoint)
+            load_trained_weights(self.model, checkpoint)
 
     def _normalized(self, pixel_values: torch.Tensor) -> torch.Tensor:
         return normalize(
             pixel_values, self.image_processor.image_mean, self.image_processor.image_std
         )
+
+
+def load_strictly(model: PreTrainedModel, checkpoint: Path) -> None:
+    """Load a checkpoint's weights, every one of them.
+
+    Trainer's own loading takes no notice of weights that it does not find, and transformers 5.10.2
+    to 5.23.0 renames those of a ViT in its files (transformers issues 43701 and 48805).
+
+    Raises: ValueError: weights are missing, too many or of another shape.
+    """
+    loaded, report = type(model).from_pretrained(
+        checkpoint, dtype=model.dtype, output_loading_info=True
+    )
+    if any(report.values()):
+        raise ValueError(f"{checkpoint} does not hold this model's weights: {report}")
+    model.load_state_dict(loaded.state_dict())
 
 
 def timed_checkpoints(args: TrainingArguments) -> list[TrainerCallback]:
@@ -186,8 +309,7 @@ def counting_metrics(counts: Sequence[int]) -> Callable[[EvalPrediction], dict[s
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Return probabilities, float64, of the same shape (num_bins, num_counts)."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    return np.exp(log_probabilities(logits))
 
 
 class MetricsLine(TrainerCallback):

@@ -15,6 +15,8 @@ METRICS = "all_results.json"
 PREDICTIONS = "predictions_test.parquet"
 CHECK = "check.json"
 TRACKER_FOLDERS = ("tensorboard", "trackio")
+# The weights that training goes on with, where model.safetensors holds an average of them.
+TRAINED_WEIGHTS = "trained_weights.safetensors"
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 # What a run is evaluated on and with, and what its weights depend on: a folder holds one of each.
@@ -26,7 +28,9 @@ TRAINING_IDENTITY = (
     *("gradient_accumulation_steps", "world_size", "learning_rate", "lr_scheduler_type"),
     *("lr_scheduler_kwargs", "warmup_steps", "weight_decay", "max_grad_norm"),
     *("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor"),
-    *("model_revision", "bf16", "fp16", "metric_for_best_model"),
+    *("model_revision", "bf16", "fp16", "metric_for_best_model", "loss", "neighbour_weight"),
+    *("class_weights", "augment_geometry", "augment_colour", "mixup", "regularize"),
+    "calibrate",
 )
 
 
@@ -92,13 +96,18 @@ def write_record(output_dir: Path, record: dict[str, Any]) -> None:
     os.replace(temporary, output_dir / RECORD)
 
 
-def checkpoint_to_resume(output_dir: Path, asked_for: str | None) -> str | None:
+def checkpoint_to_resume(
+    output_dir: Path, asked_for: str | None, is_averaged: bool = False
+) -> str | None:
     """Return the checkpoint to go on from: the one asked for, else the newest complete one.
+
+    Args:
+        is_averaged: whether a complete one holds TRAINED_WEIGHTS too.
 
     Raises: ValueError: the one asked for is not a complete checkpoint.
     """
     if asked_for is not None:
-        if not _is_complete(Path(asked_for)):
+        if not _is_complete(Path(asked_for), is_averaged):
             raise ValueError(
                 f"--resume_from_checkpoint {asked_for} is not a complete checkpoint: name a "
                 "checkpoint-N folder, or leave the flag out to take the newest."
@@ -107,12 +116,12 @@ def checkpoint_to_resume(output_dir: Path, asked_for: str | None) -> str | None:
     complete = [
         (int(match[1]), path)
         for path in output_dir.glob("checkpoint-*")
-        if (match := CHECKPOINT.fullmatch(path.name)) and _is_complete(path)
+        if (match := CHECKPOINT.fullmatch(path.name)) and _is_complete(path, is_averaged)
     ]
     return str(max(complete)[1]) if complete else None
 
 
-def _is_complete(checkpoint: Path) -> bool:
+def _is_complete(checkpoint: Path, is_averaged: bool) -> bool:
     """Say whether a checkpoint was written to its end, and brought here whole.
 
     trainer_state.json is the last file that is written; but what S3 returns comes in any order, and
@@ -123,11 +132,12 @@ def _is_complete(checkpoint: Path) -> bool:
     except (OSError, ValueError):
         return False
     weights = list(checkpoint.glob("model*.safetensors"))
+    trained = [checkpoint / TRAINED_WEIGHTS] if is_averaged else []
     archives = [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt"]
     random_states = list(checkpoint.glob("rng_state*.pth"))
     return (
         bool(weights and random_states)
-        and all(_is_whole_safetensors(path) for path in weights)
+        and all(_is_whole_safetensors(path) for path in [*weights, *trained])
         # A zip file's contents are listed at its end.
         and all(zipfile.is_zipfile(path) for path in [*archives, *random_states])
     )

@@ -19,12 +19,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import datasets
-import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import transformers
 from datasets import Dataset, DatasetDict
+
+# The Hub client's own: its newest releases have moved from httpx to httpx2.
+from huggingface_hub.errors import HTTPError
 from transformers import set_seed
 from transformers.trainer_utils import PredictionOutput
 
@@ -43,6 +45,7 @@ from bin_dataset import (
     photo_size,
 )
 from bin_trainer import BinTrainer, softmax
+from calibration import before_and_after
 from count_distribution import counts_of_labels, mode_count
 from error_model import fit_error_model, write_error_model
 from hub_token import read_hub_token
@@ -101,7 +104,9 @@ def main(argv: list[str] | None = None) -> None:
             "versions": {name: version(name) for name in RECORDED_VERSIONS},
         }
         check_run_folder(output_dir, record, model_dir)
-        resume_from = checkpoint_to_resume(output_dir, training_arguments.resume_from_checkpoint)
+        resume_from = checkpoint_to_resume(
+            output_dir, training_arguments.resume_from_checkpoint, training_arguments.regularize
+        )
         if training_arguments.hub_token_secret:
             training_arguments.hub_token = read_hub_token(training_arguments.hub_token_secret)
         image_processor = load_image_processor(model_arguments, image_size)
@@ -113,6 +118,7 @@ def main(argv: list[str] | None = None) -> None:
             args=training_arguments,
             image_processor=image_processor,
             counts=counts_of_labels(label_names),
+            is_pretrained=model_arguments.model_name_or_path is not None,
             train_dataset=photos(dataset, "train", data_arguments.max_train_samples),
             eval_dataset=photos(dataset, "validation", data_arguments.max_eval_samples),
         )
@@ -122,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
             folder.mkdir(parents=True, exist_ok=True)
     # RuntimeError, ImportError: a flag asks for a library or a device that is not there. HTTPError:
     # --push_to_hub finds no Hub.
-    except (ValueError, OSError, RuntimeError, ImportError, httpx.HTTPError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError, HTTPError) as error:
         parser.error(str(error))
 
     if training_arguments.should_save:  # one process; with several machines one of each
@@ -131,6 +137,9 @@ def main(argv: list[str] | None = None) -> None:
         if resume_from and trainer.is_world_process_zero():
             print(f"Going on from {resume_from}.")
         training = trainer.train(resume_from_checkpoint=resume_from)
+        # Checkpoints stay as they are: a run that goes on is calibrated anew, not twice.
+        if training_arguments.calibrate:
+            trainer.calibrate()
         if trainer.is_world_process_zero():
             model.save_pretrained(model_dir)
             image_processor.save_pretrained(model_dir)
@@ -140,6 +149,7 @@ def main(argv: list[str] | None = None) -> None:
                 remove_results(output_dir)
                 size = {"train_samples": len(trainer.train_dataset)}
                 trainer.save_metrics("train", training.metrics | size)
+        report_calibration(trainer)
     if training_arguments.do_eval:
         trainer.save_metrics("eval", trainer.evaluate())
     if training_arguments.do_predict:
@@ -162,7 +172,7 @@ def push_to_hub(trainer: BinTrainer) -> None:
     """Push as Trainer does: its run folder but for checkpoints, with a card of its own."""
     try:
         trainer.push_to_hub(license=DATA_LICENCE, tags=[HUB_TAG])
-    except (OSError, RuntimeError, httpx.HTTPError) as error:
+    except (OSError, RuntimeError, HTTPError) as error:
         reason = " ".join(str(error).split())
         print(
             f"The model was not pushed ({reason}); sagemaker_jobs/push_to_hub.py can push it.",
@@ -195,12 +205,28 @@ def predict_test_split(
     prediction = trainer.predict(decoded_photos(test, max_samples))
     trainer.log(prediction.metrics)
     trainer.save_metrics("test", prediction.metrics)
+    if trainer.calibration:
+        temperature = trainer.calibration["calibration_temperature"]
+        before = prediction.predictions * temperature
+        trainer.calibration |= before_and_after("test", before, prediction.label_ids, temperature)
+        report_calibration(trainer)
     if trainer.is_world_process_zero():
         num_bins = min(len(test), max_samples or len(test))
         table = prediction_table(test.select(range(num_bins)), prediction, label_names)
         path = Path(str(trainer.args.output_dir)) / PREDICTIONS
         pq.write_table(table, f"{path}.part")
         os.replace(f"{path}.part", path)
+
+
+def report_calibration(trainer: BinTrainer) -> None:
+    """Print what the temperature changed, and add it to the results."""
+    if trainer.calibration and trainer.is_world_process_zero():
+        trainer.save_metrics("calibration", trainer.calibration)
+        values = (
+            f"{name.removeprefix('calibration_')}={value:.4g}"
+            for name, value in trainer.calibration.items()
+        )
+        print("calibration", *values, flush=True)
 
 
 def prediction_table(

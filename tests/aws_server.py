@@ -23,6 +23,7 @@ from moto.moto_server.werkzeug_app import (
     MotoRequestHandler,
     create_backend_app,
 )
+from moto.sagemaker.exceptions import ResourceInUseException
 from moto.sagemaker.models import sagemaker_backends
 from moto.sagemaker.responses import SageMakerResponse
 from werkzeug.serving import make_server
@@ -141,6 +142,10 @@ class AwsServer:
         """
         return sagemaker_backends[ACCOUNT][region].training_jobs[name]
 
+    def processing_job(self, name: str, region: str = REGION) -> Any:
+        """Return the server's own record of a processing job, as that of a training job."""
+        return sagemaker_backends[ACCOUNT][region].processing_jobs[name]
+
     def reset(self) -> None:
         """Forget everything."""
         request = urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")
@@ -172,9 +177,26 @@ def _stop_training_job(self: Any) -> ActionResult:
     return EmptyResult()
 
 
+_create_processing_job = SageMakerResponse.create_processing_job
+
+
+def _create_whole_processing_job(self: Any) -> ActionResult:
+    """What moto leaves out: AWS takes a name once, and keeps all of the request."""
+    request = json.loads(self.body)
+    jobs = self.sagemaker_backend.processing_jobs
+    if request["ProcessingJobName"] in jobs:
+        raise ResourceInUseException("Job name must be unique within an AWS account and region")
+    answer = _create_processing_job(self)
+    job = jobs[request["ProcessingJobName"]]
+    job.processing_resources = request["ProcessingResources"]
+    job.environment = request.get("Environment")
+    return answer
+
+
 def start() -> AwsServer:
     """Start a server on a free port, in a thread of this process; `stop` ends it."""
     SageMakerResponse.stop_training_job = _stop_training_job
+    SageMakerResponse.create_processing_job = _create_whole_processing_job
     application = DomainDispatcherApplication(create_backend_app)
     server = AwsServer()
 

@@ -16,8 +16,10 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-home-")
 
+import boto3
 import hypothesis
 import pytest
+from moto.server import ThreadedMotoServer
 
 import aws_server
 import build_dataset
@@ -52,6 +54,12 @@ TINY_VIT = {
     "num_attention_heads": 2,
     "intermediate_size": 64,
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kills", type=int, default=2, help="of each build in test_interrupted_builds.py"
+    )
 
 
 def real_path(name: str) -> Path:
@@ -146,3 +154,26 @@ def hub(running_hub_server: HubServer, tmp_path: Path) -> HubServer:
     running_hub_server.home = str(tmp_path / "hf-home")
     running_hub_server.users[HUB_TOKEN] = "ann"
     return running_hub_server
+
+
+@pytest.fixture
+def s3_bucket(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Serve the drawn bucket from a real S3 endpoint on loopback; return its URL."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    for name, value in {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+    client.create_bucket(Bucket="mirror")
+    for path in bucket.rglob("*.*"):
+        key = f"abid/{path.relative_to(bucket)}"
+        client.put_object(Bucket="mirror", Key=key, Body=path.read_bytes())
+    yield "s3://mirror/abid"
+    server.stop()

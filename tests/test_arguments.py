@@ -43,6 +43,8 @@ def error_line(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ([*REQUIRED, "--remove_unused_columns", "true"], "has to stay false"),
         (["nowhere.json"], "No such file"),
         ([*REQUIRED, "--metric_for_best_model", "f1"], "--metric_for_best_model f1: give loss"),
+        ([*REQUIRED, "--loss", "hinge"], "invalid choice: 'hinge'"),
+        ([*REQUIRED, "--neighbour_weight", "1.5"], "--neighbour_weight 1.5: give a share, 0 to 1"),
         ([*REQUIRED, "--checkpoint_minutes", "-1"], "--checkpoint_minutes -1.0: give 0 or more"),
         ([*REQUIRED, "--output_dir", "runs/$UNSET_NAME"], "there is no such variable"),
     ],

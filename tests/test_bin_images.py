@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from bin_images import UnusablePhotoError, channel_mean_and_std, prepare_photo
 
@@ -35,21 +35,100 @@ def test_photos_of_every_mode_become_colour_squares(mode: str, image_format: str
     assert decoded(photo.jpeg).shape == (32, 32, 3)
 
 
+# Left half, right half, as a viewer shows them. JPEG moves a colour by a little.
+RED, BLUE, WHITE, BLACK = (255, 0, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
+GREY = (128, 128, 128)
+
+
+def halves(mode: str, left: Any, right: Any) -> Image.Image:
+    photo = Image.new(mode, (64, 64), right)
+    photo.paste(left, (0, 0, 32, 64))
+    return photo
+
+
+def without_adobe_marker(jpeg: bytes) -> bytes:
+    """Return a CMYK JPEG as others than Adobe write it: no APP14 marker, nothing inverted."""
+    with Image.open(io.BytesIO(jpeg)) as photo:
+        inverted = encoded(ImageChops.invert(photo), quality=95, subsampling=0)
+    at = inverted.index(b"\xff\xee")
+    length = int.from_bytes(inverted[at + 2 : at + 4], "big")
+    return inverted[:at] + inverted[at + 2 + length :]
+
+
+def sixteen_bit_grey() -> bytes:
+    pixels = np.zeros((64, 64), dtype=np.uint16)
+    pixels[:, :32] = 128 * 257
+    return encoded(Image.fromarray(pixels), "PNG")
+
+
+def palette(left: tuple[int, ...], right: tuple[int, ...], **options: Any) -> bytes:
+    photo = halves("P", 0, 1)
+    photo.putpalette([*left, *right])
+    return encoded(photo, "PNG", **options)
+
+
+CMYK = encoded(halves("CMYK", (0, 255, 255, 0), (0, 0, 0, 0)), quality=95, subsampling=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "left", "right"),
+    [
+        (CMYK, RED, WHITE),
+        (without_adobe_marker(CMYK), RED, WHITE),
+        (encoded(halves("L", 128, 255)), GREY, WHITE),
+        (encoded(halves("RGB", RED, BLUE), progressive=True, quality=95), RED, BLUE),
+        (encoded(halves("L", 128, 0), "PNG"), GREY, BLACK),
+        (encoded(halves("1", 1, 0), "PNG"), WHITE, BLACK),
+        (sixteen_bit_grey(), GREY, BLACK),
+        (palette(RED, BLUE), RED, BLUE),
+        # Nothing is to be seen of what lies under transparent pixels.
+        (palette(RED, BLUE, transparency=1), RED, WHITE),
+        (palette(RED, BLUE, transparency=b"\xff\x00"), RED, WHITE),
+        (encoded(halves("RGBA", (*RED, 255), (*BLACK, 0)), "PNG"), RED, WHITE),
+        (encoded(halves("RGBA", (*BLACK, 127), (*BLUE, 255)), "PNG"), GREY, BLUE),
+        (encoded(halves("LA", (128, 255), (0, 0)), "PNG"), GREY, WHITE),
+        (encoded(halves("RGB", RED, BLUE), "PNG", transparency=BLUE), RED, WHITE),
+        (encoded(halves("L", 128, 0), "PNG", transparency=0), GREY, WHITE),
+    ],
+)
+@pytest.mark.parametrize("image_size", [64, 32])
+def test_photos_of_every_mode_look_as_a_viewer_shows_them(
+    content: bytes, left: tuple[int, ...], right: tuple[int, ...], image_size: int
+) -> None:
+    pixels = decoded(prepare_photo(content, image_size).jpeg).astype(int)
+    edge = 3 * image_size // 8  # not where two colours meet
+    assert np.abs(pixels[:, :edge] - left).max() <= 4
+    assert np.abs(pixels[:, -edge:] - right).max() <= 4
+
+
+@pytest.mark.parametrize("mark", range(1, 9))
+def test_a_camera_held_in_any_way_is_turned_back(mark: int) -> None:
+    upright = Image.new("RGB", (64, 64), BLUE)
+    upright.paste(RED, (0, 0, 64, 20))
+    upright.paste(WHITE, (0, 0, 20, 20))
+    # What the camera stores is what these, the inverse of the mark's own turn, make of it.
+    stored = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    photo = upright.transpose(stored[mark]) if mark in stored else upright
+    exif = Image.Exif()
+    exif[0x0112] = mark
+    content = encoded(photo, exif=exif, quality=95, subsampling=0)
+    pixels = decoded(prepare_photo(content, 64).jpeg).astype(int)
+    for place, colour in (((10, 10), WHITE), ((10, 50), RED), ((50, 10), BLUE), ((50, 50), BLUE)):
+        assert np.abs(pixels[place] - colour).max() <= 6
+
+
 def test_a_photo_is_squeezed_with_bilinear_resampling_and_not_cropped() -> None:
     content = encoded(noise(), "PNG")
     expected = noise().resize((32, 32), Image.Resampling.BILINEAR)
     assert prepare_photo(content, 32).jpeg == encoded(expected, quality=95)
-
-
-def test_a_turned_camera_is_turned_back() -> None:
-    left_half_white = Image.new("RGB", (64, 64))
-    left_half_white.paste((255, 255, 255), (0, 0, 32, 64))
-    turned = left_half_white.rotate(90, expand=True)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
-    pixels = decoded(prepare_photo(encoded(turned, exif=exif, quality=95), 64).jpeg)
-    assert pixels[:, :28].min() > 200
-    assert pixels[:, 36:].max() < 55
 
 
 def test_a_jpeg_of_the_right_form_is_not_encoded_again() -> None:

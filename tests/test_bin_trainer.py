@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -5,12 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import TrainerControl, TrainerState
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForImageClassification,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
 
 from arguments import BinTrainingArguments, ModelArguments
 from bin_dataset import decoded_photos, load_bins
 from bin_trainer import BinTrainer, MetricsLine, counting_metrics, softmax
 from models import load_image_processor, load_model
+from run_folder import TRAINED_WEIGHTS
 
 LABELS = ["1", "2", "3", "4", "5"]
 
@@ -26,6 +34,7 @@ def make_trainer(dataset_dir: Path, config_dir: Path, output_dir: Path, **flags:
         ),
         image_processor=load_image_processor(arguments, 32),
         counts=(1, 2, 3, 4, 5),
+        is_pretrained=True,
         train_dataset=decoded_photos(dataset["train"], 64),
         eval_dataset=decoded_photos(dataset["validation"], None),
     )
@@ -107,3 +116,136 @@ def test_metrics_lines_are_written_by_training(
     make_trainer(dataset_dir, config_dir, tmp_path, num_train_epochs=1, logging_steps=1).train()
     lines = re.findall(r"^metrics split=(\w+) step=(\d+) .*loss=\S+", capsys.readouterr().out, re.M)
     assert lines == [("train", "1"), ("validation", "1"), ("train", "1")]
+
+
+FULL_RECIPE = {
+    "loss": "soft_labels",
+    "class_weights": "balanced",
+    "augment_geometry": True,
+    "augment_colour": True,
+    "mixup": True,
+    "regularize": True,
+}
+
+
+class EvaluatedWeights(TrainerCallback):
+    """Keeps what each evaluation saw, to compare with what is loaded from files later."""
+
+    def __init__(self, trainer: BinTrainer) -> None:
+        self.trainer = trainer
+        self.at_step: dict[int, dict[str, torch.Tensor]] = {}
+
+    def on_evaluate(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        average = self.trainer.average
+        model = self.trainer.model if average is None else average.model
+        weights = model.state_dict()
+        self.at_step[state.global_step] = {name: weights[name].clone() for name in weights}
+
+
+@pytest.mark.parametrize("recipe", [{}, FULL_RECIPE], ids=["plain", "full"])
+def test_the_best_weights_are_those_of_the_best_checkpoint(
+    recipe: dict[str, Any], dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(
+        dataset_dir, config_dir, tmp_path, num_train_epochs=3, learning_rate=0.02, **recipe
+    )
+    evaluated = EvaluatedWeights(trainer)
+    trainer.add_callback(evaluated)
+    # The first epoch is the best one, whatever the photos say.
+    trainer.compute_metrics = lambda prediction: {"loss": trainer.state.global_step}
+    trainer.train()
+    assert list(evaluated.at_step) == [1, 2, 3]
+    for name, tensor in trainer.model.state_dict().items():
+        assert torch.equal(tensor, evaluated.at_step[1][name]), name
+    last = evaluated.at_step[3]["classifier.weight"]
+    assert not torch.equal(trainer.model.classifier.weight, last)
+
+
+def test_training_goes_on_without_the_average_that_is_evaluated_and_saved(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    flags = {"num_train_epochs": 3, "learning_rate": 1e-3, "regularize": True}
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path, save_total_limit=9, **flags)
+    evaluated = EvaluatedWeights(trainer)
+    trainer.add_callback(evaluated)
+    trainer.train()
+    for step in (1, 2, 3):
+        folder = tmp_path / f"checkpoint-{step}"
+        kept = AutoModelForImageClassification.from_pretrained(folder).state_dict()
+        trained = load_file(folder / TRAINED_WEIGHTS)
+        for name, tensor in evaluated.at_step[step].items():
+            assert torch.equal(kept[name], tensor), name
+        is_same = torch.equal(trained["classifier.weight"], kept["classifier.weight"])
+        assert is_same == (step == 1)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind"),
+    [({}, "vit"), (FULL_RECIPE, "vit"), (FULL_RECIPE, "resnet")],
+    ids=["plain", "full", "full-resnet"],
+)
+def test_training_that_goes_on_ends_with_the_weights_of_one_that_was_not_interrupted(
+    recipe: dict[str, Any], kind: str, dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    if kind == "resnet":
+        small = {"hidden_sizes": [4, 8, 16, 32], "depths": [1, 2, 1, 1], "layer_type": "basic"}
+        config_dir = tmp_path
+        content = {"model_type": kind, "embedding_size": 4, "image_size": 32, **small}
+        (config_dir / "config.json").write_text(json.dumps(content))
+    flags = {"num_train_epochs": 3, "learning_rate": 1e-3, "save_total_limit": 9, **recipe}
+    whole = make_trainer(dataset_dir, config_dir, tmp_path, **flags)
+    whole.train()
+    resumed = make_trainer(dataset_dir, config_dir, tmp_path, **flags)
+    with torch.no_grad():
+        for parameter in resumed.model.parameters():
+            parameter.fill_(7.0)  # all of them have to come from the checkpoint
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+def test_a_checkpoint_that_lacks_a_weight_is_not_loaded_in_part(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    make_trainer(dataset_dir, config_dir, tmp_path, num_train_epochs=1).train()
+    weights = load_file(tmp_path / "checkpoint-1" / "model.safetensors")
+    del weights["classifier.bias"]
+    save_file(weights, tmp_path / "checkpoint-1" / "model.safetensors", {"format": "pt"})
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path, num_train_epochs=2)
+    with pytest.raises(ValueError, match=r"classifier\.bias"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+def test_lower_layers_of_a_pretrained_model_learn_slower(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    rates = {}
+    for is_pretrained in (True, False):
+        trainer = make_trainer(dataset_dir, config_dir, tmp_path, regularize=True)
+        trainer.is_pretrained = is_pretrained
+        trainer.create_optimizer_and_scheduler(10)
+        rates[is_pretrained] = {group["lr"] for group in trainer.optimizer.param_groups}
+    assert rates[False] == {2e-5}
+    assert len(rates[True]) == 4
+    assert max(rates[True]) == 2e-5
+
+
+def test_calibration_brings_the_loss_of_the_validation_split_down_and_no_answer_changes(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path)
+    with torch.no_grad():
+        trainer.model.classifier.weight.mul_(50)
+    before = trainer.predict(trainer.eval_dataset)
+    trainer.calibrate()
+    after = trainer.predict(trainer.eval_dataset)
+    temperature = trainer.calibration["calibration_temperature"]
+    assert temperature > 1.5
+    np.testing.assert_allclose(after.predictions * temperature, before.predictions, rtol=1e-4)
+    for moment, prediction in (("before", before), ("after", after)):
+        assert trainer.calibration[f"calibration_eval_loss_{moment}"] == pytest.approx(
+            prediction.metrics["test_loss"], rel=1e-5
+        )
+    assert after.metrics["test_loss"] < before.metrics["test_loss"]

@@ -1,32 +1,40 @@
 import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from moto.server import ThreadedMotoServer
+from obstore.store import LocalStore
+from PIL import Image
 
+import bucket_server
 import build_catalog
-from build_catalog import parse_bin_record, read_bin_list
+import object_store
+from bin_records import BinRecord
+from bucket_server import BucketServer
+from build_catalog import read_bin_list
+from catalog import CATALOG_SCHEMA, read_catalog
+from catalog_parts import CatalogParts
 from command_line import InputError
-from conftest import real_path
+from conftest import ROOT, real_path
+from object_store import list_ids, open_store
 
-ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner),
-    max_leaves=12,
-)
-METADATA_LIKE = st.fixed_dictionaries(
-    {},
-    optional={
-        "EXPECTED_QUANTITY": ANY_JSON,
-        "BIN_FCSKU_DATA": ANY_JSON
-        | st.dictionaries(
-            st.text(max_size=5), st.fixed_dictionaries({}, optional={"quantity": ANY_JSON})
-        ),
-    },
-)
+# A run in a process of its own, with small parts so that a kill finds some on the disk.
+RUN = """
+import sys
+import build_catalog, catalog_parts
+catalog_parts.RECORDS_PER_PART = 20
+build_catalog.main(sys.argv[1:])
+"""
 
 
 def metadata(quantity: Any, **items: Any) -> bytes:
@@ -41,48 +49,40 @@ def write_bucket(folder: Path, **records: bytes) -> Path:
     return folder
 
 
-def test_a_record_gives_count_items_and_quantities() -> None:
-    record = parse_bin_record("00007", metadata(3, B0=1, B1=2))
-    assert (record.id, record.count, record.set_aside) == ("00007", 3, None)
-    assert record.asins == ("B0", "B1")
-    assert record.quantities == (1, 2)
-    assert record.quantities_match
+def start_run(*flags: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "data_prep")}
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, *flags],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
-def test_a_count_that_the_items_do_not_sum_to_is_kept_and_flagged() -> None:
-    record = parse_bin_record("01405", metadata(3, B0=1))
-    assert record.count == 3
-    assert not record.quantities_match
+def finish_run(*flags: str) -> str:
+    process = start_run(*flags)
+    output, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    return output
 
 
-def test_an_empty_bin_holds_nothing_and_matches() -> None:
-    record = parse_bin_record("1", metadata(0))
-    assert record.count == 0
-    assert record.quantities_match
+def wait_until_halted(server: BucketServer, process: subprocess.Popen[str]) -> None:
+    while not server.halted.wait(0.05):
+        assert process.poll() is None, process.communicate()[1]
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (None, "no metadata"),
-        (b"", "metadata is not a JSON object"),
-        (b"\xff\xfe", "metadata is not a JSON object"),
-        (b"[1, 2]", "metadata is not a JSON object"),
-        (b"[" * 100_000, "metadata is not a JSON object"),
-        (b'{"BIN_FCSKU_DATA": {}}', "no EXPECTED_QUANTITY"),
-        (metadata(None), "no EXPECTED_QUANTITY"),
-        (metadata(-1), "EXPECTED_QUANTITY is negative"),
-        (metadata(2.5), "EXPECTED_QUANTITY is not an integer"),
-        (metadata(float("nan")), "EXPECTED_QUANTITY is not an integer"),
-        (metadata("3"), "EXPECTED_QUANTITY is not an integer"),
-        (metadata(True), "EXPECTED_QUANTITY is not an integer"),
-        (metadata(10**30), "EXPECTED_QUANTITY is larger than 2147483647"),
-    ],
-)
-def test_a_record_that_cannot_be_used_says_why(content: bytes | None, reason: str) -> None:
-    record = parse_bin_record("00001", content)
-    assert record.set_aside == reason
-    assert record.count is None
+def num_kept(parts: Path) -> int:
+    return sum(pq.read_metadata(path).num_rows for path in parts.glob("*.parquet"))
+
+
+@pytest.fixture
+def server(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketServer]:
+    """Serve the drawn bucket on loopback, with pages of ten names."""
+    with bucket_server.serving(bucket_server.objects_of(bucket)) as running:
+        for name, value in running.environment.items():
+            monkeypatch.setenv(name, value)
+        yield running
 
 
 def test_the_items_of_a_record_without_a_usable_count_still_hold_its_group_together(
@@ -91,32 +91,15 @@ def test_the_items_of_a_record_without_a_usable_count_still_hold_its_group_toget
     bucket = write_bucket(
         tmp_path / "b", bin_1=metadata(1, A=1), bin_2=metadata(-1, A=1), bin_3=metadata(2, A=2)
     )
-    catalog = build_catalog.build_catalog(str(bucket))
+    catalog = build_catalog.build_catalog(str(bucket), tmp_path / "catalog.parquet")
     assert catalog["bin_group"].to_pylist() == ["1", "1", "1"]
-
-
-@given(METADATA_LIKE)
-def test_any_metadata_becomes_a_row_of_the_catalog(content: dict[str, Any]) -> None:
-    record = parse_bin_record("1", json.dumps(content).encode())
-    assert (record.count is None) == (record.set_aside is not None)
-    row = {
-        "id": "1",
-        "count": record.count,
-        "quantities_match": record.quantities_match,
-        "asins": record.asins,
-        "quantities": record.quantities,
-        "bin_group": "1",
-        "set_aside": record.set_aside,
-    }
-    table = build_catalog.pa.Table.from_pylist([row], schema=build_catalog.CATALOG_SCHEMA)
-    assert table.num_rows == 1
 
 
 def test_the_catalog_has_a_row_for_every_bin(bucket: Path, tmp_path: Path) -> None:
     output = tmp_path / "new" / "catalog.parquet"
     build_catalog.main(["--source", str(bucket), "--output", str(output)])
     catalog = pq.read_table(output)
-    assert catalog.schema.equals(build_catalog.CATALOG_SCHEMA)
+    assert catalog.schema.equals(CATALOG_SCHEMA)
     assert catalog["id"].to_pylist() == sorted(p.stem for p in (bucket / "metadata").iterdir())
     for row in catalog.slice(0, 20).to_pylist():
         written = json.loads((bucket / "metadata" / f"{row['id']}.json").read_text())
@@ -124,20 +107,25 @@ def test_the_catalog_has_a_row_for_every_bin(bucket: Path, tmp_path: Path) -> No
         assert row["asins"] == list(written["BIN_FCSKU_DATA"])
 
 
-def test_a_bin_list_gives_the_same_groups_as_the_whole_bucket(bucket: Path) -> None:
-    whole = build_catalog.build_catalog(str(bucket))
+def test_a_bin_list_gives_the_same_groups_as_the_whole_bucket(bucket: Path, tmp_path: Path) -> None:
+    whole = build_catalog.build_catalog(str(bucket), tmp_path / "whole.parquet")
     group_of = dict(zip(whole["id"].to_pylist(), whole["bin_group"].to_pylist(), strict=True))
     # Every sixth bin: most groups reach beyond what is listed, and end far from the next one.
-    listed = build_catalog.build_catalog(str(bucket), sorted(group_of)[::6])
+    listed = build_catalog.build_catalog(
+        str(bucket), tmp_path / "listed.parquet", sorted(group_of)[::6]
+    )
     assert listed.num_rows < whole.num_rows
     for row in listed.to_pylist():
         assert row["bin_group"] == group_of[row["id"]]
 
 
-def test_a_listed_bin_without_metadata_is_set_aside(bucket: Path) -> None:
-    catalog = build_catalog.build_catalog(str(bucket), ["00001", "999999"])
+def test_a_listed_bin_without_metadata_is_set_aside(bucket: Path, tmp_path: Path) -> None:
+    catalog = build_catalog.build_catalog(
+        str(bucket), tmp_path / "catalog.parquet", ["00001", "999999", "../1"]
+    )
     by_id = {row["id"]: row for row in catalog.to_pylist()}
     assert by_id["999999"]["set_aside"] == "no metadata"
+    assert by_id["../1"]["set_aside"].startswith("the id is not made of")
     assert by_id["00001"]["set_aside"] is None
 
 
@@ -147,7 +135,9 @@ def test_a_bin_list_is_read_whatever_its_folders(tmp_path: Path) -> None:
     assert read_bin_list(path) == ["00152", "523"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"1": 3}', '{"1": [3]}', '{"1": "00152.json"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"1": 3}', '{"1": [3]}', '{"1": "00152.json"}', r'{"1": ["\ud800"]}']
+)
 def test_another_file_than_a_bin_list_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "list.json"
     path.write_text(text)
@@ -172,11 +162,248 @@ def test_a_source_that_is_none_is_one_line_and_exit_code_2(
     assert exit_info.value.code == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in error
-    assert not (tmp_path / "catalog.parquet").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_the_real_records_that_do_not_sum_up_are_found() -> None:
-    catalog = build_catalog.build_catalog(str(real_path("abid")))
+def test_the_real_records_that_do_not_sum_up_are_found(tmp_path: Path) -> None:
+    catalog = build_catalog.build_catalog(str(real_path("abid")), tmp_path / "catalog.parquet")
     differing = [row["id"] for row in catalog.to_pylist() if not row["quantities_match"]]
     assert set(differing) <= {"01405", "01406", "02081", "02082", "09032", "09033"}
     assert len(differing) == 4
+
+
+def test_a_run_says_what_it_found_and_draws_it(
+    bucket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_catalog.main(["--source", str(bucket), "--output", str(tmp_path / "catalog.parquet")])
+    printed = capsys.readouterr().out
+    assert "300 bins in " in printed
+    assert re.search(r"A random split would leak: of the \d+ bins in a test split of 10 %", printed)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "bins_by_count.png",
+        "catalog.parquet",
+    ]
+    with Image.open(tmp_path / "bins_by_count.png") as chart:
+        assert chart.format == "PNG"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("with_list", [False, True])
+def test_a_killed_run_goes_on_to_the_same_catalog_byte_for_byte(
+    with_list: bool, server: BucketServer, tmp_path: Path
+) -> None:
+    flags = ["--source", server.url]
+    num_wanted = 300
+    if with_list:
+        ids = sorted(Path(key).stem for key in server.objects)[::3]
+        num_wanted = len(ids)
+        (tmp_path / "list.json").write_text(json.dumps({"1": ids}))
+        flags += ["--bin_list", str(tmp_path / "list.json")]
+    finish_run(*flags, "--output", str(tmp_path / "undisturbed" / "catalog.parquet"))
+    num_asked = len(server.asked)
+    assert num_asked > num_wanted if with_list else num_asked == num_wanted
+
+    output = tmp_path / "killed" / "catalog.parquet"
+    parts = output.with_name("catalog.parquet.parts")
+    num_done = 0
+    for share_of_rest in (0, 0.2, 0.5, 0.95):
+        server.asked.clear()
+        num_answers = int(share_of_rest * (num_asked - num_done))
+        server.halt_after(num_answers)
+        process = start_run(*flags, "--output", str(output))
+        wait_until_halted(server, process)
+        while num_kept(parts) < num_done + num_answers - 19:
+            time.sleep(0.02)  # it has the answers, and is about to write the last of them
+        process.kill()
+        process.communicate()
+        num_done = num_kept(parts)
+        assert not output.exists()
+    assert num_done > num_asked / 2
+    server.asked.clear()
+    server.halt_after(10**9)
+    finish_run(*flags, "--output", str(output))
+    assert len(server.asked) == num_asked - num_done
+    assert not parts.exists()
+    undisturbed = tmp_path / "undisturbed" / "catalog.parquet"
+    assert output.read_bytes() == undisturbed.read_bytes()
+
+
+def test_parts_of_another_source_are_dropped(
+    bucket: Path, server: BucketServer, tmp_path: Path
+) -> None:
+    other = write_bucket(tmp_path / "other", bin_00001=metadata(88), bin_00002=metadata(88))
+    folder = LocalStore(tmp_path)
+    with CatalogParts(folder, "catalog.parquet.parts", repr(open_store(str(other)))) as parts:
+        parts.add(BinRecord("00001", 88))
+    (tmp_path / "catalog.parquet.parts" / "damaged.parquet").write_bytes(b"PAR1")
+    catalog = build_catalog.build_catalog(server.url, tmp_path / "catalog.parquet")
+    assert catalog.equals(build_catalog.build_catalog(str(bucket), tmp_path / "own.parquet"))
+    assert f"abid/metadata/{catalog['id'][0]}.json" in server.asked
+
+
+def test_records_that_do_not_arrive_end_the_run_with_their_names_and_are_all_that_it_reads_next(
+    server: BucketServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(object_store, "MAX_RETRIES", 1)
+    keys = sorted(server.objects)[:12]
+    server.failing = set(keys)
+    flags = ["--source", server.url, "--output", str(tmp_path / "catalog.parquet")]
+    with pytest.raises(SystemExit) as exit_info:
+        build_catalog.main(flags)
+    assert exit_info.value.code == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "the metadata of 12 bins did not arrive" in error
+    assert f": {', '.join(Path(key).stem for key in keys[:10])} and 2 more. " in error
+    assert error.endswith("The same command goes on from here.")
+    assert not (tmp_path / "catalog.parquet").exists()
+
+    server.failing = set()
+    server.asked.clear()
+    build_catalog.main(flags)
+    assert sorted(server.asked) == keys
+    # The bar starts at what was there already.
+    assert "288/300" in capsys.readouterr().err
+    assert pq.read_table(tmp_path / "catalog.parquet").num_rows == 300
+
+
+def test_a_record_that_may_not_be_read_is_set_aside(server: BucketServer, tmp_path: Path) -> None:
+    server.forbidden = {key := sorted(server.objects)[0]}
+    catalog = build_catalog.build_catalog(server.url, tmp_path / "catalog.parquet")
+    assert catalog["id"][0].as_py() == Path(key).stem
+    assert catalog["set_aside"][0].as_py() == "metadata: access denied"
+
+
+def test_a_listing_in_ranges_finds_every_id_once_whatever_it_looks_like(
+    server: BucketServer, bucket: Path
+) -> None:
+    generator = random.Random(0)
+    ids = {"0", "00", "000", "09", "1", "10", "99", "999", "9z", "a", "Z", "zz", "_", "-", "--"}
+    ids |= {"é", "中", "!", "~", "a b", "", "A&B", "00001", "metadata"}
+    ids |= {str(generator.randrange(10**6)) for _ in range(150)}
+    ids |= {f"{generator.randrange(10**5):05d}" for _ in range(50)}
+    ids |= {f"{generator.randrange(16**8):08x}" for _ in range(50)}
+    server.objects = {f"abid/metadata/{bin_id}.json": b"{}" for bin_id in ids}
+    server.objects |= {"abid/metadata/1.txt": b"", "abid/metadata/x/2.json": b""}
+    server.objects |= {"abid/metadata.json": b"", "abid/metadata-old/3.json": b""}
+    found = list_ids(open_store(server.url), "metadata", ".json")
+    assert sorted(found) == sorted(ids)
+
+
+def test_a_file_with_an_impossible_name_is_set_aside_and_stops_nothing(tmp_path: Path) -> None:
+    source = write_bucket(tmp_path / "source", bin_1=metadata(2), bin_2=metadata(3))
+    folder = os.fsencode(source / "metadata")
+    for name in (b"a\xff.json", b"a\nb.json", b"a%2fb.json", b"a#1.json", b"...json", b".json"):
+        Path(os.fsdecode(folder + b"/" + name)).write_bytes(metadata(1))
+    (source / "metadata" / "3.json").mkdir()
+    catalog = build_catalog.build_catalog(str(source), tmp_path / "catalog.parquet")
+    used = catalog.filter(catalog["set_aside"].is_null())
+    assert used["id"].to_pylist() == ["1", "2"]
+    assert catalog.num_rows == 8
+
+
+@pytest.fixture
+def s3_bucket(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Serve the drawn bucket's metadata from a real S3 endpoint; return a client of it."""
+    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    endpoint = "http://{}:{}".format(*running.get_host_and_port())
+    for name, value in {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", region_name="us-east-1")
+    client.create_bucket(Bucket="mirror")
+    for path in (bucket / "metadata").iterdir():
+        client.put_object(Bucket="mirror", Key=f"abid/metadata/{path.name}", Body=path.read_bytes())
+    yield client
+    running.stop()
+
+
+def test_a_catalog_goes_from_s3_to_s3_as_from_folder_to_folder(
+    s3_bucket: Any, bucket: Path, tmp_path: Path
+) -> None:
+    location = "s3://mirror/own/catalog.parquet"
+    store = open_store("s3://mirror/own")
+    # What a killed run left: read again it would look otherwise.
+    left_source = repr(open_store("s3://mirror/abid"))
+    with CatalogParts(store, "catalog.parquet.parts", left_source) as parts:
+        parts.add(BinRecord("00003", 3, ("left",), (3,)))
+    build_catalog.main(["--source", "s3://mirror/abid", "--output", location])
+    listed = s3_bucket.list_objects_v2(Bucket="mirror", Prefix="own/")["Contents"]
+    assert [entry["Key"] for entry in listed] == ["own/bins_by_count.png", "own/catalog.parquet"]
+    catalog = read_catalog(location)
+    expected = build_catalog.build_catalog(str(bucket), tmp_path / "catalog.parquet")
+    assert catalog["id"].equals(expected["id"])
+    left = catalog["id"].to_pylist().index("00003")
+    assert catalog["asins"][left].as_py() == ["left"]
+    build_catalog.main(["--source", "s3://mirror/abid", "--output", location])
+    assert read_catalog(location).equals(expected)
+
+
+@pytest.mark.parametrize(
+    "output", ["", ".", "data/", "/tmp", "s3://mirror", "s3://mirror/", "ftp://x/y"]
+)
+def test_an_output_that_is_no_file_is_one_line_and_exit_code_2(
+    output: str, bucket: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        build_catalog.main(["--source", str(bucket), "--output", output])
+    assert exit_info.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert "--output" in error[0]
+
+
+@pytest.mark.slow
+def test_a_catalog_of_the_whole_bucket_takes_less_than_a_gigabyte(tmp_path: Path) -> None:
+    # All is read, nothing is put together yet: the point at which the most lies in memory.
+    source = write_bucket(tmp_path / "source")
+    generator = random.Random(0)
+    expected_groups: list[str] = []
+    asins: list[str] = []
+    parts_of = CatalogParts(
+        LocalStore(tmp_path), "catalog.parquet.parts", repr(open_store(str(source)))
+    )
+    with parts_of as parts:
+        for number in range(1, 535_235):
+            bin_id = f"{number:05d}"
+            if len(asins) > 1 and generator.random() < 0.39:
+                asins = asins[1:]
+                expected_groups.append(expected_groups[-1])
+            else:
+                size = generator.choice((1, 2, 3, 3, 4, 5, 6, 8))
+                asins = [f"B{number:07d}{place:02d}" for place in range(size)]
+                expected_groups.append(bin_id)
+            parts.add(BinRecord(bin_id, len(asins), tuple(asins), (1,) * len(asins)))
+    (tmp_path / "list.json").write_text(
+        json.dumps({"1": [f"{number:05d}" for number in range(1, 535_235)]})
+    )
+    command = (
+        "import resource, sys, build_catalog; build_catalog.main(sys.argv[1:]); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", command, "--source", str(source)]
+        + [
+            "--bin_list",
+            str(tmp_path / "list.json"),
+            "--output",
+            str(tmp_path / "catalog.parquet"),
+        ],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "data_prep")},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    ).stdout
+    peak_bytes = int(printed.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
+    assert peak_bytes < 1e9
+    catalog = pq.read_table(tmp_path / "catalog.parquet").to_pydict()
+    expected = dict(zip((f"{n:05d}" for n in range(1, 535_235)), expected_groups, strict=True))
+    assert dict(zip(catalog["id"], catalog["bin_group"], strict=True)) == expected

@@ -2,44 +2,18 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Image, load_dataset
 from datasets.exceptions import NonMatchingSplitsSizesError
-from moto.server import ThreadedMotoServer
 
 import build_catalog
 import build_dataset
-import shards
-from conftest import ROOT, real_path
-
-SMALL = ["--image_size", "32", "--num_workers", "1"]
-
-
-def build(source: Path | str, output_dir: Path, *flags: str) -> Path:
-    build_dataset.main(["--source", str(source), "--output_dir", str(output_dir), *SMALL, *flags])
-    return output_dir
-
-
-def rows(dataset_dir: Path, split: str) -> list[dict]:
-    paths = sorted((dataset_dir / "data").glob(f"{split}-*.parquet"))
-    return [row for path in paths for row in pq.read_table(path).to_pylist()]
-
-
-def all_rows(dataset_dir: Path) -> list[dict]:
-    return [row for split in ("train", "validation", "test") for row in rows(dataset_dir, split)]
-
-
-def file_bytes(dataset_dir: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (dataset_dir / "data").iterdir()}
+import dataset_plan
+from conftest import real_path
+from dataset_builds import all_rows, build, file_bytes, rows
 
 
 def error_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -182,7 +156,7 @@ def test_a_listed_bin_that_the_catalog_lacks_is_set_aside(bucket: Path, tmp_path
 def test_a_shard_without_a_usable_photo_leaves_the_others_readable(
     own_bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "BINS_PER_SHARD", 1)
+    monkeypatch.setattr(dataset_plan, "BINS_PER_SHARD", 1)
     ids = sorted(path.stem for path in (own_bucket / "metadata").iterdir())
     for bin_id in ids[::2]:
         (own_bucket / "bin-images" / f"{bin_id}.jpg").unlink()
@@ -194,7 +168,7 @@ def test_a_shard_without_a_usable_photo_leaves_the_others_readable(
 def test_a_copy_without_one_of_the_shards_is_refused(
     bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "BINS_PER_SHARD", 40)
+    monkeypatch.setattr(dataset_plan, "BINS_PER_SHARD", 40)
     built = build(bucket, tmp_path / "bins")
     assert len(list((built / "data").glob("train-*"))) > 2
     load_dataset(str(built))
@@ -223,13 +197,13 @@ def test_a_failed_check_leaves_the_folder_free(bucket: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ((Path("a b"), 224, ["train", "validation", "test"]), "'a b' --model_name_or_path google/"),
+        (("a b", 224, ["train", "validation", "test"]), "'a b' --model_name_or_path google/"),
         (
-            (Path("d"), 64, ["train", "test"]),
+            ("d", 64, ["train", "test"]),
             "vit_demo --output_dir runs/d_vit_demo --learning_rate 1e-3",
         ),
-        ((Path("d"), 64, ["train", "test"]), "--eval_strategy no"),
-        ((Path("d"), 224, ["test"]), "MODEL_FOLDER --output_dir runs/evaluation --do_predict"),
+        (("d", 64, ["train", "test"]), "--eval_strategy no"),
+        (("d", 224, ["test"]), "MODEL_FOLDER --output_dir runs/evaluation --do_predict"),
     ],
 )
 def test_the_next_command_fits_the_dataset(flags: tuple, expected: str) -> None:
@@ -274,25 +248,6 @@ def test_a_second_run_touches_no_finished_shard(bucket: Path, tmp_path: Path) ->
     after = {path: path.stat().st_mtime_ns for path in paths}
     assert {path for path in paths if before[path] != after[path]} == {lost}
     assert lost.read_bytes() == content
-
-
-@pytest.mark.slow
-def test_a_killed_build_goes_on_to_the_same_bytes(
-    bucket: Path, dataset_dir: Path, tmp_path: Path
-) -> None:
-    command = [sys.executable, str(ROOT / "data_prep" / "build_dataset.py")]
-    command += ["--source", str(bucket), "--output_dir", str(tmp_path / "bins"), "--image_size"]
-    command += ["32", "--num_workers", "2", "--test_fraction", "0.2"]
-    for num_finished in range(3):  # killed as soon as there is one more shard than before
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while len(list((tmp_path / "bins").glob("statistics/*.json"))) <= num_finished:
-            assert process.poll() in (None, 0)
-            time.sleep(0.001)
-        process.kill()
-        process.wait()
-    subprocess.run(command, check=True, capture_output=True)
-    assert file_bytes(tmp_path / "bins") == file_bytes(dataset_dir)
-    assert not list((tmp_path / "bins").rglob("*.part"))
 
 
 @pytest.mark.parametrize(
@@ -353,29 +308,6 @@ def test_a_folder_with_other_files_is_refused(
     assert exit_info.value.code == 2
     assert "is in use" in error_line(capsys)
     assert os.listdir(tmp_path) == ["thesis.txt"]
-
-
-@pytest.fixture
-def s3_bucket(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Serve the drawn bucket from a real S3 endpoint on loopback; return its URL."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
-    client.create_bucket(Bucket="mirror")
-    for path in bucket.rglob("*.*"):
-        key = f"abid/{path.relative_to(bucket)}"
-        client.put_object(Bucket="mirror", Key=key, Body=path.read_bytes())
-    yield "s3://mirror/abid"
-    server.stop()
 
 
 def test_a_bucket_gives_the_same_dataset_as_a_folder(

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compare_runs import read_predictions
 from evaluation import (
     Evaluation,
     by_key,
@@ -141,3 +142,21 @@ def test_predictions_that_are_none_are_refused(change: dict[str, Any], message: 
     table = pa.table({name: values for name, values in columns.items() if values is not None})
     with pytest.raises(ValueError, match=message):
         read_evaluation(table)
+
+
+@pytest.mark.parametrize("group_type", [pa.string(), pa.null()])
+def test_a_bin_of_which_the_group_is_unknown_is_a_group_by_itself(group_type: pa.DataType) -> None:
+    table = pa.table(
+        {
+            "id": ["00001", "00002", "00003"],
+            "bin_group": pa.nulls(3, group_type),
+            "expected_quantity": [1, 2, 1],
+            "count": [1, 1, 1],
+            "probability_1": [0.9, 0.6, 1.0],
+            "probability_2": [0.1, 0.4, 0.0],
+        }
+    )
+    assert figures(read_evaluation(table), None)["num_groups"] == 3
+    assert read_predictions(table).group.tolist() == ["00001", "00002", "00003"]
+    known = table.set_column(1, "bin_group", pa.array(["00001", "00001", None]))
+    assert figures(read_evaluation(known), None)["num_groups"] == 2

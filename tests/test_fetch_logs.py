@@ -24,12 +24,18 @@ START = 1000 * int(time.time() - 60)
 TWO_HOSTS = {"InstanceType": "ml.g5.xlarge", "InstanceCount": 2, "VolumeSizeInGB": 30}
 
 
-def put_lines(aws: AwsServer, stream: str, lines: list[tuple[int, str]], job: str = JOB) -> None:
+def put_lines(
+    aws: AwsServer,
+    stream: str,
+    lines: list[tuple[int, str]],
+    job: str = JOB,
+    group: str = fetch_logs.LOG_GROUP,
+) -> None:
     """Write (milliseconds after the start, message) pairs into a stream of a job."""
     logs = aws.client("logs")
-    names = {"logGroupName": fetch_logs.LOG_GROUP, "logStreamName": f"{job}/{stream}"}
+    names = {"logGroupName": group, "logStreamName": f"{job}/{stream}"}
     with suppress(logs.exceptions.ResourceAlreadyExistsException):
-        logs.create_log_group(logGroupName=fetch_logs.LOG_GROUP)
+        logs.create_log_group(logGroupName=group)
     with suppress(logs.exceptions.ResourceAlreadyExistsException):
         logs.create_log_stream(**names)
     logs.put_log_events(
@@ -238,6 +244,26 @@ def test_what_came_before_ctrl_c_is_kept_in_the_file(aws: AwsServer, tmp_path: P
     assert part.read_text() == "before\n"
 
 
+def test_a_processing_job_has_a_log_group_of_its_own_and_two_reasons(aws: AwsServer) -> None:
+    aws.client("sagemaker").create_processing_job(
+        ProcessingJobName=JOB,
+        ProcessingResources={"ClusterConfig": TWO_HOSTS},
+        AppSpecification={"ImageUri": "image"},
+        RoleArn=f"arn:aws:iam::{ACCOUNT}:role/data",
+    )
+    put_lines(aws, "algo-1-1700000000", [(0, "of another job of this name")])
+    group = fetch_logs.PROCESSING_LOG_GROUP
+    put_lines(aws, "algo-1-1700000000", [(20, "second")], group=group)
+    put_lines(aws, "algo-2-1700000000", [(10, "first")], group=group)
+    record = aws.processing_job(JOB)
+    record.processing_job_status = "Failed"
+    record.failure_reason, record.exit_message = "AlgorithmError: exit code: 1", "disk full"
+    result = fetched(JOB, "--follow")
+    assert result.stdout == "algo-2 | first\nalgo-1 | second\n"
+    assert result.stderr == f"{JOB}: Failed: AlgorithmError: exit code: 1; disk full\n"
+    assert result.returncode == 1
+
+
 def test_a_job_without_a_line_yet_prints_nothing(aws: AwsServer) -> None:
     aws.make_training_job(JOB)
     result = fetched(JOB)
@@ -250,9 +276,9 @@ def test_the_region_of_the_environment_counts(
 ) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     result = fetched(JOB, **{variable: "eu-west-1"})
-    assert "no such training or tuning job in eu-west-1" in result.stderr
+    assert "no such training, tuning or processing job in eu-west-1" in result.stderr
     result = fetched(JOB, "--region", "eu-north-1", **{variable: "eu-west-1"})
-    assert "no such training or tuning job in eu-north-1" in result.stderr
+    assert "no such training, tuning or processing job in eu-north-1" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from quiet_sdk import import_sagemaker
 
 TEMPLATE = ROOT / "sagemaker_jobs/iam/roles.yaml"
 BUCKET = "our-bins"
+ROLES = ("JobRole", "DataRole")
 HUB_SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:bin-counting/hub-token-AbCdEf"
 # Actions that AWS lets no resource be named for. Source: AWS's Service Authorization Reference,
 # where their column of resource types is empty.
@@ -50,11 +51,11 @@ FREE = {"sts:GetCallerIdentity"}
 
 @dataclass
 class Stack:
-    """What CloudFormation made: each policy's statements, and the role."""
+    """What CloudFormation made: each policy's statements, and the roles."""
 
     policies: dict[str, list[dict[str, Any]]]
-    trust: dict[str, Any]
-    role_arn: str
+    trust: dict[str, dict[str, Any]]
+    arns: dict[str, str]
 
     def allows(self, policy: str, action: str, resource: str) -> bool:
         return action in FREE or any(
@@ -85,22 +86,26 @@ def make_stack(aws: AwsServer, **parameters: str) -> Stack:
     )
     (described,) = cloudformation.describe_stacks(StackName="bin-counting")["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
-    name = outputs["JobRoleArn"].rpartition("/")[2]
-    assert iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"] == []
-    documents: dict[str, Any] = {"JobRole": {"Statement": []}}
-    for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
-        inline = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
-        # moto gives an inline policy of a template back as Python writes it.
-        document = ast.literal_eval(inline) if isinstance(inline, str) else inline
-        documents["JobRole"]["Statement"] += document["Statement"]
+    documents: dict[str, Any] = {role: {"Statement": []} for role in ROLES}
+    arns, trust = {}, {}
+    for role in ROLES:
+        arns[role] = outputs[f"{role}Arn"]
+        name = arns[role].rpartition("/")[2]
+        trust[role] = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
+        assert iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"] == []
+        for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
+            inline = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+            # moto gives an inline policy of a template back as Python writes it.
+            document = ast.literal_eval(inline) if isinstance(inline, str) else inline
+            documents[role]["Statement"] += document["Statement"]
     for policy in ("LaunchPolicy", "EndpointCallerPolicy"):
         version = iam.get_policy_version(PolicyArn=outputs[f"{policy}Arn"], VersionId="v1")
         documents[policy] = version["PolicyVersion"]["Document"]
     aws.received.clear()
     return Stack(
         policies={policy: document["Statement"] for policy, document in documents.items()},
-        trust=aws.client("iam").get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"],
-        role_arn=outputs["JobRoleArn"],
+        trust=trust,
+        arns=arns,
     )
 
 
@@ -151,18 +156,21 @@ def test_every_resource_is_named_where_aws_allows_it(stack: Stack) -> None:
             ), resource
 
 
-def test_only_sagemaker_takes_the_jobs_role_and_only_for_this_account(stack: Stack) -> None:
-    (statement,) = stack.trust["Statement"]
+@pytest.mark.parametrize("role", ROLES)
+def test_only_sagemaker_takes_a_jobs_role_and_only_for_this_account(
+    role: str, stack: Stack
+) -> None:
+    (statement,) = stack.trust[role]["Statement"]
     assert statement["Principal"] == {"Service": "sagemaker.amazonaws.com"}
     assert statement["Action"] == "sts:AssumeRole"
     assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": ACCOUNT}}
 
 
-def test_who_launches_may_pass_the_jobs_role_to_sagemaker_and_no_other(stack: Stack) -> None:
+def test_who_launches_may_pass_the_jobs_roles_to_sagemaker_and_no_other(stack: Stack) -> None:
     passing = [s for s in statements(stack) if "iam:PassRole" in s["Action"]]
     (statement,) = passing
     assert statement in stack.policies["LaunchPolicy"]
-    assert statement["Resource"] == [stack.role_arn]
+    assert statement["Resource"] == list(stack.arns.values())
     assert statement["Condition"] == {
         "StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}
     }
@@ -172,8 +180,9 @@ def test_no_policy_of_awss_own_is_attached() -> None:
     assert "ManagedPolicyArns" not in TEMPLATE.read_text()
 
 
-def test_the_launcher_takes_the_role(stack: Stack) -> None:
-    assert find_role(stack.role_arn, boto3.Session()) == stack.role_arn
+@pytest.mark.parametrize("role", ROLES)
+def test_the_launchers_take_the_roles(role: str, stack: Stack) -> None:
+    assert find_role(stack.arns[role], boto3.Session()) == stack.arns[role]
 
 
 def test_a_job_reads_its_dataset_and_keeps_to_its_output(stack: Stack) -> None:
@@ -189,6 +198,21 @@ def test_a_job_reads_its_dataset_and_keeps_to_its_output(stack: Stack) -> None:
     assert not may("s3:DeleteObject", "bin-counting/bins-vit/output/model.tar.gz")
     assert not may("s3:GetObject", "payroll/2026.csv")
     assert not may("s3:GetObject", "datasets/bins/README.md", bucket="another")
+
+
+def test_a_job_that_prepares_data_reads_its_code_and_keeps_to_the_datasets(stack: Stack) -> None:
+    def may(action: str, key: str) -> bool:
+        return stack.allows("DataRole", action, f"arn:aws:s3:::{BUCKET}/{key}")
+
+    assert may("s3:GetObject", "bin-counting/bins-data-1/source/sourcedir.tar.gz")
+    for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"):
+        assert may(action, "datasets/bins/data/train-00000-of-00001.parquet")
+        assert not may(action, "payroll/2026.csv")
+    assert not may("s3:PutObject", "bin-counting/bins-vit/output/model.tar.gz")
+    services = {
+        action.partition(":")[0] for s in stack.policies["DataRole"] for action in s["Action"]
+    }
+    assert services == {"s3", "logs", "cloudwatch", "ecr"}
 
 
 def test_a_job_reads_one_secret_where_one_is_given_and_else_none(
@@ -274,7 +298,11 @@ def permissions_of(request: ReceivedRequest) -> list[tuple[str, str]]:
         request.target.partition(".")[0], "iam" if "RoleName" in body else "sts"
     )
     name = {
-        "sagemaker": f"training-job/{body.get('TrainingJobName')}",
+        "sagemaker": f"processing-job/{body['ProcessingJobName']}"
+        if "ProcessingJobName" in body
+        else f"hyper-parameter-tuning-job/{body['HyperParameterTuningJobName']}"
+        if "HyperParameterTuningJobName" in body
+        else f"training-job/{body.get('TrainingJobName')}",
         "logs": f"log-group:{body.get('logGroupName')}:log-stream:{body.get('logStreamName', '')}",
         "iam": f"role/{body.get('RoleName')}",
     }.get(service, "")
@@ -308,15 +336,19 @@ def test_the_policies_allow_what_arrives_when_a_job_is_launched_watched_and_stop
         assert result.returncode == 0, result.stderr
 
     dataset = ["--dataset", f"s3://{BUCKET}/datasets/bins"]
-    run("vit.py", *dataset, "--role", stack.role_arn, "--job_name", "bins-a", "--spot")
+    role = stack.arns["JobRole"]
+    run("vit.py", *dataset, "--role", role, "--job_name", "bins-a", "--spot")
     run("job_report.py", "attach", "bins-a")
     run("job_report.py", "list")
     aws.training_job("bins-a").training_job_status = "InProgress"
     run("job_report.py", "stop", "bins-a")
+    output = ["--output", f"s3://{BUCKET}/datasets/new", "--role", stack.arns["DataRole"]]
+    run("prepare_data.py", *output)
 
     pairs = {pair for request in aws.received for pair in permissions_of(request)}
     assert {action for action, _ in pairs} >= {
         *("sagemaker:CreateTrainingJob", "sagemaker:StopTrainingJob", "iam:PassRole"),
+        *("sagemaker:CreateProcessingJob", "sagemaker:DescribeProcessingJob"),
         *("logs:GetLogEvents", "s3:PutObject"),
     }
     refused = {pair for pair in pairs if not stack.allows("LaunchPolicy", *pair)}

@@ -227,7 +227,7 @@ def test_an_unknown_job_is_one_line_and_exit_code_2(aws: AwsServer, verb: str) -
     result = reported(verb, "bins-unknown")
     assert (result.returncode, result.stdout) == (2, "")
     (line,) = result.stderr.splitlines()
-    assert re.search("no such training (or tuning )?job in us-east-1", line)
+    assert re.search("no such training(, tuning or processing)? job in us-east-1", line)
 
 
 def test_without_a_region_or_credentials_one_line_says_what_to_do(

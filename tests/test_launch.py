@@ -73,6 +73,8 @@ def test_a_dry_run_shows_the_region_and_the_role_that_a_launch_would_take(
     run_vit("--dry_run")
     request = json.loads(capsys.readouterr().out)
     assert request["RoleArn"] == role
+    run_vit("--dry_run", "--role", "mine")  # whose account only AWS could tell
+    assert json.loads(capsys.readouterr().out)["RoleArn"].endswith(":role/mine")
     assert ".ecr.eu-south-1." in request["AlgorithmSpecification"]["TrainingImage"]
     assert not aws.received
 

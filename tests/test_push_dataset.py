@@ -49,6 +49,7 @@ def test_a_dry_run_lists_what_would_be_sent(
     size = (dataset_dir / "data" / "test-00000-of-00001.parquet").stat().st_size
     assert f"{size:,}  data/test-00000-of-00001.parquet" in shown
     assert "README.md" in shown
+    assert "counts_by_split.png" in shown
     assert "Nothing was sent" in shown
     assert "catalog.parquet" not in shown
     assert not (dataset_dir / ".cache").exists()

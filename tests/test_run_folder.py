@@ -8,6 +8,7 @@ import torch
 from safetensors.numpy import save_file
 
 from run_folder import (
+    TRAINED_WEIGHTS,
     TRAINING_IDENTITY,
     check_run_folder,
     checkpoint_to_resume,
@@ -71,7 +72,8 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def write_checkpoint(folder: Path, state: str) -> Path:
     folder.mkdir()
-    save_file({"weight": np.ones(99)}, folder / "model.safetensors")
+    for name in ("model.safetensors", TRAINED_WEIGHTS):
+        save_file({"weight": np.ones(99)}, folder / name)
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         torch.save({"step": 1}, folder / name)
     (folder / "trainer_state.json").write_text(state)
@@ -79,13 +81,25 @@ def write_checkpoint(folder: Path, state: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"]
+    "name",
+    ["model.safetensors", TRAINED_WEIGHTS, "optimizer.pt", "scheduler.pt", "rng_state.pth"],
 )
-def test_a_checkpoint_with_a_damaged_part_is_passed_over(name: str, tmp_path: Path) -> None:
+def test_a_checkpoint_with_a_damaged_or_missing_part_is_passed_over(
+    name: str, tmp_path: Path
+) -> None:
     older = write_checkpoint(tmp_path / "checkpoint-1", "{}")
     damaged = write_checkpoint(tmp_path / "checkpoint-2", "{}") / name
     damaged.write_bytes(damaged.read_bytes()[:-20])
-    assert checkpoint_to_resume(tmp_path, None) == str(older)
+    assert checkpoint_to_resume(tmp_path, None, is_averaged=True) == str(older)
+    damaged.unlink()
+    assert checkpoint_to_resume(tmp_path, None, is_averaged=True) == str(older)
+
+
+def test_a_run_without_an_average_needs_no_weights_beside_it(tmp_path: Path) -> None:
+    plain = write_checkpoint(tmp_path / "checkpoint-1", "{}")
+    (plain / TRAINED_WEIGHTS).unlink()
+    assert checkpoint_to_resume(tmp_path, None) == str(plain)
+    assert checkpoint_to_resume(tmp_path, None, is_averaged=True) is None
 
 
 def test_the_newest_complete_checkpoint_is_taken(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
@@ -152,6 +154,46 @@ def test_a_moved_run_folder_keeps_its_best_epoch(
     assert weights(tmp_path / "moved") == best
 
 
+def test_a_finished_model_is_calibrated_once_whoever_asks_for_it_again(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--num_train_epochs", "2")
+    argv += ["--calibrate", "true"]
+    train.main([*argv, "--do_predict"])
+    first, figures = weights(tmp_path / "run"), results(tmp_path / "run")
+    assert figures["calibration_eval_loss_after"] <= figures["calibration_eval_loss_before"]
+    assert figures["calibration_test_loss_after"] == pytest.approx(figures["test_loss"], rel=1e-5)
+    assert abs(figures["calibration_temperature"] - 1) > 0.01
+    train.main([*argv, "--do_predict"])
+    assert weights(tmp_path / "run") == first
+    assert results(tmp_path / "run")["test_loss"] == figures["test_loss"]
+
+
+def test_what_the_test_split_says_changes_nothing_about_the_model(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(dataset_dir, other)
+    for shard in other.rglob("test-*.parquet"):
+        table = pq.read_table(shard)
+        for name in ("label", "expected_quantity"):
+            values = table[name].to_pylist()
+            index = table.column_names.index(name)
+            field = table.schema.field(name)
+            # The counts 1 to 5 the other way round.
+            turned = pa.array([min(values) + max(values) - value for value in values])
+            table = table.set_column(index, field, turned.cast(field.type))
+        pq.write_table(table, shard)
+    more = ["--do_train", "--do_eval", "--do_predict", "--num_train_epochs", "2"]
+    more += ["--calibrate", "true"]
+    for name, folder in (("run", dataset_dir), ("other_run", other)):
+        train.main(flags(folder, config_dir, tmp_path / name, *more))
+    figures, other_figures = results(tmp_path / "run"), results(tmp_path / "other_run")
+    assert figures["test_loss"] != other_figures["test_loss"]
+    assert figures["eval_loss"] == other_figures["eval_loss"]
+    assert weights(tmp_path / "run") == weights(tmp_path / "other_run")
+
+
 def test_figures_of_an_earlier_epoch_do_not_stay(
     dataset_dir: Path, config_dir: Path, tmp_path: Path
 ) -> None:
@@ -269,11 +311,16 @@ def test_a_sagemaker_job_leaves_model_and_results_where_sagemaker_collects_them(
     assert not list((tmp_path / "model").glob("checkpoint-*"))
 
 
+FULL_RECIPE = ["--loss", "soft_labels", "--class_weights", "balanced", "--regularize", "--mixup"]
+FULL_RECIPE += ["--augment_geometry", "--augment_colour", "--calibrate", "true"]
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("recipe", [[], FULL_RECIPE], ids=["plain", "full"])
 def test_a_run_killed_in_its_second_epoch_ends_with_the_same_weights(
-    dataset_dir: Path, config_dir: Path, tmp_path: Path
+    recipe: list[str], dataset_dir: Path, config_dir: Path, tmp_path: Path
 ) -> None:
-    more = ["--do_train", "--num_train_epochs", "3", "--per_device_train_batch_size", "4"]
+    more = ["--do_train", "--num_train_epochs", "3", "--per_device_train_batch_size", "4", *recipe]
     more += ["--logging_steps", "1", "--learning_rate", "1e-3"]
     whole = [sys.executable, TRAIN, *flags(dataset_dir, config_dir, tmp_path / "whole", *more)]
     subprocess.run(whole, check=True, capture_output=True)

@@ -13,6 +13,8 @@ from conftest import ROOT
 
 FOLDERS = ("data_prep", "scripts", "sagemaker_jobs", "metrics", "docker_debugging", "benchmarks")
 MODULES = {path.stem: path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))}
+# What `make test-latest` takes the newest release of.
+NEWEST = {"transformers", "datasets", "accelerate", "huggingface_hub", "evaluate"}
 
 
 def folder_of(path: Path) -> str:
@@ -97,7 +99,38 @@ def test_the_laptop_has_the_containers_versions() -> None:
 
 def test_every_requirement_is_pinned() -> None:
     paths = [*ROOT.glob("requirements*.txt"), *ROOT.glob("docker_debugging/*requirements.txt")]
-    assert len(paths) == 4
+    paths.append(ROOT / "data_prep/requirements.txt")
+    assert len(paths) == 6
     for path in paths:
         for line in path.read_text().splitlines():
-            assert line.startswith("#") or re.fullmatch(r"[\w\[\]-]+==[\w.]+", line), line
+            is_pinned = line.startswith("#") or re.fullmatch(r"[\w\[\]-]+==[\w.]+", line)
+            assert is_pinned or (line in NEWEST and path.stem == "requirements-latest"), line
+
+
+def test_the_second_lane_differs_from_the_first_in_the_newest_alone() -> None:
+    pins = {
+        line
+        for name in ("requirements.txt", "requirements-dev.txt")
+        for line in (ROOT / name).read_text().splitlines()
+    }
+    latest = (ROOT / "requirements-latest.txt").read_text().splitlines()
+    own = {line for line in latest if not line.startswith("#")}
+    assert own - pins == NEWEST
+
+
+def test_a_job_that_prepares_data_installs_what_its_entries_import_in_the_laptops_versions() -> (
+    None
+):
+    pins, laptop = (
+        {line for line in path.read_text().splitlines() if "==" in line}
+        for path in (ROOT / "data_prep/requirements.txt", ROOT / "requirements.txt")
+    )
+    assert pins <= laptop
+    entries, modules = {"build_catalog", "build_dataset"}, set[str]()
+    while entries:
+        modules.add(name := entries.pop())
+        entries |= OWN_IMPORTS[name] - modules
+    imported = set.union(*(imports_of(MODULES[name]) for name in modules)) - modules
+    distributions = packages_distributions()
+    needed = {distributions[name][0].lower() for name in imported - sys.stdlib_module_names}
+    assert {pin.partition("==")[0].lower() for pin in pins} == needed

@@ -1,0 +1,229 @@
+"""Measure what each part of the training recipe is worth, and the recipe against plain training.
+
+    python benchmarks/training_recipe.py screen --dataset_dir data/bins --output_dir runs/recipe \\
+        --model_name_or_path ../shared/models/vit-tiny-patch16-224
+    python benchmarks/training_recipe.py compare --dataset_dir data/bins --output_dir runs/recipe \\
+        --model_name_or_path ../shared/models/vit-tiny-patch16-224 --switches loss mixup
+
+`screen` trains with all switches, with none, and with all but one, and reads validation alone.
+`compare` trains with the switches that it is given and as the published projects do, once a seed,
+and reads the test split: the same photos, paired, with 95 % bootstrap intervals over bin groups.
+A run that is finished is not repeated, one that was killed goes on; another rate, or another number
+of epochs, wants another --output_dir. Other words on the command line are train.py's, such as
+--bf16.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+TRAIN = Path(__file__).resolve().parent.parent / "scripts/train.py"
+# Flag, value when on, value when off.
+SWITCHES = {
+    "loss": ("--loss", "soft_labels", "cross_entropy"),
+    "geometry": ("--augment_geometry", "true", "false"),
+    "colour": ("--augment_colour", "true", "false"),
+    "mixup": ("--mixup", "true", "false"),
+    "regularize": ("--regularize", "true", "false"),
+}
+EVERY_RECIPE = ["--lr_scheduler_type", "cosine", "--warmup_steps", "0.1", "--weight_decay", "0.05"]
+EVERY_RECIPE += ["--calibrate", "true"]
+# How others fine-tune a ViT on these photos: Trainer's defaults at 2e-5; the warm-up is a share of
+# the run.
+PUBLISHED = ["--lr_scheduler_type", "linear", "--warmup_steps", "0.1", "--weight_decay", "0"]
+PUBLISHED += ["--learning_rate", "2e-5"]
+SCREENING_SEED = 42
+NUM_RESAMPLES = 10_000
+
+
+def flags_of(switches: Sequence[str]) -> list[str]:
+    """Return the flags that turn on these switches, and off all others."""
+    flags: list[str] = []
+    for name, (flag, on, off) in SWITCHES.items():
+        flags += [flag, on if name in switches else off]
+    return flags
+
+
+def name_of(switches: Sequence[str]) -> str:
+    """Return what a setting's runs are called: all, all_but_loss, loss_mixup, none."""
+    left_out = [name for name in SWITCHES if name not in switches]
+    if len(left_out) <= 1:
+        return "_".join(["all", *(f"but_{name}" for name in left_out)])
+    return "_".join(name for name in SWITCHES if name in switches) or "none"
+
+
+def run_training(run_dir: Path, flags: Sequence[str], needed: str) -> None:
+    """Run train.py unless the run has the needed figure already; its log goes beside the run."""
+    results = run_dir / "all_results.json"
+    if results.exists() and needed in json.loads(results.read_text()):
+        return
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(TRAIN), "--output_dir", str(run_dir), *flags]
+    print(f"training {run_dir.name}", file=sys.stderr, flush=True)
+    log_path = run_dir.parent / f"{run_dir.name}.log"
+    with log_path.open("a") as log:
+        status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
+    if status != 0:
+        sys.exit(f"{run_dir.name} failed with exit code {status}: see {log_path}.")
+
+
+def best_epoch(run_dir: Path) -> float:
+    """Return the epoch whose weights the run kept."""
+    states = sorted(
+        run_dir.glob("checkpoint-*/trainer_state.json"),
+        key=lambda path: int(re.sub(r"\D", "", path.parent.name)),
+    )
+    state = json.loads(states[-1].read_text())
+    best_step = state["best_global_step"]
+    return next(entry["epoch"] for entry in state["log_history"] if entry["step"] == best_step)
+
+
+def screen(output_dir: Path, common: Sequence[str], rate: str) -> None:
+    """Train every setting with one seed, and print the table of validation figures as it grows."""
+    settings = [[*SWITCHES], [], *([n for n in SWITCHES if n != left] for left in SWITCHES)]
+    rows = []
+    for switches in settings:
+        run_dir = output_dir / f"{name_of(switches)}-seed{SCREENING_SEED}"
+        flags = [*common, *flags_of(switches), *EVERY_RECIPE, "--learning_rate", rate]
+        flags += ["--seed", str(SCREENING_SEED), "--do_train", "--do_eval"]
+        run_training(run_dir, flags, "eval_accuracy")
+        results = json.loads((run_dir / "all_results.json").read_text())
+        rows.append(
+            [
+                name_of(switches),
+                f"{best_epoch(run_dir):g}",
+                f"{results['eval_loss']:.4f}",
+                f"{100 * results['eval_accuracy']:.1f}",
+                f"{results['eval_rmse']:.3f}",
+                f"{results['eval_mae']:.3f}",
+            ]
+        )
+        header = ["switches", "best epoch", "loss", "accuracy %", "RMSE", "MAE"]
+        print(markdown(header, rows), end="\n\n", flush=True)
+
+
+def compare(
+    output_dir: Path,
+    common: Sequence[str],
+    rate: str,
+    switches: Sequence[str],
+    seeds: Sequence[int],
+) -> None:
+    """Train both recipes once a seed, and print the table of test figures."""
+    recipes = {
+        name_of(switches): [*flags_of(switches), *EVERY_RECIPE, "--learning_rate", rate],
+        "published": [*flags_of([]), *PUBLISHED],
+    }
+    tables: dict[str, list[pa.Table]] = {name: [] for name in recipes}
+    for seed in seeds:
+        for name, flags in recipes.items():
+            run_dir = output_dir / f"{name}-seed{seed}"
+            more = ["--seed", str(seed), "--do_train", "--do_eval", "--do_predict"]
+            run_training(run_dir, [*common, *flags, *more], "test_accuracy")
+            tables[name].append(pq.read_table(run_dir / "predictions_test.parquet"))
+    print(paired_table(tables))
+
+
+def paired_table(tables: dict[str, list[pa.Table]]) -> str:
+    """Return accuracy and RMSE of two recipes on the same bins, and how far the first is ahead.
+
+    Figures are means over the seeds. The intervals say what other bins would have changed, not
+    what other seeds would have.
+
+    Args:
+        tables: predictions_test.parquet of each run, by recipe; bins in the same order.
+    """
+    is_right, squared_error = [], []
+    for table in [table for of_recipe in tables.values() for table in of_recipe]:
+        expected = table["expected_quantity"].to_numpy()
+        columns = [name for name in table.column_names if name.startswith("probability_")]
+        counts = np.array([int(name.removeprefix("probability_")) for name in columns])
+        probabilities = np.column_stack([table[name].to_numpy() for name in columns])
+        is_right.append(100.0 * (table["count"].to_numpy() == expected))
+        squared_error.append((probabilities @ counts - expected) ** 2)
+    values = np.column_stack([*is_right, *squared_error])
+    drawn = bootstrap_means(np.array(table["bin_group"].to_pylist()), values)
+    # The first row is what was measured. Then: figure, recipe, seed.
+    drawn = np.vstack([values.mean(axis=0), drawn]).reshape(len(drawn) + 1, 2, len(tables), -1)
+    accuracy, rmse = drawn[:, 0].mean(axis=2), np.sqrt(drawn[:, 1]).mean(axis=2)
+    ahead = accuracy[:, 0] - accuracy[:, 1], 100 * (rmse[:, 0] / rmse[:, 1] - 1)
+    rows = [
+        ["accuracy %", *(interval(of, ".1f") for of in accuracy.T), interval(ahead[0], "+.1f")],
+        ["RMSE", *(interval(of, ".3f") for of in rmse.T), interval(ahead[1], "+.1f") + " %"],
+    ]
+    return markdown(["test split", *tables, "difference"], rows)
+
+
+def bootstrap_means(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return means of values (num_bins, num_values) over whole groups drawn with replacement.
+
+    Returns: (NUM_RESAMPLES, num_values).
+    """
+    names, index = np.unique(groups, return_inverse=True)
+    sums = np.zeros((len(names), values.shape[1] + 1))
+    np.add.at(sums, index, np.column_stack([values, np.ones(len(values))]))
+    generator = np.random.default_rng(0)
+    chances = np.full(len(names), 1 / len(names))
+    drawn = np.stack(
+        [generator.multinomial(len(names), chances) @ sums for _ in range(NUM_RESAMPLES)]
+    )
+    return drawn[:, :-1] / drawn[:, -1:]
+
+
+def interval(drawn: np.ndarray, form: str) -> str:
+    """Return the first value, and the interval that holds 95 % of the others."""
+    value, low, high = (
+        format(number, form) for number in (drawn[0], *np.percentile(drawn[1:], [2.5, 97.5]))
+    )
+    return f"{value} [{low}, {high}]"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main() -> None:
+    """Train what is missing, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("step", choices=("screen", "compare"))
+    parser.add_argument("--output_dir", required=True, type=Path, help="gets a folder for each run")
+    parser.add_argument("--dataset_dir", required=True, help="of data_prep/build_dataset.py")
+    parser.add_argument("--learning_rate", default="3e-4", help="default: %(default)s")
+    parser.add_argument("--num_train_epochs", default="12", help="default: %(default)s")
+    parser.add_argument(
+        "--switches",
+        nargs="*",
+        choices=SWITCHES,
+        default=[*SWITCHES],
+        help="of compare; default: all",
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[42, 43, 44], help="of compare")
+    arguments, more = parser.parse_known_args()
+    common = ["--dataset_dir", arguments.dataset_dir, "--disable_tqdm", "true", *more]
+    common += ["--num_train_epochs", arguments.num_train_epochs]
+    if arguments.step == "screen":
+        screen(arguments.output_dir, common, arguments.learning_rate)
+    else:
+        compare(
+            arguments.output_dir,
+            common,
+            arguments.learning_rate,
+            arguments.switches,
+            arguments.seeds,
+        )
+
+
+if __name__ == "__main__":
+    main()

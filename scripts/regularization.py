@@ -1,0 +1,148 @@
+"""What keeps a large model from learning few photos by heart, and leaves its files as they are.
+
+Layer-wise learning rates, drop path, and an average of the weights over the steps.
+"""
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+from transformers import (
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from run_folder import TRAINED_WEIGHTS
+
+# A layer learns at this share of the rate of the one above it. Source: Bao et al., BEiT, ICLR 2022.
+LAYER_DECAY = 0.75
+# Share of photos that skip the last layer; the layers before it are skipped less, in proportion.
+MAX_DROP_PATH = 0.1
+# The average reaches back over a tenth of the steps so far, however long the run: the exponent of
+# which Karras et al., Analyzing and improving the training dynamics of diffusion models, CVPR 2024,
+# find a relative width of 0.10.
+AVERAGE_EXPONENT = 6.94
+
+LAYER = re.compile(r"\.(?:layers?|stages)\.(\d+)\.")
+
+
+def layer_depths(model: nn.Module) -> dict[str, int]:
+    """Return how deep each parameter lies: 0 where photos come in, most at the head.
+
+    The layers of a ViT and the stages of a ResNet count, told by the parameters' names.
+    """
+    depths = {}
+    for name, _ in model.named_parameters():
+        if found := LAYER.search(name):
+            depths[name] = 1 + int(found[1])
+        elif "embed" in name:
+            depths[name] = 0
+    head = 1 + max(depths.values(), default=-1)
+    return {name: depths.get(name, head) for name, _ in model.named_parameters()}
+
+
+def layer_groups(
+    model: nn.Module, decayed: set[str], weight_decay: float, learning_rate: float
+) -> list[dict[str, Any]]:
+    """Return the optimizer's groups, the head's first: its rate is the one that logs show.
+
+    Args:
+        decayed: names of the parameters that `weight_decay` applies to.
+        learning_rate: that of the head; each layer below it has LAYER_DECAY of the one above.
+    """
+    depths = layer_depths(model)
+    head = max(depths.values())
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            key = (head - depths[name], name not in decayed)
+            group = {
+                "params": [],
+                "lr": learning_rate * LAYER_DECAY ** key[0],
+                "weight_decay": weight_decay if name in decayed else 0.0,
+            }
+            groups.setdefault(key, group)["params"].append(parameter)
+    return [groups[key] for key in sorted(groups)]
+
+
+def add_drop_path(model: PreTrainedModel) -> None:
+    """Have photos skip layers of a ViT at random in training; leave other models alone.
+
+    A hook on each layer, so that neither config nor weights know of it. Source: Huang et al., Deep
+    networks with stochastic depth, ECCV 2016.
+    """
+    if model.config.model_type != "vit":
+        return
+    # Their name differs from release to release, their number does not.
+    stacks = (module for module in model.modules() if isinstance(module, nn.ModuleList))
+    layers = next(stack for stack in stacks if len(stack) == model.config.num_hidden_layers)
+    for index, layer in enumerate(layers):
+        layer.register_forward_hook(_DropPath(MAX_DROP_PATH * (index + 1) / len(layers)))
+
+
+class _DropPath:
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def __call__(
+        self, layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
+    ) -> torch.Tensor:
+        if not layer.training:
+            return output
+        hidden_states = inputs[0]
+        kept = torch.rand(len(output), 1, 1, device=output.device) >= self.share
+        # What the layer adds is scaled up where it is kept, so that its mean stays.
+        scale = kept.to(output.dtype) / (1 - self.share)
+        return torch.lerp(hidden_states.to(output.dtype), output, scale)
+
+
+class WeightAverage(TrainerCallback):
+    """A moving average of a model's weights and running statistics, one update a step.
+
+    Args:
+        model: on its device already.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Take this step's weights into the average."""
+        assert model is not None
+        self.update(model, state.global_step)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take weights into the average, as those of the given step, which counts from 1."""
+        share = 1 - (1 - 1 / step) ** (AVERAGE_EXPONENT + 1)
+        current = model.state_dict()
+        for name, averaged in self.model.state_dict().items():
+            if averaged.is_floating_point():
+                averaged.lerp_(current[name], share)
+            else:  # counts of batches
+                averaged.copy_(current[name])
+
+
+def save_trained_weights(model: nn.Module, checkpoint: Path) -> None:
+    """Write the weights that are not averaged into a checkpoint."""
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    safetensors.torch.save_file(weights, str(checkpoint / TRAINED_WEIGHTS))
+
+
+def load_trained_weights(model: nn.Module, checkpoint: Path) -> None:
+    """Read them back. Raises: RuntimeError: a weight is missing or there is one too many."""
+    model.load_state_dict(safetensors.torch.load_file(str(checkpoint / TRAINED_WEIGHTS)))

@@ -1,0 +1,66 @@
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import object_store
+from object_store import (
+    create_object,
+    has_object,
+    list_ids,
+    object_sizes,
+    open_store,
+    read_object,
+    write_object,
+)
+from photo_server import serving
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return a place to write to: a folder that is not there yet, or a bucket's prefix."""
+    if request.param == "folder":
+        return str(tmp_path / "deep" / "output")
+    request.getfixturevalue("s3_bucket")
+    return f"s3://mirror/{tmp_path.name}"  # the server's memory outlives a test
+
+
+def test_what_is_written_is_read_back_and_listed_with_its_size(location: str) -> None:
+    store = open_store(location, "--output_dir", create=True)
+    assert read_object(store, "data/a") is None
+    assert not has_object(store, "data/a")
+    write_object(store, "data/a", b"first")
+    write_object(store, "data/a", b"second")
+    write_object(store, "b", b"")
+    assert read_object(store, "data/a") == b"second"
+    assert has_object(store, "data/a")
+    assert object_sizes(store) == {"data/a": 6, "b": 0}
+    assert object_sizes(store, "data") == {"data/a": 6}
+
+
+def test_of_many_that_create_an_object_one_succeeds(location: str) -> None:
+    store = open_store(location, "--output_dir", create=True)
+    contents = [f"machine {number}".encode() for number in range(8)]
+    # S3 promises this of requests that cross; the server that plays it here does not.
+    with ThreadPoolExecutor(1 if "://" in location else 8) as pool:
+        created = list(pool.map(lambda c: create_object(store, "settings.json", c), contents))
+    assert created.count(True) == 1
+    assert read_object(store, "settings.json") == contents[created.index(True)]
+    assert list(object_sizes(store)) == ["settings.json"]
+
+
+def test_a_listing_that_breaks_off_goes_on_where_it_stopped(
+    bucket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "LISTING_TRIES", 20)
+    monkeypatch.setattr(object_store, "READ_TIMEOUT", object_store.READ_TIMEOUT / 20)
+    with serving(bucket, "--faults", "--copies", "3000") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        store = open_store("s3://photos")
+        for _ in range(4):
+            assert sorted(list_ids(store, "metadata", ".json")) == [
+                f"{number + 1:05d}" for number in range(3000)
+            ]
+            assert len(object_sizes(store)) == 6000
+        assert server.counts()["faults"]["truncated"] > 0
