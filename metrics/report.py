@@ -3,15 +3,17 @@
     python metrics/report.py runs/vit_tiny --dataset data/bins
 
 OUTPUT_DIR (default: RUN/report) gets index.html, which holds everything, the PNGs in it, and
-report.json with the figures. With the dataset it also shows errors by the number of distinct items,
-and a gallery of the worst errors: those photos are Amazon's (CC BY-NC-SA 3.0 US), share the page
-accordingly.
+report.json with the figures, those of scripts/audit.py --evaluate too, if it measured some. With
+the dataset it also shows errors by the number of distinct items, and a gallery of the worst errors:
+those photos are Amazon's (CC BY-NC-SA 3.0 US), share the page accordingly.
 """
 
+import hashlib
 import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as arrow_dataset
@@ -23,6 +25,7 @@ from report_plots import write_plots
 from strict_parser import StrictParser
 
 GALLERY_SIZE = 24
+AUDIT_EVALUATION = "audit_evaluation.json"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -56,7 +59,7 @@ def write_report(run_dir: Path, dataset: Path | None, output_dir: Path) -> Path:
     distinct = None
     if bins is not None and not bins["asins"].null_count:  # an official split may know no items
         distinct = [len(set(asins)) for asins in bins["asins"].to_pylist()]
-    found = figures(evaluation, distinct)
+    found = figures(evaluation, distinct) | {"audit": audit_figures(run_dir)}
     output_dir.mkdir(parents=True, exist_ok=True)
     plots = write_plots(found, output_dir)
     gallery = [] if bins is None else gallery_photos(evaluation, bins)
@@ -64,6 +67,28 @@ def write_report(run_dir: Path, dataset: Path | None, output_dir: Path) -> Path:
     page = report_page(run_dir.resolve().name, arguments, found, plots, gallery)
     _write_whole(output_dir / "index.html", page)
     return output_dir / "index.html"
+
+
+def audit_figures(run_dir: Path) -> dict[str, Any] | None:
+    """Return what scripts/audit.py --evaluate measured on these predictions, None where it did not.
+
+    Raises: ValueError: the file is damaged.
+    """
+    path = run_dir / AUDIT_EVALUATION
+    if not path.exists():
+        return None
+    try:
+        measured = json.loads(path.read_text())
+        digest = measured["predictions_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path.name} is damaged: scripts/audit.py --evaluate RUN.") from error
+    if digest == hashlib.sha256((run_dir / "predictions_test.parquet").read_bytes()).hexdigest():
+        return measured
+    print(
+        f"{path} is of other predictions and left out: scripts/audit.py --evaluate {run_dir}",
+        file=sys.stderr,
+    )
+    return None
 
 
 def test_bins(dataset: Path, evaluation: Evaluation) -> pa.Table:

@@ -46,6 +46,7 @@ EXPLANATIONS = {
     "reliability": "On the dashed line a probability is worth what it says.",
     "risk_coverage": "What is left wrong when a person looks at the rest.",
     "by_distinct_items": "Different items, whatever their number.",
+    "audit": "A tenth of the records are made wrong; bands are 95 % intervals.",
 }
 
 
@@ -100,6 +101,7 @@ Area under risk against coverage: {100 * figures["risk_coverage"]["area"]:.1f} %
 </div>
 <h2>Each count</h2>
 {_table(("items", "photos", "accuracy %", "RMSE"), _key_rows(figures["by_count"]))}
+{_audit(figures["audit"])}
 {_gallery(gallery)}
 </html>
 """
@@ -135,6 +137,33 @@ def _key_rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         )
         for row in rows
     ]
+
+
+def _audit(audit: Mapping[str, Any] | None) -> str:
+    if audit is None:
+        return ""
+    rows = [
+        (
+            name.replace("_", " "),
+            f"{row['budget']:.0%}",
+            _with_interval(row["found"], 100, 1),
+            _with_interval(row["times_random"], 1, 2),
+            _with_interval(row["rule_times_random"], 1, 2),
+        )
+        for name, kind in audit["kinds"].items()
+        for row in kind["budgets"]
+    ]
+    header = ("wrong records", "checked", "found %", "times random", "count differs: times random")
+    areas = ", ".join(
+        f"{_with_interval(kind['area_under_curve'], 1, 3)} ({name.replace('_', ' ')})"
+        for name, kind in audit["kinds"].items()
+    )
+    return f"""<h2>Finding wrong records</h2>
+<p class="note">{audit["wrong_share"]:.0%} of the records were made wrong, {audit["num_draws"]}
+times: with the record of the bin's state before or after (real pairs), or one item off (symmetric
+errors). The bins that are most likely wrong are checked first. Area under the ROC curve: {areas}.
+</p>
+{_table(header, rows)}"""
 
 
 def _with_interval(figure: Mapping[str, float], factor: int, digits: int) -> str:

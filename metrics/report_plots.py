@@ -117,12 +117,34 @@ def draw_risk_coverage(axes: Axes, figures: dict[str, Any]) -> None:
 
 
 # File name: what the report calls it, and who draws it.
+def draw_audit(axes: Axes, figures: dict[str, Any]) -> None:
+    """Draw how many of the wrong records are found by checking some of the bins."""
+    colors = {"real_pairs": BLUE, "symmetric_errors": RED}
+    for name, kind in figures["audit"]["kinds"].items():
+        rows = kind["budgets"]
+        checked = [0.0, *(row["budget"] for row in rows), 1.0]
+        value, low, high = ([0.0, *(row["found"][k] for row in rows), 1.0] for k in BOUNDS)
+        axes.plot(
+            checked, value, "o-", markersize=3, color=colors[name], label=name.replace("_", " ")
+        )
+        axes.fill_between(checked, low, high, color=colors[name], alpha=0.15, linewidth=0)
+    axes.plot([0, 1], [0, 1], "--", color=GREY, label="random checks")
+    axes.set_xlabel("bins checked by hand")
+    axes.set_ylabel("wrong records found")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.legend(frameon=False, loc="lower right")
+
+
 PLOTS: dict[str, tuple[str, Callable[[Axes, dict[str, Any]], None]]] = {
     "confusion_matrix": ("Confusion matrix", draw_confusion_matrix),
     "by_count": ("Accuracy and RMSE for each count", draw_by_count),
     "reliability": ("Reliability", draw_reliability),
     "risk_coverage": ("Risk against coverage", draw_risk_coverage),
     "by_distinct_items": ("By number of distinct items", draw_by_distinct_items),
+    "audit": ("Wrong records found", draw_audit),
 }
 
 
@@ -130,7 +152,7 @@ def write_plots(figures: dict[str, Any], folder: Path) -> dict[str, Path]:
     """Write a PNG for each figure that is known and return their paths by name."""
     paths = {}
     for name, (_, draw) in PLOTS.items():
-        if figures.get(name, ()) is None:  # no dataset was at hand
+        if figures.get(name, ()) is None:  # no dataset, or no audit, was at hand
             continue
         figure, axes = plt.subplots(figsize=(WIDTH, HEIGHT), layout="constrained")
         draw(axes, figures)

@@ -59,6 +59,7 @@ def model_card(
         results(figures),
         "## Calibration",
         calibration(figures),
+        *finding_wrong_records(figures.get("audit")),
         "## Data, split, licence",
         data_note(arguments, counts, figures),
         "## Limits",
@@ -190,6 +191,30 @@ def calibration(figures: Mapping[str, Any]) -> str:
         f"of {confidence:.1%} on average and is right for {accuracy:.1%} of the photos: the model "
         f"is {tendency} sure than it is right.\n\n![{PLOTS['reliability']}](plots/reliability.png)"
     )
+
+
+def finding_wrong_records(audit: Mapping[str, Any] | None) -> list[str]:
+    """Return what an audit with the model finds, with a heading; nothing if nobody measured."""
+    if audit is None:
+        return []
+    rows = [
+        f"| {name.replace('_', ' ')} | {row['budget']:.0%} | {_percent(row['found'])} | "
+        f"{_number(row['times_random'])} | {_number(row['rule_times_random'])} |"
+        for name, kind in audit["kinds"].items()
+        for row in kind["budgets"]
+        if row["budget"] in (0.05, 0.1, 0.2, 0.5)
+    ]
+    table = [
+        "| wrong records | bins checked | found | times random | rule 'count differs' |",
+        "|---|--:|---|---|---|",
+        *rows,
+    ]
+    text = (
+        f"With {audit['wrong_share']:.0%} of the test records made wrong (the record of the bin's "
+        "state before or after a pick, or one item off), and the bins checked first that are most "
+        "likely wrong (`scripts/audit.py --evaluate`):"
+    )
+    return ["## Finding wrong records", text, "\n".join(table)]
 
 
 def data_note(

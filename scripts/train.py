@@ -47,6 +47,7 @@ from bin_dataset import (
 from bin_trainer import BinTrainer, softmax
 from calibration import before_and_after
 from count_distribution import counts_of_labels, mode_count
+from error_model import fit_error_model, write_error_model
 from hub_token import read_hub_token
 from memory import print_memory
 from model_check import write_check
@@ -144,6 +145,8 @@ def main(argv: list[str] | None = None) -> None:
             model.save_pretrained(model_dir)
             image_processor.save_pretrained(model_dir)
             write_served_code(model_dir)  # what an endpoint runs
+            records = dataset["train"].select_columns(["id", "bin_group", "expected_quantity"])[:]
+            write_error_model(model_dir, fit_error_model(*records.values()))  # for audit.py
             if trainer.state.global_step > trainer.first_step:
                 remove_results(output_dir)
                 size = {"train_samples": len(trainer.train_dataset)}

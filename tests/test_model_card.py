@@ -119,6 +119,28 @@ def test_the_text_says_what_a_reader_has_to_know() -> None:
     assert "--fp16" not in text
 
 
+def test_what_an_audit_finds_is_told_where_it_was_measured() -> None:
+    assert "Finding wrong records" not in card()
+    kind = {
+        "budgets": [
+            {
+                "budget": budget,
+                "found": figure(2 * budget),
+                "times_random": figure(2.0),
+                "rule_times_random": figure(1.2),
+            }
+            for budget in (0.15, 0.2)
+        ]
+    }
+    audit = {"wrong_share": 0.1, "kinds": {"real_pairs": kind}}
+    text = model_card("ann/bins", ARGUMENTS, COUNTS, {**FIGURES, "audit": audit})
+    row = (
+        "| real pairs | 20% | 40.0% [30.0%, 50.0%] | 2.000 [1.900, 2.100] | 1.200 [1.100, 1.300] |"
+    )
+    assert row in text
+    assert "| real pairs | 15%" not in text
+
+
 def test_a_split_that_leaks_or_is_unknown_is_said_to() -> None:
     assert "**The split leaks**" in card(dataset_settings={"split_by": "random"})
     assert "may have been" in card(dataset_settings=None)

@@ -145,7 +145,7 @@ def test_a_model_is_pushed_and_pulled_back_byte_for_byte(
     assert f"Pushed: {hub.url}/ann/bins" in pushed.stdout
     assert hub.model("ann/bins").is_private
     assert sorted(hub.model("ann/bins").files) == [
-        *(".gitattributes", "README.md", "config.json", "model.safetensors"),
+        *(".gitattributes", "README.md", "config.json", "error_model.json", "model.safetensors"),
         *("plots/by_count.png", "plots/confusion_matrix.png", "plots/reliability.png"),
         "preprocessor_config.json",
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import audit
 import report
 from report_page import GalleryPhoto, report_page
 
@@ -99,6 +100,33 @@ def test_a_folder_that_is_no_run_is_named(
     assert exit_info.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "predictions_test.parquet is missing: run scripts/train.py with --do_predict" in line
+
+
+@pytest.mark.slow
+def test_what_an_audit_finds_is_in_the_report(
+    run_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audit.main(["--evaluate", str(run_copy)])
+    report.main([str(run_copy)])
+    folder = run_copy / "report"
+    measured = json.loads((run_copy / "audit_evaluation.json").read_text())
+    assert json.loads((folder / "report.json").read_text())["audit"] == measured
+    assert (folder / "audit.png").exists()
+    row = measured["kinds"]["real_pairs"]["budgets"][0]["times_random"]
+    assert (
+        f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        in (folder / "index.html").read_text()
+    )
+    # Of predictions that were made since, it says nothing.
+    predictions = run_copy / "predictions_test.parquet"
+    pq.write_table(pq.read_table(predictions).slice(1), predictions)
+    report.main([str(run_copy)])
+    assert json.loads((folder / "report.json").read_text())["audit"] is None
+    assert "is of other predictions" in capsys.readouterr().err
+    (run_copy / "audit_evaluation.json").write_text("{")
+    with pytest.raises(SystemExit):
+        report.main([str(run_copy)])
+    assert "audit_evaluation.json is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.slow

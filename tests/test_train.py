@@ -59,6 +59,7 @@ def test_a_run_leaves_results_predictions_arguments_and_a_model(
     assert sorted(path.name for path in (run_dir / "model").iterdir()) == [
         "code",
         "config.json",
+        "error_model.json",
         "model.safetensors",
         "preprocessor_config.json",
     ]

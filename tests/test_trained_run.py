@@ -24,6 +24,7 @@ def test_a_run_that_is_whole_answers_as_recorded(
     assert run.label_names == ["1", "2", "3", "4", "5"]
     assert [path.name for path in run.model_files()] == [
         "config.json",
+        "error_model.json",
         "model.safetensors",
         "preprocessor_config.json",
     ]

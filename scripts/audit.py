@@ -1,0 +1,382 @@
+"""Find the bins that do not hold what the inventory says, and the ones worth a person's look.
+
+    python scripts/audit.py --model runs/vit_tiny/model --bins data/bins --split test \\
+        --output_dir audits/test --review_budget 0.05
+
+--bins is a dataset folder, or a csv with expected_quantity and photo (a path) or id. OUTPUT_DIR
+gets decisions.csv (ok, check by hand or wrong for each bin, with the reason), summary.json, and
+review.html for the person who checks. A killed audit goes on with the same command; with other
+costs, another budget or another --wrong_rate it does not look at the photos again. The exit code is
+1 if a bin got no decision.
+
+    python scripts/audit.py --evaluate runs/vit_tiny          # how many wrong bins does it find?
+    python scripts/audit.py --label_errors --model runs/vit_tiny/model --bins data/bins \\
+        --output_dir audits/labels                            # training labels that look wrong
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from audit_bins import BinSource, UnusablePhotoError, open_bins, thumbnail
+from audit_decisions import CHECK, OK, WRONG, Costs
+from audit_evaluation import NUM_DRAWS, JudgedBins, evaluate_audit
+from audit_parts import claim_output, load_bin_model, read_parts, write_parts, write_whole
+from audit_verdicts import Judge, checking_order, write_decisions
+from count_distribution import counts_of_labels
+from error_model import ERROR_MODEL, ErrorModel, read_error_model
+from review_page import page_bin, write_review_page
+
+DECISIONS_CSV, SUMMARY, REVIEW_PAGE = "decisions.csv", "summary.json", "review.html"
+AUDIT_EVALUATION = "audit_evaluation.json"
+DEFAULT_BUDGET = 0.05
+MAX_PAGE_BINS = 5000
+THUMBNAIL_PIXELS = 224
+NUM_NAMED = 20
+
+
+class AuditParser(argparse.ArgumentParser):
+    """Strict flags, errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print `PROGRAM: error: MESSAGE` on standard error and exit with code 2."""
+        print(f"{self.prog}: error: {' '.join(message.split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Audit, evaluate the audit, or rank labels, as the flags ask."""
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    try:
+        check_flags(arguments)
+        if arguments.evaluate:
+            evaluate(arguments.evaluate, costs_of(arguments))
+        elif arguments.label_errors:
+            # Here: an audit itself needs neither cleanlab nor scikit-learn, which it imports.
+            from label_errors import rank_label_errors
+
+            budget = DEFAULT_BUDGET if arguments.review_budget is None else arguments.review_budget
+            rank_label_errors(arguments.model, arguments.bins, arguments.output_dir, budget)
+        else:
+            sys.exit(audit(arguments))
+    except ImportError as error:
+        parser.error(f"{error}: python -m pip install -r requirements.txt")
+    except (OSError, ValueError, pa.ArrowException) as error:
+        parser.error(str(error))
+
+
+def make_parser() -> AuditParser:
+    """Return the parser of this entry's flags."""
+    parser = AuditParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="model folder: RUN/model")
+    parser.add_argument(
+        "--bins", type=Path, metavar="PATH", help="a dataset folder, or a csv (README: The audit)"
+    )
+    parser.add_argument("--output_dir", type=Path, metavar="FOLDER")
+    parser.add_argument(
+        "--split", action="append", metavar="NAME", help="of a dataset folder; default: all splits"
+    )
+    parser.add_argument(
+        "--photos", type=Path, metavar="FOLDER", help="of a csv; default: where the csv lies"
+    )
+    parser.add_argument(
+        "--metadata",
+        type=Path,
+        metavar="FOLDER",
+        help="the bucket's <id>.json, for the items' names in a dataset folder",
+    )
+    parser.add_argument(
+        "--wrong_rate",
+        type=float,
+        default=0.05,
+        help="share of the records that are wrong, as far as you know (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--cost_missed_error", type=float, metavar="MONEY", help="of an error that is not found"
+    )
+    parser.add_argument(
+        "--cost_manual_check", type=float, metavar="MONEY", help="of a person's look at one bin"
+    )
+    parser.add_argument(
+        "--review_budget",
+        type=float,
+        metavar="SHARE",
+        help="instead of costs: the share of the bins, or with --label_errors of the labels, that "
+        f"can be checked (default: {DEFAULT_BUDGET})",
+    )
+    parser.add_argument(
+        "--evaluate",
+        type=Path,
+        metavar="RUN",
+        help="measure on RUN's test predictions how many wrong bins an audit finds",
+    )
+    parser.add_argument(
+        "--label_errors", action="store_true", help="rank the training labels that look wrong"
+    )
+    return parser
+
+
+def check_flags(arguments: argparse.Namespace) -> None:
+    """Check what the flags say together.
+
+    Raises: ValueError: they contradict one another, or a value is out of range.
+    """
+    named = ("model", "bins", "output_dir")
+    if arguments.evaluate and (arguments.label_errors or any(vars(arguments)[n] for n in named)):
+        raise ValueError("--evaluate RUN stands alone, or with the two costs.")
+    missing = [f"--{name}" for name in named if vars(arguments)[name] is None]
+    if missing and not arguments.evaluate:
+        raise ValueError(f"{', '.join(missing)} missing (or --evaluate RUN).")
+    if not 0 < arguments.wrong_rate < 1:
+        raise ValueError(f"--wrong_rate {arguments.wrong_rate}: give a share between 0 and 1.")
+    budget = arguments.review_budget
+    if budget is not None and not 0 <= budget <= 1:
+        raise ValueError(f"--review_budget {budget}: give a share from 0 to 1.")
+    costs = (arguments.cost_missed_error, arguments.cost_manual_check)
+    if (costs[0] is None) != (costs[1] is None):
+        raise ValueError("Give both --cost_missed_error and --cost_manual_check, or neither.")
+    if costs[0] is not None:
+        if budget is not None:
+            raise ValueError("Give the two costs or --review_budget, not both.")
+        if not all(np.isfinite(cost) and cost >= 0 for cost in costs):
+            raise ValueError("--cost_missed_error and --cost_manual_check are numbers from 0 on.")
+
+
+def costs_of(arguments: argparse.Namespace) -> Costs | None:
+    """Return the costs that were given, None for a budget."""
+    if arguments.cost_missed_error is None:
+        return None
+    return Costs(arguments.cost_missed_error, arguments.cost_manual_check)
+
+
+def audit(arguments: argparse.Namespace) -> int:
+    """Decide about every bin, and return the exit code: 1 if one has no decision."""
+    output_dir: Path = arguments.output_dir
+    source = open_bins(arguments.bins, arguments.split, arguments.photos, arguments.metadata)
+    model = load_bin_model(arguments.model)
+    error_model = read_error_model(arguments.model)
+    identity = {"model": model.fingerprint, "bins": source.fingerprint, "counts": model.counts}
+    claim_output(output_dir, json.loads(json.dumps(identity)))
+    write_parts(source, model, output_dir)
+
+    costs = costs_of(arguments)
+    budget = arguments.review_budget
+    judge = Judge(
+        counts=model.counts,
+        error_model=error_model or ErrorModel(),
+        wrong_rate=arguments.wrong_rate,
+        costs=costs,
+        review_budget=DEFAULT_BUDGET if costs is None and budget is None else budget,
+    )
+    checked = judge.spend(read_parts(output_dir, source.num_bins, model.counts))
+    order, summary = decide_all(judge, checked, output_dir, source.num_bins)
+    summary |= {
+        "wrong_rate": judge.wrong_rate,
+        "review_budget": judge.review_budget,
+        "cost_missed_error": costs and costs.missed_error,
+        "cost_manual_check": costs and costs.manual_check,
+        "error_model": f"{ERROR_MODEL}, {error_model.num_pairs:,} pairs"
+        if error_model
+        else f"the default: the model folder has no {ERROR_MODEL}",
+    }
+    write_whole(output_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    write_page(judge, checked, output_dir, source, order[:MAX_PAGE_BINS], summary, identity)
+    report(summary, output_dir)
+    return 1 if summary["without_decision"] else 0
+
+
+def decide_all(
+    judge: Judge, checked: np.ndarray | None, output_dir: Path, num_bins: int
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Write decisions.csv; return the rows in checking order, and what the decisions sum up to."""
+    decisions: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    named: list[str] = []
+    short = np.empty(num_bins, dtype="U1")
+    saving, suspicion = np.empty(num_bins), np.empty(num_bins)
+    path = output_dir / DECISIONS_CSV
+    temporary = path.with_name(f"{path.name}.part")
+    verdicts = judge.verdicts(read_parts(output_dir, num_bins, judge.counts), checked)
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        for row, verdict in enumerate(write_decisions(file, verdicts)):
+            short[row] = verdict.decision[:1]
+            saving[row], suspicion[row] = verdict.saving, verdict.wrong_probability
+            decisions[verdict.decision] += 1
+            is_odd = not verdict.decision or np.isnan(verdict.wrong_probability)
+            if is_odd:
+                reasons["no decision" if not verdict.decision else "outside the counts"] += 1
+                if len(named) < NUM_NAMED:
+                    named.append(f"{verdict.id}: {verdict.reason}")
+    os.replace(temporary, path)
+    decision = np.select([short == CHECK[0], short == ""], [CHECK, ""], default=OK)
+    return checking_order(decision, saving, suspicion), {
+        "bins": num_bins,
+        "decisions": {name: decisions[name] for name in (OK, CHECK, WRONG)},
+        "without_decision": decisions[""],
+        "outside_the_models_counts": reasons["outside the counts"],
+        "expected_wrong": float(np.nansum(suspicion)),
+        "expected_saving": float(np.nansum(saving)),
+        "named": named,
+    }
+
+
+def write_page(
+    judge: Judge,
+    checked: np.ndarray | None,
+    output_dir: Path,
+    source: BinSource,
+    rows: np.ndarray,
+    summary: dict[str, Any],
+    identity: dict[str, Any],
+) -> None:
+    """Write the review page of some rows, in their order."""
+    wanted = set(rows.tolist())
+    verdicts = judge.verdicts(read_parts(output_dir, source.num_bins, judge.counts), checked)
+    shown = {row: page_bin(row, verdict) for row, verdict in enumerate(verdicts) if row in wanted}
+    photos: dict[int, bytes] = {}
+    with tqdm(total=len(wanted), unit="photos", desc="review page") as progress:
+        for row, a_bin in enumerate(source.bins(photos_of=wanted)):
+            if row not in wanted:
+                continue
+            progress.update()
+            if a_bin.photo is not None:
+                try:
+                    photos[row] = thumbnail(a_bin.photo, THUMBNAIL_PIXELS)
+                except UnusablePhotoError:
+                    continue  # its reason is in the verdict
+    content = {
+        "summary": f"{page_summary(summary, len(rows))} Those whose check saves most come first.",
+        "counts": judge.counts,
+        "unit": "" if judge.costs else " errors",
+        "fingerprint": f"{identity['bins']} {identity['model'][:16]}",
+    }
+    write_review_page(
+        output_dir / REVIEW_PAGE,
+        content,
+        [shown[row] for row in rows.tolist()],
+        (photos.get(row) for row in rows.tolist()),
+    )
+
+
+def page_summary(summary: dict[str, Any], num_shown: int) -> str:
+    """Return the page's first sentence."""
+    decisions = summary["decisions"]
+    text = (
+        f"{summary['bins']:,} bins: {decisions[CHECK]:,} to check by hand, {decisions[WRONG]:,} "
+        f"wrong, {decisions[OK]:,} ok"
+    )
+    if summary["without_decision"]:
+        text += f", {summary['without_decision']:,} without a decision"
+    if num_shown < summary["bins"]:
+        text += f". The first {num_shown:,} are here"
+    return f"{text}."
+
+
+def report(summary: dict[str, Any], output_dir: Path) -> None:
+    """Print what was decided, and name what could not be."""
+    for line in summary["named"]:
+        print(line, file=sys.stderr)
+    unnamed = (
+        summary["without_decision"] + summary["outside_the_models_counts"] - len(summary["named"])
+    )
+    if unnamed > 0:
+        print(f"... and {unnamed:,} more, in {DECISIONS_CSV}", file=sys.stderr)
+    print(f"\n{page_summary(summary, summary['bins'])}")
+    print(f"Error model: {summary['error_model']}.")
+    print(f"Records that are probably wrong: {summary['expected_wrong']:.1f}.")
+    unit = "" if summary["cost_missed_error"] is not None else " errors"
+    print(f"Expected to be saved by these decisions: {summary['expected_saving']:.1f}{unit}.")
+    print(f"Decisions: {output_dir / DECISIONS_CSV}")
+    print(f"Next: open {shlex.quote(str(output_dir / REVIEW_PAGE))} in a browser.")
+
+
+def evaluate(run_dir: Path, costs: Costs | None) -> None:
+    """Measure on a run's test predictions what an audit with its model finds.
+
+    Raises: ValueError: no predictions, or too few of them.
+    """
+    path = run_dir / "predictions_test.parquet"
+    if not path.exists():
+        raise ValueError(f"{path} is missing: run scripts/train.py with --do_predict.")
+    table = pq.read_table(path)
+    names = [name for name in table.column_names if name.startswith("probability_")]
+    counts = counts_of_labels([name.removeprefix("probability_") for name in names])
+    bins = JudgedBins(
+        ids=table["id"].to_pylist(),
+        groups=table["bin_group"].to_pylist(),
+        true=np.searchsorted(counts, table["expected_quantity"].to_numpy()),
+        probabilities=np.column_stack([table[name].to_numpy() for name in names]),
+        counts=counts,
+    )
+    error_model = read_error_model(run_dir / "model")
+    with tqdm(total=2 * NUM_DRAWS, unit="draws") as progress:
+        figures = evaluate_audit(bins, error_model or ErrorModel(), costs, progress.update)
+    # For the report: predictions made later belong to another evaluation.
+    figures["predictions_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    write_whole(run_dir / AUDIT_EVALUATION, json.dumps(figures, indent=2) + "\n")
+    print_evaluation(figures)
+    if error_model is None:
+        print(f"The default error model: {run_dir / 'model'} has no {ERROR_MODEL}.")
+    print(f"Figures: {run_dir / AUDIT_EVALUATION}")
+    print(f"Next: python metrics/report.py {shlex.quote(str(run_dir))}")
+
+
+def print_evaluation(figures: dict[str, Any]) -> None:
+    """Print a table of each kind of wrong records."""
+
+    def with_interval(figure: dict[str, float], factor: float, digits: int) -> str:
+        value, low, high = (f"{factor * figure[k]:.{digits}f}" for k in ("value", "low", "high"))
+        return f"{value} [{low}, {high}]"
+
+    for name, kind in figures["kinds"].items():
+        print(
+            f"\n{name.replace('_', ' ').capitalize()}: {kind['num_photos']:,} photos in "
+            f"{kind['num_groups']:,} bin groups, {figures['wrong_share']:.0%} of the records wrong"
+        )
+        print("| checked | wrong bins found % | times random | 'count differs', times random |")
+        print("|--------:|-------------------:|-------------:|-----------------------------:|")
+        for row in kind["budgets"]:
+            print(
+                f"| {row['budget']:.0%} | {with_interval(row['found'], 100, 1)} "
+                f"| {with_interval(row['times_random'], 1, 2)} "
+                f"| {with_interval(row['rule_times_random'], 1, 2)} |"
+            )
+        print(
+            f"Area under the ROC curve: {with_interval(kind['area_under_curve'], 1, 3)}, of the "
+            f"rule {with_interval(kind['rule_area_under_curve'], 1, 3)}."
+        )
+        error = kind["calibration"]["expected_calibration_error"]
+        print(f"Calibration error of the probability to be wrong: {100 * error:.1f} %.")
+        if kind["savings"]:
+            saved = kind["savings"]
+            print(
+                f"Saved per 1,000 bins, at {saved['cost_missed_error']:g} an error and "
+                f"{saved['cost_manual_check']:g} a check: "
+                f"{with_interval(saved['saved'], 1, 0)}; by checking where the count differs "
+                f"{with_interval(saved['rule_saved'], 1, 0)}; by as many checks at random "
+                f"{with_interval(saved['random_saved'], 1, 0)}."
+            )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on where it was.", file=sys.stderr)
+        sys.exit(130)

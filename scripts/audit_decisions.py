@@ -1,0 +1,139 @@
+"""From a count's probabilities and a record to a decision: the audit's theory, in pure functions.
+
+What is known of a bin: a photo, which gives a distribution over what it holds, p(c), and a record
+r. A record is right with probability 1 - w (w: --wrong_rate), and then r = c; else it is wrong, and
+says r with probability q(r | c), the error model. The photo tells nothing of whether somebody
+forgot to write something down, so that by Bayes
+
+    P(c | photo, r)  is proportional to  p(c) * ((1 - w) [r = c] + w q(r | c))
+
+and the bin is wrong with probability 1 - P(r | photo, r). This holds where p is calibrated, and
+where the bins hold each count as often as those that the model was calibrated on.
+
+An audit leaves a number in the inventory for each bin. If it is not what the bin holds, that costs
+`missed_error`, sooner or later. There are three things to do:
+
+    ok             leave r                         missed_error * (1 - P(r))
+    wrong          write the likeliest other c     missed_error * (1 - max P(c), c other than r)
+    check by hand  a person counts                 manual_check, and then the number is right
+
+and the cheapest is done. Only the ratio of the two costs matters: a bin is checked where the best
+answer without a check, of probability m = max P(c), is wrong more often than that ratio, 1 - m >
+manual_check / missed_error. `wrong` is thus for a model that is nearly sure of another count.
+
+A budget is the same rule: to spend a limited number of checks where they save most means to check
+the bins of largest 1 - m, which is what one price of a check would have chosen, too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+OK, CHECK, WRONG = "ok", "check by hand", "wrong"
+# In this order where they cost the same: the least work first, and rather a person than a guess.
+DECISIONS = (OK, CHECK, WRONG)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """In any one currency: an error that stays in the inventory, and a person's look at one bin."""
+
+    missed_error: float
+    manual_check: float
+
+
+def count_posterior(
+    probabilities: np.ndarray,
+    recorded: np.ndarray,
+    record_probabilities: np.ndarray,
+    wrong_rate: float,
+) -> np.ndarray:
+    """Return how likely each count is, once the record is known too.
+
+    Args:
+        probabilities: float (num_bins, num_counts), what the photo says; rows sum to 1.
+        recorded: int (num_bins,), the column of the recorded count.
+        record_probabilities: float (num_counts, num_counts), of ErrorModel.record_probabilities.
+        wrong_rate: share of records that are wrong, above 0 and below 1.
+
+    Returns: float (num_bins, num_counts); rows sum to 1.
+    """
+    likelihood = wrong_rate * record_probabilities + (1 - wrong_rate) * np.eye(
+        len(record_probabilities)
+    )
+    joint = probabilities * likelihood[:, recorded].T
+    return joint / joint.sum(axis=1, keepdims=True)
+
+
+def wrong_probability(posterior: np.ndarray, recorded: np.ndarray) -> np.ndarray:
+    """Return how likely each record is wrong, (num_bins,).
+
+    A sum of what speaks against the record: 1 - P(record) would round small ones away.
+    """
+    against = posterior.copy()
+    against[np.arange(len(recorded)), recorded] = 0.0
+    return against.sum(axis=1)
+
+
+def expected_costs(posterior: np.ndarray, recorded: np.ndarray, costs: Costs) -> np.ndarray:
+    """Return what each decision costs on average, (num_bins, 3), in the order of DECISIONS."""
+    others = posterior.copy()
+    others[np.arange(len(recorded)), recorded] = 0.0
+    ok = costs.missed_error * others.sum(axis=1)
+    wrong = costs.missed_error * (1 - others.max(axis=1))
+    return np.column_stack([ok, np.full(len(posterior), costs.manual_check), wrong])
+
+
+def decide(costs_of_decisions: np.ndarray) -> np.ndarray:
+    """Return the cheapest decision of each bin, int (num_bins,), an index into DECISIONS."""
+    return costs_of_decisions.argmin(axis=1)
+
+
+def risk_without_check(posterior: np.ndarray) -> np.ndarray:
+    """Return how often the best answer without a check is wrong, (num_bins,)."""
+    return 1 - posterior.max(axis=1)
+
+
+def spend_budget(risk: np.ndarray, review_budget: float) -> np.ndarray:
+    """Return which bins to check with a limited number of checks: those of the largest risk.
+
+    Args:
+        risk: float (num_bins,), of risk_without_check.
+        review_budget: share of the bins, 0 to 1; the number of checks is rounded down.
+
+    Returns: bool (num_bins,). Of bins of the same risk the earlier ones are taken, and none
+        without a risk.
+    """
+    num_checks = int(review_budget * len(risk) + 1e-9)  # 0.29 * 100 is 28.999999999999996
+    chosen = np.zeros(len(risk), dtype=bool)
+    chosen[np.argsort(-risk, kind="stable")[:num_checks]] = True
+    return chosen & (risk > 0)
+
+
+def corrected_count(
+    posterior: np.ndarray, recorded: np.ndarray, counts: Sequence[int]
+) -> np.ndarray:
+    """Return the likeliest count other than the recorded one, int (num_bins,), items."""
+    others = posterior.copy()
+    others[np.arange(len(recorded)), recorded] = -1.0
+    return np.asarray(counts)[others.argmax(axis=1)]
+
+
+def count_interval(
+    probabilities: np.ndarray, counts: Sequence[int], coverage: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the central interval that holds the count with some probability.
+
+    Args:
+        probabilities: float (num_bins, num_counts); rows sum to 1.
+        coverage: 0.9 leaves at most 5 % on each side.
+
+    Returns: int (num_bins,) each, items.
+    """
+    cumulative = probabilities.cumsum(axis=1)
+    cumulative = cumulative / cumulative[:, -1:]
+    tail = (1 - coverage) / 2
+    low = (cumulative > tail).argmax(axis=1)
+    high = (cumulative >= 1 - tail).argmax(axis=1)
+    return np.asarray(counts)[low], np.asarray(counts)[high]
