@@ -30,6 +30,7 @@ class BucketServer(ThreadingHTTPServer):
         self.forbidden: set[str] = set()  # keys that are answered with 403
         self.asked: list[str] = []  # keys, as they were asked for
         self.answers_left = 10**9  # objects that are answered before all others wait
+        self.access_key = "run-1"  # who is answered; each run of a test that kills has its own
         self.halted = threading.Event()
         self.closing = threading.Event()
         self.lock = threading.Lock()
@@ -39,7 +40,7 @@ class BucketServer(ThreadingHTTPServer):
         """The variables that lead a process here."""
         return {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.server_address[1]}",
-            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_REGION": "us-east-1",
             "AWS_ALLOW_HTTP": "true",
@@ -48,7 +49,13 @@ class BucketServer(ThreadingHTTPServer):
         }
 
     def halt_after(self, num_answers: int) -> None:
-        """Answer so many objects more, then none; `halted` is set when one waits."""
+        """Answer so many objects more, then none; `halted` is set when one waits.
+
+        A new `environment` goes with it: what a killed run has asked may arrive after its end, and
+        must not be counted.
+        """
+        number = int(self.access_key.removeprefix("run-")) + 1
+        self.access_key = f"run-{number}"
         self.halted.clear()
         self.answers_left = num_answers
 
@@ -67,6 +74,9 @@ class _Handler(BaseHTTPRequestHandler):
         key = unquote(url.path).removeprefix("/mirror").removeprefix("/")
         if not key:
             self._answer(200, self._page(parse_qs(url.query)))
+            return
+        if f"Credential={self.server.access_key}/" not in self.headers["Authorization"]:
+            self.close_connection = True
             return
         with self.server.lock:
             self.server.asked.append(key)

@@ -49,8 +49,8 @@ def write_bucket(folder: Path, **records: bytes) -> Path:
     return folder
 
 
-def start_run(*flags: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "data_prep")}
+def start_run(server: BucketServer, *flags: str) -> subprocess.Popen[str]:
+    environment = os.environ | server.environment | {"PYTHONPATH": str(ROOT / "data_prep")}
     return subprocess.Popen(
         [sys.executable, "-c", RUN, *flags],
         env=environment,
@@ -60,8 +60,8 @@ def start_run(*flags: str) -> subprocess.Popen[str]:
     )
 
 
-def finish_run(*flags: str) -> str:
-    process = start_run(*flags)
+def finish_run(server: BucketServer, *flags: str) -> str:
+    process = start_run(server, *flags)
     output, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
     return output
@@ -199,7 +199,7 @@ def test_a_killed_run_goes_on_to_the_same_catalog_byte_for_byte(
         num_wanted = len(ids)
         (tmp_path / "list.json").write_text(json.dumps({"1": ids}))
         flags += ["--bin_list", str(tmp_path / "list.json")]
-    finish_run(*flags, "--output", str(tmp_path / "undisturbed" / "catalog.parquet"))
+    finish_run(server, *flags, "--output", str(tmp_path / "undisturbed" / "catalog.parquet"))
     num_asked = len(server.asked)
     assert num_asked > num_wanted if with_list else num_asked == num_wanted
 
@@ -210,10 +210,12 @@ def test_a_killed_run_goes_on_to_the_same_catalog_byte_for_byte(
         server.asked.clear()
         num_answers = int(share_of_rest * (num_asked - num_done))
         server.halt_after(num_answers)
-        process = start_run(*flags, "--output", str(output))
+        process = start_run(server, *flags, "--output", str(output))
         wait_until_halted(server, process)
         while num_kept(parts) < num_done + num_answers - 19:
-            time.sleep(0.02)  # it has the answers, and is about to write the last of them
+            # It has the answers, and is about to write the last of them.
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.02)
         process.kill()
         process.communicate()
         num_done = num_kept(parts)
@@ -221,7 +223,7 @@ def test_a_killed_run_goes_on_to_the_same_catalog_byte_for_byte(
     assert num_done > num_asked / 2
     server.asked.clear()
     server.halt_after(10**9)
-    finish_run(*flags, "--output", str(output))
+    finish_run(server, *flags, "--output", str(output))
     assert len(server.asked) == num_asked - num_done
     assert not parts.exists()
     undisturbed = tmp_path / "undisturbed" / "catalog.parquet"
