@@ -77,9 +77,7 @@ def rank_label_errors(
     accuracy = (counts[probabilities.argmax(axis=1)] == labels).mean()
     print(f"Right of {len(ids):,} labels when predicted from other bins: {accuracy:.1%}")
     print(f"Likely wrong labels: {len(likely):,}; the first {len(listed):,} are in {path}")
-    print("Look at the first ones before you train without them: a weak model's own errors are")
-    print("among them. Next, with those rows that you want out:")
-    print(f"  python data_prep/build_dataset.py --exclude {path} ...")
+    print("Look at the first ones before you believe them: a weak model's own errors are among them.")
 
 
 def photo_features(model: BinModel, source: DatasetBins) -> np.ndarray:

@@ -54,7 +54,7 @@ def test_too_few_groups_are_refused() -> None:
 
 
 @pytest.mark.slow
-def test_the_entry_writes_a_csv_for_exclude(
+def test_the_entry_writes_the_least_likely_labels_first(
     run_dir: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bins = tmp_path / "bins"
@@ -75,4 +75,4 @@ def test_the_entry_writes_a_csv_for_exclude(
     scores = [float(row["probability_of_label"]) for row in rows]
     assert scores == sorted(scores)
     assert all(row["expected_quantity"] != row["likely_count"] for row in rows)
-    assert "build_dataset.py --exclude" in capsys.readouterr().out
+    assert f"the first {len(rows)} are in" in capsys.readouterr().out
