@@ -2,7 +2,7 @@
 
     python -m pytest -m slow tests/test_interrupted_builds.py --kills 30
 
-kills each of them more often than `make test-slow` does.
+kills each of them more often than `make test-slow` does, and those of real photos too.
 """
 
 import json
@@ -26,6 +26,7 @@ from photo_server import serving
 HOSTS = ("algo-1", "algo-2")
 # Six shards; the photos are few and served again and again.
 NUM_BINS = 2500
+MANY_KILLS = 5  # of each build
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ def source(
 ) -> Iterator[Source]:
     if request.param == "drawn photos":
         folder, flags = request.getfixturevalue("bucket"), ["--copies", str(NUM_BINS)]
+    elif request.config.getoption("kills") < MANY_KILLS:
+        pytest.skip(f"takes minutes on real photos: add --kills {MANY_KILLS}")
     else:
         folder, flags = real_path("abid_originals"), ["--faults"]
     with serving(folder, *flags) as server:
