@@ -61,10 +61,13 @@ def write_catalog(catalog: pa.Table, store: ObjectStore, name: str) -> None:
 def table_of_parquet(content: bytes) -> pa.Table:
     """Return the table in a parquet file's bytes. Raises: pyarrow.ArrowException: it is none.
 
-    Not by `read_table`: one of pyarrow's threads lets go of the bytes when the interpreter may be
-    ending, and then aborts the process (one of three that end at once, with exit code 134).
+    The bytes are copied out of Python's memory: one of pyarrow's threads lets go of them when the
+    interpreter may be ending, and would abort the process (one of three that end at once, with exit
+    code 134).
     """
-    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    copy = pa.BufferOutputStream()
+    copy.write(content)
+    return pq.read_table(pa.BufferReader(copy.getvalue()), use_threads=False, pre_buffer=False)
 
 
 def read_catalog(location: str | Path, flag: str = "--catalog") -> pa.Table:

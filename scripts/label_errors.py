@@ -77,7 +77,9 @@ def rank_label_errors(
     accuracy = (counts[probabilities.argmax(axis=1)] == labels).mean()
     print(f"Right of {len(ids):,} labels when predicted from other bins: {accuracy:.1%}")
     print(f"Likely wrong labels: {len(likely):,}; the first {len(listed):,} are in {path}")
-    print("Look at the first ones before you believe them: a weak model's own errors are among them.")
+    print(
+        "Look at the first ones before you believe them: a weak model's own errors are among them."
+    )
 
 
 def photo_features(model: BinModel, source: DatasetBins) -> np.ndarray:

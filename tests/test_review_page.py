@@ -123,7 +123,7 @@ def test_what_nobody_knows_is_null(tmp_path: Path) -> None:
     json.loads(harmless_json(shown))
 
 
-@pytest.mark.slow
+@pytest.mark.browser
 def test_bins_are_shown_filtered_and_searched(show: Callable[..., Page], page_path: Path) -> None:
     page = show(page_path)
     position, articles = page.locator("#position"), page.locator("article")
@@ -151,7 +151,7 @@ def test_bins_are_shown_filtered_and_searched(show: Callable[..., Page], page_pa
     expect(page.locator("#list")).to_contain_text("No bin fits these filters.")
 
 
-@pytest.mark.slow
+@pytest.mark.browser
 def test_marks_made_with_keys_are_kept_and_exported(
     show: Callable[..., Page], page_path: Path, tmp_path: Path
 ) -> None:
@@ -187,7 +187,7 @@ def test_marks_made_with_keys_are_kept_and_exported(
     expect(page.locator("#progress")).to_have_text("0 of 1 marked, 0 of them wrong")
 
 
-@pytest.mark.slow
+@pytest.mark.browser
 def test_marks_are_made_with_the_mouse_too(show: Callable[..., Page], page_path: Path) -> None:
     page = show(page_path)
     second = page.locator("article").nth(1)
@@ -207,7 +207,7 @@ def test_marks_are_made_with_the_mouse_too(show: Callable[..., Page], page_path:
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
-@pytest.mark.slow
+@pytest.mark.browser
 def test_keys_can_be_turned_off_and_do_not_disturb_typing(
     show: Callable[..., Page], page_path: Path
 ) -> None:
@@ -222,7 +222,7 @@ def test_keys_can_be_turned_off_and_do_not_disturb_typing(
     expect(page.locator("#progress")).to_have_text("0 of 120 marked, 0 of them wrong")
 
 
-@pytest.mark.slow
+@pytest.mark.browser
 def test_keys_lead_from_page_to_page_and_stop_at_the_end(
     show: Callable[..., Page], page_path: Path
 ) -> None:
@@ -239,7 +239,7 @@ def test_keys_lead_from_page_to_page_and_stop_at_the_end(
     expect(page.get_by_role("status")).to_have_text("This was the last bin.")
 
 
-@pytest.mark.slow
+@pytest.mark.browser
 def test_what_strangers_wrote_is_text_and_no_formula(
     show: Callable[..., Page], tmp_path: Path
 ) -> None:
@@ -292,7 +292,7 @@ CONTRASTS = """
 """
 
 
-@pytest.mark.slow
+@pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_the_page_is_legible_on_a_phone_and_in_the_dark(
@@ -317,7 +317,7 @@ def test_the_page_is_legible_on_a_phone_and_in_the_dark(
     assert unnamed == 0
 
 
-@pytest.mark.slow
+@pytest.mark.browser
 def test_five_thousand_bins_do_not_freeze_the_page(
     show: Callable[..., Page], tmp_path: Path
 ) -> None:
