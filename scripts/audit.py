@@ -22,7 +22,7 @@ import shlex
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +36,7 @@ from audit_parts import claim_output, load_bin_model, read_parts, write_parts, w
 from audit_verdicts import Judge, checking_order, write_decisions
 from count_distribution import counts_of_labels
 from error_model import ERROR_MODEL, ErrorModel, read_error_model
+from one_line_parser import OneLineErrorsParser
 from review_page import page_bin, write_review_page
 
 DECISIONS_CSV, SUMMARY, REVIEW_PAGE = "decisions.csv", "summary.json", "review.html"
@@ -44,15 +45,6 @@ DEFAULT_BUDGET = 0.05
 MAX_PAGE_BINS = 5000
 THUMBNAIL_PIXELS = 224
 NUM_NAMED = 20
-
-
-class AuditParser(argparse.ArgumentParser):
-    """Strict flags, errors of one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print `PROGRAM: error: MESSAGE` on standard error and exit with code 2."""
-        print(f"{self.prog}: error: {' '.join(message.split())}", file=sys.stderr)
-        sys.exit(2)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -77,13 +69,9 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(str(error))
 
 
-def make_parser() -> AuditParser:
+def make_parser() -> OneLineErrorsParser:
     """Return the parser of this entry's flags."""
-    parser = AuditParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = OneLineErrorsParser(__doc__)
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="model folder: RUN/model")
     parser.add_argument(
         "--bins", type=Path, metavar="PATH", help="a dataset folder, or a csv (README: The audit)"

@@ -15,12 +15,16 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageOps
+from PIL import Image
 
-# The limits of data_prep/bin_images.py: larger ones are no photos of this camera.
-MAX_PIXELS = 25_000_000
+import photo_checks
+from request_errors import RequestError
+
 MAX_BYTES = 50_000_000
-FORMATS = ("JPEG", "PNG")
+UNUSABLE = {
+    415: "not a JPEG or PNG photo",
+    413: f"photo of more than {photo_checks.MAX_PIXELS // 1_000_000} megapixels",
+}
 WHOLE_NUMBER = re.compile(r"\s*([0-9]{1,9})(\.0*)?\s*", re.ASCII)
 QUANTITY = "expected_quantity"
 
@@ -282,22 +286,16 @@ def parse_items(text: str) -> tuple[tuple[Item, ...], str | None]:
 
 
 def open_photo(content: bytes) -> Image.Image:
-    """Return a photo as RGB pixels, upright.
+    """Return a photo in colour and upright, by the endpoint's own rules.
 
     Raises: UnusablePhotoError: not a JPEG or PNG, damaged, truncated, or too large.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as photo:
-            if photo.width * photo.height > MAX_PIXELS:
-                raise UnusablePhotoError(f"photo of more than {MAX_PIXELS // 1_000_000} megapixels")
-            return ImageOps.exif_transpose(photo).convert("RGB")
-    except UnusablePhotoError:
-        raise
-    except Image.UnidentifiedImageError as error:
-        raise UnusablePhotoError("not a JPEG or PNG photo") from error
-    # A damaged file makes Pillow raise nearly anything; one photo must never end an audit.
-    except Exception as error:
-        raise UnusablePhotoError(f"damaged photo: {error}") from error
+        return photo_checks.open_photo(content)
+    except RequestError as error:
+        raise UnusablePhotoError(
+            UNUSABLE.get(error.status, f"damaged photo: {error.reason}")
+        ) from error
 
 
 def thumbnail(content: bytes, longest_edge: int) -> bytes:

@@ -7,10 +7,8 @@ photos of one bin group show one bin in two states. An inventory that missed the
 holds the count of the other state: such pairs say how often a record is off by one, two or more.
 """
 
-import argparse
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as arrow_dataset
+
+from one_line_parser import OneLineErrorsParser
 
 ERROR_MODEL = "error_model.json"
 # What is believed before any pair was seen, with the weight of this many pairs for each count: an
@@ -148,9 +148,7 @@ def training_error_model(dataset_dir: Path) -> ErrorModel:
 
 def main(argv: list[str] | None = None) -> None:
     """Write the error model of a dataset into a model folder."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = OneLineErrorsParser(__doc__)
     parser.add_argument("dataset", type=Path, help="dataset folder of data_prep/build_dataset.py")
     parser.add_argument("model", type=Path, help="model folder: RUN/model")
     arguments = parser.parse_args(argv)
@@ -160,8 +158,7 @@ def main(argv: list[str] | None = None) -> None:
         error_model = training_error_model(arguments.dataset)
         write_error_model(arguments.model, error_model)
     except (OSError, ValueError, pa.ArrowException) as error:
-        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        parser.error(str(error))
     print(f"{arguments.model / ERROR_MODEL}: {error_model.num_pairs:,} pairs")
 
 

@@ -30,6 +30,15 @@ def decode_photo(content: bytes, size: tuple[int, int], resample: int) -> np.nda
         size: height and width that the model takes, pixels; the photo is squeezed, not cropped.
         resample: Pillow's code of the resampler, from the model folder's image processor.
 
+    Raises: RequestError: as open_photo.
+    """
+    height, width = size
+    return np.array(open_photo(content).resize((width, height), resample))
+
+
+def open_photo(content: bytes) -> Image.Image:
+    """Return a photo in colour and upright, whatever its mode.
+
     Raises: RequestError: not a JPEG or PNG (415), damaged or truncated (400), too large (413).
     """
     try:
@@ -47,9 +56,7 @@ def decode_photo(content: bytes, size: tuple[int, int], resample: int) -> np.nda
             # In place, and converted only if need be: a copy of 25 megapixels takes 75 MB.
             ImageOps.exif_transpose(photo, in_place=True)
             is_plain = photo.mode == "RGB" and not photo.has_transparency_data
-            colours = photo if is_plain else _as_rgb(photo)
-            height, width = size
-            return np.array(colours.resize((width, height), resample))
+            return photo if is_plain else _as_rgb(photo)
     except Image.UnidentifiedImageError as error:
         raise RequestError(415, "The photo is not a JPEG or PNG file.") from error
     except Image.DecompressionBombError as error:

@@ -93,8 +93,13 @@ def test_a_whole_dataset_passes(aws: AwsServer) -> None:
     for prefix in ("bins/", ""):
         for name in ("README.md", TRAIN.format(0), TRAIN.format(1), TEST):
             bucket.put_object(Key=prefix + name, Body=b"")
-    check_dataset("s3://photos/bins/", SPLITS, boto_session("us-east-1"))
-    check_dataset("s3://photos", SPLITS, boto_session("us-east-1"))
+    for uri in ("s3://photos/bins/", "s3://photos"):
+        check_dataset(uri, SPLITS, boto_session("us-east-1"))
+    # Both were looked at: neither passes without its card.
+    for uri, key in (("s3://photos/bins/", "bins/README.md"), ("s3://photos", "README.md")):
+        bucket.Object(key).delete()
+        with pytest.raises(ValueError, match=r"holds no README\.md"):
+            check_dataset(uri, SPLITS, boto_session("us-east-1"))
 
 
 @pytest.mark.parametrize(
