@@ -177,7 +177,9 @@ class BinTrainingArguments(TrainingArguments):
         "Write a checkpoint also when none was written for this many minutes. Default: 10 in a "
         "SageMaker job, since a spot instance goes without a word; else 0, which is never.",
     )
-    save_total_limit: int | None = described(2, "Checkpoints to keep: the newest and the best.")
+    save_total_limit: int | None = described(
+        2, "How many of the newest checkpoints to keep; the best one stays too. Below 1: all."
+    )
     load_best_model_at_end: bool = described(
         True, "Keep the checkpoint with the best validation metric: small data overfits early."
     )

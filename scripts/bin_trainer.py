@@ -30,6 +30,7 @@ from arguments import BinTrainingArguments
 from augmentation import mixup, normalize, random_colour, random_flip, random_geometry
 from bin_dataset import collate
 from calibration import before_and_after, fitted_temperature, fold_temperature, log_probabilities
+from checkpoints import mark_complete, remove_checkpoint, remove_old_checkpoints
 from losses import balanced_weights, counting_loss, item_distances
 from regularization import (
     WeightAverage,
@@ -243,6 +244,25 @@ class BinTrainer(Trainer):
         load_strictly(self.model, best)
         if self.average is not None:
             load_strictly(self.average.model, best)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint that counts from its last file on, and then remove older ones."""
+        checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        limit = self.args.save_total_limit
+        if self.args.should_save:
+            remove_checkpoint(checkpoint)  # what a killed run left of it
+        self.accelerator.wait_for_everyone()
+        # Trainer would remove the older ones before this one counts.
+        self.args.save_total_limit = None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            mark_complete(checkpoint)
+            if limit is not None and limit > 0:
+                remove_old_checkpoints(checkpoint.parent, limit, self.state.best_global_step)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save the model as it is evaluated, and beside an average what training goes on with."""

@@ -19,8 +19,6 @@ from transformers import (
     TrainingArguments,
 )
 
-from run_folder import TRAINED_WEIGHTS
-
 # A layer learns at this share of the rate of the one above it. Source: Bao et al., BEiT, ICLR 2022.
 LAYER_DECAY = 0.75
 # Share of photos that skip the last layer; the layers before it are skipped less, in proportion.
@@ -30,6 +28,8 @@ MAX_DROP_PATH = 0.1
 # find a relative width of 0.10.
 AVERAGE_EXPONENT = 6.94
 
+# The weights that training goes on with, where model.safetensors holds an average of them.
+TRAINED_WEIGHTS = "trained_weights.safetensors"
 LAYER = re.compile(r"\.(?:layers?|stages)\.(\d+)\.")
 
 

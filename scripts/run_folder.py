@@ -1,23 +1,18 @@
-"""The folder of a run: which run it belongs to, where to go on, what leaves it at the end."""
+"""The folder of a run: which run it belongs to, and what leaves it at the end."""
 
 import json
 import os
-import re
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from checkpoints import checkpoint_folders
 
 RECORD = "arguments.json"
 METRICS = "all_results.json"
 PREDICTIONS = "predictions_test.parquet"
 CHECK = "check.json"
 TRACKER_FOLDERS = ("tensorboard", "trackio")
-# The weights that training goes on with, where model.safetensors holds an average of them.
-TRAINED_WEIGHTS = "trained_weights.safetensors"
-CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 # What a run is evaluated on and with, and what its weights depend on: a folder holds one of each.
 # More epochs or steps are not here: they go on with the same run.
@@ -47,7 +42,7 @@ def check_run_folder(output_dir: Path, record: dict[str, Any], model_dir: Path) 
     """
     recorded = read_record(output_dir)
     if recorded is None:
-        if any(CHECKPOINT.fullmatch(path.name) for path in output_dir.glob("*")):
+        if checkpoint_folders(output_dir):
             raise ValueError(
                 f"{output_dir} holds checkpoints of an unknown run (no {RECORD}): choose another "
                 "--output_dir."
@@ -94,62 +89,6 @@ def write_record(output_dir: Path, record: dict[str, Any]) -> None:
     temporary = output_dir / f"{RECORD}.part"
     temporary.write_text(json.dumps(record, indent=2, default=str) + "\n")
     os.replace(temporary, output_dir / RECORD)
-
-
-def checkpoint_to_resume(
-    output_dir: Path, asked_for: str | None, is_averaged: bool = False
-) -> str | None:
-    """Return the checkpoint to go on from: the one asked for, else the newest complete one.
-
-    Args:
-        is_averaged: whether a complete one holds TRAINED_WEIGHTS too.
-
-    Raises: ValueError: the one asked for is not a complete checkpoint.
-    """
-    if asked_for is not None:
-        if not _is_complete(Path(asked_for), is_averaged):
-            raise ValueError(
-                f"--resume_from_checkpoint {asked_for} is not a complete checkpoint: name a "
-                "checkpoint-N folder, or leave the flag out to take the newest."
-            )
-        return asked_for
-    complete = [
-        (int(match[1]), path)
-        for path in output_dir.glob("checkpoint-*")
-        if (match := CHECKPOINT.fullmatch(path.name)) and _is_complete(path, is_averaged)
-    ]
-    return str(max(complete)[1]) if complete else None
-
-
-def _is_complete(checkpoint: Path, is_averaged: bool) -> bool:
-    """Say whether a checkpoint was written to its end, and brought here whole.
-
-    trainer_state.json is the last file that is written; but what S3 returns comes in any order, and
-    may have been brought there while it was written.
-    """
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
-    except (OSError, ValueError):
-        return False
-    weights = list(checkpoint.glob("model*.safetensors"))
-    trained = [checkpoint / TRAINED_WEIGHTS] if is_averaged else []
-    archives = [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt"]
-    random_states = list(checkpoint.glob("rng_state*.pth"))
-    return (
-        bool(weights and random_states)
-        and all(_is_whole_safetensors(path) for path in [*weights, *trained])
-        # A zip file's contents are listed at its end.
-        and all(zipfile.is_zipfile(path) for path in [*archives, *random_states])
-    )
-
-
-def _is_whole_safetensors(path: Path) -> bool:
-    """Say whether a file has the length that its header promises."""
-    try:
-        with safe_open(path, framework="np"):
-            return True
-    except (SafetensorError, OSError):
-        return False
 
 
 def remove_results(output_dir: Path) -> None:

@@ -46,6 +46,7 @@ from bin_dataset import (
 )
 from bin_trainer import BinTrainer, softmax
 from calibration import before_and_after
+from checkpoints import checkpoint_to_resume
 from count_distribution import counts_of_labels, mode_count
 from error_model import fit_error_model, write_error_model
 from hub_token import read_hub_token
@@ -57,7 +58,6 @@ from run_folder import (
     METRICS,
     PREDICTIONS,
     check_run_folder,
-    checkpoint_to_resume,
     remove_results,
     send_home,
     write_record,
@@ -105,9 +105,7 @@ def main(argv: list[str] | None = None) -> None:
             "versions": {name: version(name) for name in RECORDED_VERSIONS},
         }
         check_run_folder(output_dir, record, model_dir)
-        resume_from = checkpoint_to_resume(
-            output_dir, training_arguments.resume_from_checkpoint, training_arguments.regularize
-        )
+        resume_from = checkpoint_to_resume(output_dir, training_arguments.resume_from_checkpoint)
         if training_arguments.hub_token_secret:
             training_arguments.hub_token = read_hub_token(training_arguments.hub_token_secret)
         image_processor = load_image_processor(model_arguments, image_size)

@@ -18,7 +18,7 @@ from arguments import BinTrainingArguments, ModelArguments
 from bin_dataset import decoded_photos, load_bins
 from bin_trainer import BinTrainer, MetricsLine, counting_metrics, softmax
 from models import load_image_processor, load_model
-from run_folder import TRAINED_WEIGHTS
+from regularization import TRAINED_WEIGHTS
 
 LABELS = ["1", "2", "3", "4", "5"]
 

@@ -2,16 +2,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from safetensors.numpy import save_file
 
 from run_folder import (
-    TRAINED_WEIGHTS,
     TRAINING_IDENTITY,
     check_run_folder,
-    checkpoint_to_resume,
     remove_results,
     send_home,
     write_record,
@@ -68,55 +63,6 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "arguments.json").write_text('{"model": ')
     with pytest.raises(ValueError, match=r"arguments.json cannot be read"):
         check_run_folder(tmp_path, TRAINING, tmp_path / "model")
-
-
-def write_checkpoint(folder: Path, state: str) -> Path:
-    folder.mkdir()
-    for name in ("model.safetensors", TRAINED_WEIGHTS):
-        save_file({"weight": np.ones(99)}, folder / name)
-    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
-        torch.save({"step": 1}, folder / name)
-    (folder / "trainer_state.json").write_text(state)
-    return folder
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["model.safetensors", TRAINED_WEIGHTS, "optimizer.pt", "scheduler.pt", "rng_state.pth"],
-)
-def test_a_checkpoint_with_a_damaged_or_missing_part_is_passed_over(
-    name: str, tmp_path: Path
-) -> None:
-    older = write_checkpoint(tmp_path / "checkpoint-1", "{}")
-    damaged = write_checkpoint(tmp_path / "checkpoint-2", "{}") / name
-    damaged.write_bytes(damaged.read_bytes()[:-20])
-    assert checkpoint_to_resume(tmp_path, None, is_averaged=True) == str(older)
-    damaged.unlink()
-    assert checkpoint_to_resume(tmp_path, None, is_averaged=True) == str(older)
-
-
-def test_a_run_without_an_average_needs_no_weights_beside_it(tmp_path: Path) -> None:
-    plain = write_checkpoint(tmp_path / "checkpoint-1", "{}")
-    (plain / TRAINED_WEIGHTS).unlink()
-    assert checkpoint_to_resume(tmp_path, None) == str(plain)
-    assert checkpoint_to_resume(tmp_path, None, is_averaged=True) is None
-
-
-def test_the_newest_complete_checkpoint_is_taken(tmp_path: Path) -> None:
-    assert checkpoint_to_resume(tmp_path, None) is None
-    write_checkpoint(tmp_path / "checkpoint-9", "{}")
-    newest_complete = write_checkpoint(tmp_path / "checkpoint-10", "{}")
-    write_checkpoint(tmp_path / "checkpoint-11", '{"epoch": 1.')
-    (tmp_path / "checkpoint-100").mkdir()
-    # What S3 returns comes in any order.
-    (write_checkpoint(tmp_path / "checkpoint-12", "{}") / "optimizer.pt").unlink()
-    assert checkpoint_to_resume(tmp_path, None) == str(newest_complete)
-
-
-@pytest.mark.parametrize("asked_for", ["nowhere", "true"])
-def test_a_checkpoint_that_is_none_is_refused(asked_for: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not a complete checkpoint"):
-        checkpoint_to_resume(tmp_path, asked_for)
 
 
 def test_results_of_an_earlier_state_are_removed_and_nothing_else(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -310,37 +309,6 @@ def test_a_sagemaker_job_leaves_model_and_results_where_sagemaker_collects_them(
         "check.json",
     }
     assert not list((tmp_path / "model").glob("checkpoint-*"))
-
-
-FULL_RECIPE = ["--loss", "soft_labels", "--class_weights", "balanced", "--regularize", "--mixup"]
-FULL_RECIPE += ["--augment_geometry", "--augment_colour", "--calibrate", "true"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", [[], FULL_RECIPE], ids=["plain", "full"])
-def test_a_run_killed_in_its_second_epoch_ends_with_the_same_weights(
-    recipe: list[str], dataset_dir: Path, config_dir: Path, tmp_path: Path
-) -> None:
-    more = ["--do_train", "--num_train_epochs", "3", "--per_device_train_batch_size", "4", *recipe]
-    more += ["--logging_steps", "1", "--learning_rate", "1e-3"]
-    whole = [sys.executable, TRAIN, *flags(dataset_dir, config_dir, tmp_path / "whole", *more)]
-    subprocess.run(whole, check=True, capture_output=True)
-
-    killed = [sys.executable, TRAIN, *flags(dataset_dir, config_dir, tmp_path / "killed", *more)]
-    process = subprocess.Popen(killed, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        found = re.match(r"metrics split=train step=\d+ epoch=(\S+)", line)
-        if found and 1.3 < float(found[1]) < 1.9:
-            break
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    resumed = subprocess.run(killed, check=True, capture_output=True, text=True)
-
-    # It went on with the second epoch, and did not start again.
-    steps = [int(step) for step in re.findall(r"metrics split=train step=(\d+)", resumed.stdout)]
-    assert steps[0] == steps[-1] // 3 + 1
-    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
 
 
 @pytest.mark.slow
