@@ -11,8 +11,11 @@ STAMP := $(VENV)/.installed
 LATEST := .venv-latest
 LATEST_STAMP := $(LATEST)/.installed
 LATEST_TESTS := $(patsubst %,tests/test_%.py,train bin_trainer models model_check run_folder \
-  timed_checkpoints arguments augmentation bin_dataset counting_metric count_distribution \
+  checkpoints timed_checkpoints arguments augmentation bin_dataset counting_metric count_distribution \
   losses regularization calibration)
+# Two tests at once, those of a file one after the other; each with a thread, where two would wait
+# for one another.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadgroup
 # Nothing here may reach for the Hub: what the demo and the tests need, they draw or configure.
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
@@ -66,11 +69,11 @@ format: $(STAMP)  ## let ruff mend style
 	$(RUN) -m ruff format .
 
 test: lint  ## lint, types and the quick tests
-	$(RUN) -m pytest
+	$(PYTEST)
 
 test-slow: docker-test  ## the tests that take longer, those in Docker too
 	$(RUN) docker_debugging/toolkit.py
-	$(RUN) -m pytest -m slow
+	$(PYTEST) -m slow
 
 # Not in .ci/run yet: they take four minutes, and Java (openjdk-17-jre-headless).
 test-serving: $(STAMP)  ## the endpoint's handler under load, and under the container's model server
@@ -91,7 +94,8 @@ $(LATEST_STAMP): requirements-latest.txt | $(STAMP)
 test-latest: $(LATEST_STAMP)  ## training, metrics and model folders on the newest releases
 	@$(LATEST)/bin/python -m pip list --disable-pip-version-check 2>/dev/null | \
 	  grep -E '^(transformers|datasets|accelerate|huggingface_hub|torch) '
-	$(LATEST)/bin/python -m pytest $(LATEST_TESTS)
+	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest -n 2 --dist loadgroup $(LATEST_TESTS)
+	$(LATEST)/bin/python -m pytest -m slow tests/test_interrupted_trainings.py
 
 # -s shows what takes minutes. As root on Debian this installs Docker and starts it for the tests.
 docker-test: $(STAMP)  ## the tests in Docker; skipped aloud where it cannot be had

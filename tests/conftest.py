@@ -43,6 +43,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Real bins (CC BY-NC-SA), which lie beside a developer's checkout and are never copied into it.
 SHARED = ROOT.parent / "shared"
 
+TOOLKIT_TESTS = ("test_debug.py", "test_container_contract.py")
 HUB_TOKEN = "hf_CanaryThatMustStayUnseen0123456789"
 
 TINY_VIT = {
@@ -60,6 +61,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kills", type=int, default=2, help="of each build in test_interrupted_builds.py"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process (--dist loadgroup): they share what is slow to make.
+
+    SageMaker's toolkit has its processes meet at one port, whatever the job.
+    """
+    for item in items:
+        name = "toolkit" if item.path.name in TOOLKIT_TESTS else item.path.name
+        item.add_marker(pytest.mark.xdist_group(name))
 
 
 def real_path(name: str) -> Path:
