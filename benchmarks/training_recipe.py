@@ -5,7 +5,8 @@
     python benchmarks/training_recipe.py compare --dataset_dir data/bins --output_dir runs/recipe \\
         --model_name_or_path ../shared/models/vit-tiny-patch16-224 --switches loss mixup
 
-`screen` trains with all switches, with none, and with all but one, and reads validation alone.
+`screen` trains with the switches that it is given, with none of them, and with each set that
+differs in one switch from what it is given, and reads validation alone.
 `compare` trains with the switches that it is given and as the published projects do, once a seed,
 and reads the test split: the same photos, paired, with 95 % bootstrap intervals over bin groups.
 A run that is finished is not repeated, one that was killed goes on; another rate, or another number
@@ -86,11 +87,18 @@ def best_epoch(run_dir: Path) -> float:
     return next(entry["epoch"] for entry in state["log_history"] if entry["step"] == best_step)
 
 
-def screen(output_dir: Path, common: Sequence[str], rate: str) -> None:
+def settings_beside(switches: Sequence[str]) -> list[list[str]]:
+    """Return a setting, that of no switches, and all that differ from it in one switch."""
+    toggled = [{*switches} ^ {name} for name in SWITCHES]
+    settings = [{*switches}, set(), *toggled]
+    in_order = [[name for name in SWITCHES if name in setting] for setting in settings]
+    return [setting for index, setting in enumerate(in_order) if setting not in in_order[:index]]
+
+
+def screen(output_dir: Path, common: Sequence[str], rate: str, base: Sequence[str]) -> None:
     """Train every setting with one seed, and print the table of validation figures as it grows."""
-    settings = [[*SWITCHES], [], *([n for n in SWITCHES if n != left] for left in SWITCHES)]
     rows = []
-    for switches in settings:
+    for switches in settings_beside(base):
         run_dir = output_dir / f"{name_of(switches)}-seed{SCREENING_SEED}"
         flags = [*common, *flags_of(switches), *EVERY_RECIPE, "--learning_rate", rate]
         flags += ["--seed", str(SCREENING_SEED), "--do_train", "--do_eval"]
@@ -207,14 +215,14 @@ def main() -> None:
         nargs="*",
         choices=SWITCHES,
         default=[*SWITCHES],
-        help="of compare; default: all",
+        help="default: all",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[42, 43, 44], help="of compare")
     arguments, more = parser.parse_known_args()
     common = ["--dataset_dir", arguments.dataset_dir, "--disable_tqdm", "true", *more]
     common += ["--num_train_epochs", arguments.num_train_epochs]
     if arguments.step == "screen":
-        screen(arguments.output_dir, common, arguments.learning_rate)
+        screen(arguments.output_dir, common, arguments.learning_rate, arguments.switches)
     else:
         compare(
             arguments.output_dir,

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from training_recipe import SWITCHES, flags_of, name_of, paired_table
+from training_recipe import SWITCHES, flags_of, name_of, paired_table, settings_beside
 
 
 def predictions(expected: np.ndarray, counts: np.ndarray, groups: list[str]) -> pa.Table:
@@ -30,6 +30,15 @@ def test_a_setting_has_one_name_however_it_is_written() -> None:
     assert name_of([name for name in SWITCHES if name != "mixup"]) == "all_but_mixup"
     assert name_of(["mixup", "loss"]) == name_of(["loss", "mixup"]) == "loss_mixup"
     assert name_of([]) == "none"
+
+
+def test_a_setting_is_screened_with_all_that_differ_from_it_in_one_switch() -> None:
+    names = [name_of(setting) for setting in settings_beside(["loss", "mixup"])]
+    assert names[:2] == ["loss_mixup", "none"]
+    assert set(names[2:]) == {
+        *("mixup", "loss", "loss_geometry_mixup", "loss_colour_mixup", "loss_mixup_regularize"),
+    }
+    assert len({name_of(setting) for setting in settings_beside([*SWITCHES])}) == 7
 
 
 def test_the_difference_is_that_of_the_means_over_the_seeds() -> None:
