@@ -14,6 +14,9 @@ RECORD = "arguments.json"
 METRICS = "all_results.json"
 PREDICTIONS = "predictions_test.parquet"
 CHECK = "check.json"
+DIAGNOSTICS_PAGE = "diagnostics.html"
+DIAGNOSTICS_RECORD = "diagnostics.jsonl"
+TRACE = "trace.json.gz"
 TRACKER_FOLDERS = ("tensorboard", "trackio")
 # The weights that training goes on with, where model.safetensors holds an average of them.
 TRAINED_WEIGHTS = "trained_weights.safetensors"
@@ -164,7 +167,8 @@ def send_home(output_dir: Path) -> None:
     if not target:
         return
     Path(target).mkdir(parents=True, exist_ok=True)
-    for name in (RECORD, METRICS, PREDICTIONS, CHECK):
+    diagnostics = (DIAGNOSTICS_PAGE, DIAGNOSTICS_RECORD, TRACE)
+    for name in (RECORD, METRICS, PREDICTIONS, CHECK, *diagnostics):
         if (output_dir / name).exists():
             shutil.copy2(output_dir / name, target)
     for name in TRACKER_FOLDERS:
