@@ -16,7 +16,7 @@ from typing import Any, Literal, NoReturn
 
 import torch
 from transformers import HfArgumentParser, TrainingArguments
-from transformers.utils import is_torch_bf16_gpu_available, is_torch_tf32_available
+from transformers.utils import is_torch_tf32_available
 
 from hub_token import check_secret_arn
 
@@ -49,6 +49,11 @@ def decoding_workers() -> int:
         return 0
     num_devices_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(8, (os.cpu_count() or 1) // num_devices_here))
+
+
+def gpu_has_bf16() -> bool:
+    """Say whether there is a GPU that multiplies bfloat16 itself; older ones emulate it, slowly."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def shares_of_batch(global_batch_size: int, num_devices: int, most_at_once: int) -> tuple[int, int]:
@@ -323,7 +328,7 @@ class BinTrainingArguments(TrainingArguments):
             raise ValueError("--trace_steps is for --diagnostics: add it, or leave it out.")
         if torch.accelerator.is_available():
             if self.bf16 is None:
-                self.bf16 = not self.fp16 and is_torch_bf16_gpu_available()
+                self.bf16 = not self.fp16 and gpu_has_bf16()
             if self.tf32 is None and is_torch_tf32_available():
                 self.tf32 = True
             if self.accelerator_config is None and self.dataloader_pin_memory:
@@ -335,6 +340,11 @@ class BinTrainingArguments(TrainingArguments):
             self.dataloader_pin_memory = False
         super().__post_init__()
         if self.global_batch_size is not None:
+            if self.gradient_accumulation_steps != 1:
+                raise ValueError(
+                    "--global_batch_size says how often gradients are accumulated: leave out "
+                    "--gradient_accumulation_steps."
+                )
             self.per_device_train_batch_size, self.gradient_accumulation_steps = shares_of_batch(
                 self.global_batch_size,
                 self.world_size * max(1, self.n_gpu),

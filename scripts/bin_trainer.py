@@ -65,6 +65,10 @@ class BinTrainer(Trainer):
         is_pretrained: bool,
         **kwargs: Any,
     ) -> None:
+        if model.config.model_type == "resnet" and (args.bf16 or args.fp16):
+            # Batches are laid out so already. With two threads' share of a CPU it saves 8 % of a
+            # ResNet34's step in bf16, and nothing in fp32, which keeps its sums.
+            model.to(memory_format=torch.channels_last)
         super().__init__(
             model=model,
             args=args,

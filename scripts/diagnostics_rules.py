@@ -19,10 +19,11 @@ State = Literal["fires", "quiet", "unknown"]
 # Fewer steps or measurements than these say nothing yet.
 FEWEST_STEPS = 40
 FEWEST_MEASUREMENTS = 4
-# A mean over so many steps at least, or over a tenth of the run.
+# Steps before an evaluation whose mean is the training loss then; or a tenth of the run.
 WINDOW = 10
-# Standard errors by which a fall of the loss has to stand out: one in 40 flat runs does by chance.
-CLEAR_FALL = 2.0
+# Standard errors by which a difference of losses is clear: one in 40 is beyond by chance.
+CLEAR = 2.0
+LEAST_FALL = 0.02  # of the loss: a run that clearly fell by less has learnt next to nothing
 OVERFIT_RISE = 0.1  # Debugger's Overfit
 EXPLOSION = 100.0  # clipping hides a growth from one measurement to the next, not this one
 # Adam divides by the gradient's size plus 1e-8: a layer whose gradient is so small is not trained.
@@ -68,19 +69,23 @@ def findings(figures: RunFigures) -> list[Finding]:
 
 
 def loss_not_decreasing(figures: RunFigures) -> Verdict:
-    """Compare the training loss of the first steps with that of the last ones."""
+    """Compare the training loss of the run's first quarter with that of its last."""
     losses = figures.losses[np.isfinite(figures.losses)]
     if len(losses) < FEWEST_STEPS:
         return "unknown", f"{len(losses)} steps; {FEWEST_STEPS} tell."
-    window = max(WINDOW, len(losses) // 10)
+    window = len(losses) // 4
     first, last = losses[:window], losses[-window:]
     fall = float(first.mean() - last.mean())
     noise = math.sqrt((first.var(ddof=1) + last.var(ddof=1)) / window)
     said = (
         f"The mean loss of the first {window} steps was {first.mean():.4g}, that of the last "
-        f"{window} {last.mean():.4g}; single steps let such a difference vary by {noise:.2g}."
+        f"{window} {last.mean():.4g}, give or take {CLEAR * noise:.2g}."
     )
-    return ("quiet" if fall > CLEAR_FALL * noise else "fires"), said
+    if fall > CLEAR * noise:
+        return "quiet", said
+    if fall < -CLEAR * noise or fall + CLEAR * noise < LEAST_FALL * first.mean():
+        return "fires", said
+    return "unknown", f"{said} Single steps differ too much to tell."
 
 
 def overfit(figures: RunFigures) -> Verdict:
@@ -137,6 +142,8 @@ def vanishing_gradients(figures: RunFigures) -> Verdict:
     if len(figures.layers) < FEWEST_MEASUREMENTS:
         return "unknown", f"{len(figures.layers)} measurements; {FEWEST_MEASUREMENTS} tell."
     typical = _of_second_half(figures, "gradient_rms")
+    if not (typical > 0).any():
+        return "unknown", "No layer has a gradient that is a number above 0."
     # Exactly nothing is another rule's: a dead layer.
     vanished = [
         index for index, rms in enumerate(typical) if 0 < rms < VANISHED < 1e-3 * np.nanmax(typical)
