@@ -112,7 +112,7 @@ def main() -> None:
     torch.set_num_threads(1)
 
     ours, common = our_loader(arguments.dataset_dir), common_loader(arguments.dataset_dir)
-    rows = ours.dataset.with_format(None)[: BATCH_SIZE * 4]["image"]  # type: ignore[attr-defined]
+    rows = ours.dataset.with_format(None)[: BATCH_SIZE * 4]["image"]
     jpegs = [row["bytes"] for row in rows]
     contenders: dict[str, Callable[[], float]] = {
         OURS: lambda: rate_of_loader(ours, arguments.num_batches),

@@ -242,12 +242,20 @@ class BinTrainingArguments(TrainingArguments):
         "--per_device_train_batch_size allows, and accumulates gradients for the rest. Default: "
         "what the two flags and the number of devices give.",
     )
-    bf16: bool | None = described(
-        None,
-        "Train in bfloat16; weights stay in float32. Default: on a GPU that has it, unless --fp16.",
+    bf16: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Train in bfloat16; weights stay in float32. Default: on a GPU that has it, "
+            "unless --fp16.",
+            # HfArgumentParser would want a word after a flag that may also be None.
+            "nargs": "?",
+            "const": True,
+        },
     )
     tf32: bool | None = described(
-        None, "Multiply float32 as TensorFloat32. Default: on a GPU that has it."
+        None,
+        "Multiply float32 as TensorFloat32, in evaluations too. Default: on a GPU that has it, "
+        "where training is in neither --bf16 nor --fp16.",
     )
     dataloader_num_workers: int = field(
         default_factory=decoding_workers,
@@ -326,12 +334,14 @@ class BinTrainingArguments(TrainingArguments):
             raise ValueError(f"--diagnostics_interval {self.diagnostics_interval}: give 1 or more.")
         if self.traced_steps and not self.diagnostics:
             raise ValueError("--trace_steps is for --diagnostics: add it, or leave it out.")
+        given: Any = self  # mypy does not know what Trainer's own arguments are
         if torch.accelerator.is_available():
             if self.bf16 is None:
                 self.bf16 = not self.fp16 and gpu_has_bf16()
+            # Beside half precision it would change the evaluation alone, which is exact.
             if self.tf32 is None and is_torch_tf32_available():
-                self.tf32 = True
-            if self.accelerator_config is None and self.dataloader_pin_memory:
+                self.tf32 = not (self.bf16 or self.fp16)
+            if given.accelerator_config is None:
                 self.accelerator_config = {"non_blocking": True}  # the copy of the next batch
         else:
             self.bf16 = bool(self.bf16)
@@ -340,7 +350,7 @@ class BinTrainingArguments(TrainingArguments):
             self.dataloader_pin_memory = False
         super().__post_init__()
         if self.global_batch_size is not None:
-            if self.gradient_accumulation_steps != 1:
+            if given.gradient_accumulation_steps != 1:
                 raise ValueError(
                     "--global_batch_size says how often gradients are accumulated: leave out "
                     "--gradient_accumulation_steps."

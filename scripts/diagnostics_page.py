@@ -48,7 +48,7 @@ svg text { font-size: 12px; fill: var(--soft); } .grid { stroke: var(--line); }
   max-height: 26rem; overflow-y: auto; }
 .rows ol { list-style: none; margin: 0; padding: 0; }
 .rows li { height: 1rem; line-height: 1rem; font-size: 0.72rem; white-space: nowrap;
-  overflow: hidden; text-overflow: ellipsis; direction: rtl; text-align: left; }
+  overflow: hidden; text-overflow: ellipsis; }
 .rows img { width: 100%; image-rendering: pixelated; display: block; }
 .table { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums;
   font-size: 0.88rem; } th, td { padding: 0.25rem 0.9rem 0.25rem 0; text-align: right;

@@ -55,6 +55,8 @@ def line_plot(title: str, unit: str, curves: Sequence[Curve], is_logarithmic: bo
         marks.append(f'<line class="grid" {place}/>')
         marks.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{shown}</text>')
     for value in _ticks(x_low, x_high, False):
+        if value % 1:  # there are no half steps
+            continue
         marks.append(
             f'<text x="{x_of(value):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">'
             f"{_number(value)}</text>"
@@ -105,7 +107,9 @@ def layer_map(title: str, names: Sequence[str], steps: Sequence[int], values: np
     buffer = io.BytesIO()
     Image.fromarray(pixels.round().astype(np.uint8)).save(buffer, format="PNG")
     picture = base64.b64encode(buffer.getvalue()).decode()
-    rows = "".join(f"<li>{html.escape(name)}</li>" for name in names)
+    rows = "".join(
+        f'<li title="{html.escape(name)}">{html.escape(short_name(name))}</li>' for name in names
+    )
     heading = html.escape(title)
     colours = "All are 0."
     if positive.size:
@@ -119,6 +123,14 @@ def layer_map(title: str, names: Sequence[str], steps: Sequence[int], values: np
         f'style="height: {len(names)}rem"></div><figcaption>Step {steps[0]} to {steps[-1]}, left '
         f"to right. {colours}</figcaption></figure>"
     )
+
+
+def short_name(name: str) -> str:
+    """Return a layer's place and its last words: encoder.layer.3.output.dense, 3 output.dense."""
+    parts = name.split(".")
+    place = ".".join(part for part in parts if part.isdigit())
+    words = ".".join([part for part in parts if not part.isdigit()][-2:])
+    return f"{place} {words}".strip()
 
 
 def _thinned(curve: Curve, is_logarithmic: bool) -> Curve:

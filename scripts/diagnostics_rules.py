@@ -26,8 +26,10 @@ CLEAR = 2.0
 LEAST_FALL = 0.02  # of the loss: a run that clearly fell by less has learnt next to nothing
 OVERFIT_RISE = 0.1  # Debugger's Overfit
 EXPLOSION = 100.0  # clipping hides a growth from one measurement to the next, not this one
-# Adam divides by the gradient's size plus 1e-8: a layer whose gradient is so small is not trained.
-VANISHED = 1e-7  # Debugger's VanishingGradient
+# Debugger's VanishingGradient: Adam divides by the gradient's size plus 1e-8, so that a layer with
+# less is not trained. Of large models whose gradients are all small, none has vanished.
+VANISHED = 1e-7
+VANISHED_SHARE = 1e-4  # of the layer with the largest gradient
 # Knowing nothing costs ln(number of counts); more than twice that is to be sure of wrong answers.
 CONFIDENT_START = 2.0
 SAME_ANSWER = 1e-4  # logits of a batch's photos differ by less: all photos look alike
@@ -145,9 +147,8 @@ def vanishing_gradients(figures: RunFigures) -> Verdict:
     if not (typical > 0).any():
         return "unknown", "No layer has a gradient that is a number above 0."
     # Exactly nothing is another rule's: a dead layer.
-    vanished = [
-        index for index, rms in enumerate(typical) if 0 < rms < VANISHED < 1e-3 * np.nanmax(typical)
-    ]
+    limit = min(VANISHED, VANISHED_SHARE * float(np.nanmax(typical)))
+    vanished = [index for index, rms in enumerate(typical) if 0 < rms < limit]
     least = int(np.nanargmin(np.where(typical > 0, typical, np.inf)))
     names = figures.run["layers"]
     said = (

@@ -85,6 +85,7 @@ class SilentUnits:
 
     def listen(self) -> None:
         """Look at the outputs of what runs from now on."""
+        self.stop()  # a step that failed, for want of memory, may be made again
         self._shares, self.seconds = {}, 0.0
         for index, function in enumerate(self.functions):
             self._hooks.append(function.register_forward_hook(self._hook(index)))

@@ -109,7 +109,6 @@ def test_half_precision_is_accepted_without_a_gpu() -> None:
 def test_without_a_gpu_training_is_in_full_precision_unless_asked_otherwise() -> None:
     _, _, training = parse(*REQUIRED)
     assert training.bf16 is False
-    assert training.accelerator_config.non_blocking is False
 
 
 def test_a_global_batch_is_shared_by_devices_and_steps() -> None:

@@ -32,7 +32,7 @@ def healthy() -> list[Line]:
         }
     ]
     for step in (1, *range(10, NUM_STEPS + 1, 10)):
-        first = {"initial_loss": 1.65, "answer_spread": 0.1}
+        first: Line = {"initial_loss": 1.65, "answer_spread": 0.1}
         first |= {"constant_layers": [], "head_is_zero": False}
         measured = {
             "gradient_norm": 1.0 + step / NUM_STEPS,
@@ -180,7 +180,7 @@ def test_no_rule_fires_on_a_healthy_run() -> None:
 
 
 def test_every_rule_has_a_fault_above() -> None:
-    (mark,) = test_a_rule_fires_on_its_own_fault_and_no_other_does.pytestmark  # type: ignore[attr-defined]
+    (mark,) = test_a_rule_fires_on_its_own_fault_and_no_other_does.pytestmark
     assert {rule for rule, _ in mark.args[1]} == {rule.name for rule in RULES}
 
 
