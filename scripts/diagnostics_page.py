@@ -89,7 +89,8 @@ def diagnostics_page(name: str, figures: RunFigures, findings: Sequence[Finding]
 <h2>Time and machine</h2>
 <div class="plots">{_machine_plots(figures)}</div>
 <h2>Layers</h2>
-<p class="note">Gradients before clipping; the lowest layer first.</p>
+<p class="note">Gradients before clipping; the lowest layer first. Long maps scroll; a layer's
+whole name shows when pointed at.</p>
 <div class="plots">{_layer_maps(figures)}</div>
 {_trace(figures)}
 </html>

@@ -118,7 +118,7 @@ def layer_map(title: str, names: Sequence[str], steps: Sequence[int], values: np
             f"{_number(float(high))}, by order of magnitude; red is no number."
         )
     return (
-        f'<figure class="map"><h3>{heading}</h3><div class="rows"><ol>{rows}</ol>'
+        f'<figure class="map"><h3>{heading}</h3><div class="rows" tabindex="0"><ol>{rows}</ol>'
         f'<img src="data:image/png;base64,{picture}" alt="{heading} by layer and step" '
         f'style="height: {len(names)}rem"></div><figcaption>Step {steps[0]} to {steps[-1]}, left '
         f"to right. {colours}</figcaption></figure>"
