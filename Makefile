@@ -12,7 +12,7 @@ LATEST := .venv-latest
 LATEST_STAMP := $(LATEST)/.installed
 LATEST_TESTS := $(patsubst %,tests/test_%.py,train bin_trainer models model_check run_folder \
   timed_checkpoints arguments augmentation bin_dataset counting_metric count_distribution \
-  losses regularization calibration)
+  losses regularization calibration diagnostics diagnostics_rules)
 # Nothing here may reach for the Hub: what the demo and the tests need, they draw or configure.
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false

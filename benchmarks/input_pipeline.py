@@ -3,18 +3,14 @@
     python benchmarks/input_pipeline.py                       # data/bins; two minutes
     python benchmarks/input_pipeline.py --dataset_dir data/demo --rounds 3
 
-The common recipe is that of Hugging Face's own blog ("Fine-Tune ViT for Image Classification with
-Transformers"): `set_transform` with the model's image processor, which resizes and normalizes each
-photo to float32, and a collator that stacks them. Both read the same folder through a DataLoader
-with one worker process and take turns. `decoding alone` is Pillow and a copy of the pixels in one
+The common recipe is that of common_recipe.py. Both read the same folder through a DataLoader with
+one worker process and take turns. `decoding alone` is Pillow and a copy of the pixels in one
 process, without datasets or batches: what no pipeline with this decoder can beat by much.
 """
 
 import argparse
 import importlib
 import io
-import platform
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import load_dataset
 from PIL import Image
 from torch.utils.data import DataLoader
-from transformers import ViTImageProcessor
+
+from common_recipe import machine, stack, transformed_photos
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH_SIZE = 64
@@ -47,22 +43,7 @@ def our_loader(dataset_dir: str) -> DataLoader:
 
 def common_loader(dataset_dir: str) -> DataLoader:
     """Return the training photos as the common recipe batches them."""
-    photos = load_dataset(dataset_dir, split="train")
-    edge = photos[0]["image"].width
-    processor = ViTImageProcessor(size={"height": edge, "width": edge})
-
-    def transform(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        images = [image.convert("RGB") for image in rows["image"]]
-        return {**processor(images, return_tensors="pt"), "labels": rows["label"]}
-
-    def collate(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return {
-            "pixel_values": torch.stack([row["pixel_values"] for row in rows]),
-            "labels": torch.tensor([row["labels"] for row in rows]),
-        }
-
-    photos.set_transform(transform)
-    return DataLoader(photos, BATCH_SIZE, num_workers=1, collate_fn=collate)
+    return DataLoader(transformed_photos(dataset_dir), BATCH_SIZE, num_workers=1, collate_fn=stack)
 
 
 def rate_of_loader(loader: DataLoader, num_batches: int) -> float:
@@ -85,15 +66,6 @@ def rate_of_decoding(jpegs: Sequence[bytes]) -> float:
         with Image.open(io.BytesIO(jpeg)) as photo:
             np.array(photo.convert("RGB"))
     return len(jpegs) / (time.perf_counter() - start)
-
-
-def processor_name() -> str:
-    """Return what this machine's processor calls itself."""
-    try:
-        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    except OSError:  # not Linux
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
 
 
 def main() -> None:
@@ -126,7 +98,7 @@ def main() -> None:
     with Image.open(io.BytesIO(jpegs[0])) as photo:
         size = photo.size
     length = sum(map(len, jpegs)) // len(jpegs)
-    print(f"{processor_name()}; {len(jpegs)} JPEGs of {size[0]}x{size[1]}, {length:,} bytes each")
+    print(f"{machine()}; {len(jpegs)} JPEGs of {size[0]}x{size[1]}, {length:,} bytes each")
     print(f"Medians of {arguments.rounds} rounds, one worker; the ratio is the median of rounds.\n")
     print("| contender | photos a second | times the common recipe | goal |")
     print("|---|---:|---:|---|")

@@ -12,8 +12,8 @@ turn are not counted.
     with diagnostics  the same as train.py, with --diagnostics
     train.py, fp32    the same as train.py, in the common recipe's precision
     compiled          the same as train.py, with --torch_compile; on a GPU only
-    common recipe     Trainer with the image processor in set_transform, in fp32, as Hugging Face's
-                      blog has it ("Fine-Tune ViT for Image Classification with Transformers")
+    common recipe     Trainer with the image processor in set_transform, in fp32; see
+                      common_recipe.py
 
 The peak that a step's share is taken of is that of the best of some square matrix products of the
 same precision on this device; a step's operations are counted by torch, those of matrix products
@@ -24,18 +24,15 @@ import argparse
 import importlib
 import json
 import os
-import platform
-import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-from datasets import load_dataset
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoConfig,
@@ -43,8 +40,9 @@ from transformers import (
     Trainer,
     TrainerCallback,
     TrainingArguments,
-    ViTImageProcessor,
 )
+
+from common_recipe import machine, stack, transformed_photos
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -121,27 +119,12 @@ def our_trainer(name: str, options: argparse.Namespace, folder: Path, **flags: A
 
 def common_trainer(name: str, options: argparse.Namespace, folder: Path) -> Trainer:
     """Return what people publish: Trainer, and the image processor in set_transform."""
-    photos = load_dataset(options.dataset_dir, split="train")
-    edge = photos[0]["image"].width
-    processor = ViTImageProcessor(size={"height": edge, "width": edge})
-
-    def transform(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        images = [image.convert("RGB") for image in rows["image"]]
-        return {**processor(images, return_tensors="pt"), "labels": rows["label"]}
-
-    def collate(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        return {
-            "pixel_values": torch.stack([row["pixel_values"] for row in rows]),
-            "labels": torch.tensor([row["labels"] for row in rows]),
-        }
-
-    photos.set_transform(transform)
     flags = {"remove_unused_columns": False, "dataloader_pin_memory": is_gpu()}
     return Trainer(
         model=make_model(name, folder),
         args=TrainingArguments(use_cpu=not is_gpu(), **common_flags(options, folder), **flags),
-        data_collator=collate,
-        train_dataset=photos,
+        data_collator=stack,
+        train_dataset=transformed_photos(options.dataset_dir),
     )
 
 
@@ -235,20 +218,6 @@ def own_share(folder: Path) -> float:
     """Return the share of the training's time that diagnostics say they took."""
     record: Any = importlib.import_module("diagnostics_record")
     return record.gather(record.read_record(folder / "diagnostics.jsonl")).own_share
-
-
-def machine() -> str:
-    """Return what this machine is, as far as it matters here."""
-    if is_gpu():
-        return f"{torch.cuda.get_device_name()}, {os.cpu_count()} cores"
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:  # not Linux
-        text = ""
-    found = re.search(r"model name\s*: (.*)", text)
-    kinds = [kind for kind in ("amx_bf16", "avx512_bf16") if kind in text]
-    name = found[1] if found else platform.processor() or platform.machine()
-    return f"{name} ({', '.join(kinds) or 'no bf16'}), {torch.get_num_threads()} threads"
 
 
 def measure(name: str, options: argparse.Namespace) -> list[str]:

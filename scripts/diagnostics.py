@@ -5,6 +5,7 @@ and advice) and, with --trace_steps, trace.json.gz for https://ui.perfetto.dev. 
 measured changes the training, and the time that it takes is in the figures too.
 """
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -112,9 +113,10 @@ class Diagnostics(TrainerCallback):
             return
         with self._own_time(), torch.no_grad():
             logits = logits.detach().float()
+            spread = logits.std(dim=0, correction=0).max().item()
             self.initial |= {
                 "initial_loss": functional.cross_entropy(logits, labels).item(),
-                "answer_spread": logits.std(dim=0, correction=0).max().item(),
+                "answer_spread": spread if len(logits) > 1 else math.nan,
             }
 
     def after_backward(self, loss: torch.Tensor, is_last: bool, gradient_scale: float) -> None:
@@ -271,6 +273,7 @@ def run_facts(
         counts: that the model tells apart; one without a photo is a finding.
     """
     is_gpu = torch.cuda.is_available() and args.device.type == "cuda"
+    best_by = (args.metric_for_best_model or "loss").removeprefix("eval_")
     return {
         "model_type": model.config.model_type,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -284,7 +287,8 @@ def run_facts(
         "device": torch.cuda.get_device_name() if is_gpu else f"{torch.get_num_threads()} threads",
         "world_size": args.world_size,
         "num_workers": args.dataloader_num_workers,
-        "keeps_best": args.load_best_model_at_end,
+        "kept_by": best_by if args.load_best_model_at_end else None,
+        "greater_is_better": args.greater_is_better,
     }
 
 

@@ -105,9 +105,18 @@ def overfit(figures: RunFigures) -> Verdict:
         f"and {at_last:.4g}."
     )
     if rise > OVERFIT_RISE and at_last < at_best:
-        kept = best if figures.run["keeps_best"] else last
+        kept = _kept_evaluation(figures)
         return "fires", f"{said} The run keeps the model of epoch {kept['epoch']:.3g}."
     return "quiet", said
+
+
+def _kept_evaluation(figures: RunFigures) -> Line:
+    """Return the evaluation of the model that the run keeps, as far as it has come."""
+    metric, sign = figures.run["kept_by"], 1 if figures.run["greater_is_better"] else -1
+    if metric is None:
+        return figures.evaluations[-1]
+    known = [line for line in figures.evaluations if line.get(metric) is not None]
+    return max(known, key=lambda line: sign * line[metric], default=figures.evaluations[-1])
 
 
 def _training_loss_before(figures: RunFigures, step: int) -> float:
@@ -184,10 +193,13 @@ def poor_initialisation(figures: RunFigures) -> Verdict:
         )
     said = (
         f"The cross entropy of the first batch was {loss:.4g} (to know nothing gives "
-        f"{uninformed:.4g}), and logits of different photos differed by {spread:.2g}."
+        f"{uninformed:.4g})"
     )
+    if spread is None:  # a batch of one photo
+        return "quiet", f"{said}."
+    said = f"{said}, and logits of different photos differed by {spread:.2g}."
     # A head of zeros gives every photo the same answer on purpose, and learns from its first step.
-    is_same = spread is not None and spread < SAME_ANSWER and not first["head_is_zero"]
+    is_same = spread < SAME_ANSWER and not first["head_is_zero"]
     return ("fires" if is_same else "quiet"), said
 
 

@@ -28,7 +28,8 @@ def healthy() -> list[Line]:
             "class_weights": "none",
             "precision": "fp32",
             "num_workers": 2,
-            "keeps_best": True,
+            "kept_by": "loss",
+            "greater_is_better": False,
         }
     ]
     for step in (1, *range(10, NUM_STEPS + 1, 10)):
@@ -200,6 +201,8 @@ def test_what_is_meant_is_no_finding() -> None:
     lines[0]["class_weights"] = "balanced"
     first_answers_are_one(lines)
     of_kind(lines, "layers")[0]["head_is_zero"] = True
+    of_kind(lines, "layers")[0]["answer_spread"] = None  # of a batch of one photo
+    assert "fires" not in [finding.state for finding in findings(gather(lines))]
     # fp16 finds its scale by letting gradients overflow.
     lines[0]["precision"] = "fp16"
     of_kind(lines, "layers")[1]["gradient_norm"] = None
@@ -223,5 +226,9 @@ def test_a_best_model_that_is_kept_is_named() -> None:
     lines = healthy()
     validation_loss_rises(lines)
     assert "keeps the model of epoch 1." in findings(gather(lines))[0].evidence
-    lines[0]["keeps_best"] = False
+    for accuracy, line in zip((0.3, 0.4), of_kind(lines, "evaluation"), strict=True):
+        line["accuracy"] = accuracy
+    lines[0] |= {"kept_by": "accuracy", "greater_is_better": True}
+    assert "keeps the model of epoch 2." in findings(gather(lines))[0].evidence
+    lines[0] |= {"kept_by": None}
     assert "keeps the model of epoch 2." in findings(gather(lines))[0].evidence
