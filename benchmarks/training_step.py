@@ -226,10 +226,12 @@ def measure(name: str, options: argparse.Namespace) -> list[str]:
         folder = Path(scratch)
         trainers = contenders(name, options, folder)
         turns: dict[str, list[Turn]] = {contender: [] for contender in trainers}
+        peaks = {torch.bfloat16: 0.0, torch.float32: 0.0}
         for number in range(options.rounds):
             print(f"{name}, round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
             for contender, trainer in trainers.items():
                 turns[contender].append(take_turn(trainer))
+            peaks = {dtype: max(peak, matrix_peak(dtype)) for dtype, peak in peaks.items()}
         operations, own = operations_a_photo(name, folder), own_share(folder)
 
     def ratio(faster: str, slower: str) -> float:
@@ -237,7 +239,6 @@ def measure(name: str, options: argparse.Namespace) -> list[str]:
         both = zip(turns[faster], turns[slower], strict=True)
         return median(slow.seconds / fast.seconds for fast, slow in both)
 
-    peaks = {dtype: matrix_peak(dtype) for dtype in (torch.bfloat16, torch.float32)}
     rows = []
     for contender, taken in turns.items():
         rate = options.batch_size / median(turn.seconds for turn in taken)
