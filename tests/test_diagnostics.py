@@ -279,7 +279,7 @@ def test_the_page_is_as_wide_as_the_window_and_complains_of_nothing(
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("needs Chromium: apt-get install chromium")
-    train_tiny(silence, max_steps=12, trace_steps="3-4", eval_strategy="steps", eval_steps=6)
+    train_tiny(silence, max_steps=12, trace_steps="3-4", save_strategy="steps", save_steps=6)
     page_path = tmp_path / "run" / "diagnostics.html"
     assert not re.search(r"""(src|href)=["'](?!#|data:)|<script""", page_path.read_text())
     with sync_playwright() as playwright:
