@@ -11,8 +11,8 @@ STAMP := $(VENV)/.installed
 LATEST := .venv-latest
 LATEST_STAMP := $(LATEST)/.installed
 LATEST_TESTS := $(patsubst %,tests/test_%.py,train bin_trainer models model_check run_folder \
-  checkpoints timed_checkpoints arguments augmentation bin_dataset counting_metric count_distribution \
-  losses regularization calibration)
+  checkpoints timed_checkpoints arguments augmentation bin_dataset counting_metric \
+  count_distribution losses regularization calibration diagnostics diagnostics_rules)
 # Two tests at once, those of a file one after the other; each with a thread, where two would wait
 # for one another.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadgroup

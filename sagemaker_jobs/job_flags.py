@@ -41,7 +41,10 @@ def add_job_flags(parser: EntryParser, recipe: Recipe) -> None:
         "the same meanwhile",
     )
     job.add_argument(
-        "--profile", action="store_true", help="let AWS watch CPU, GPU, memory and disk"
+        "--profile",
+        action="store_true",
+        help="measure and judge the training (train.py --diagnostics; the page comes home in "
+        "output.tar.gz), and let AWS watch CPU, GPU, memory and disk",
     )
     job.add_argument(
         "--local",

@@ -165,6 +165,8 @@ def estimator_arguments(
         arguments["rules"] = [
             sdk.debugger.ProfilerRule.sagemaker(getattr(rules, name)()) for name in PROFILER_RULES
         ]
+        # AWS's rules see the machine; what the training itself does, train.py measures.
+        arguments["hyperparameters"] = {"diagnostics": True, **job.hyperparameters}
         arguments["profiler_config"] = sdk.debugger.ProfilerConfig(
             s3_output_path=job.output, system_monitor_interval_millis=500
         )

@@ -16,6 +16,7 @@ from typing import Any, Literal, NoReturn
 
 import torch
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.utils import is_torch_tf32_available
 
 from hub_token import check_secret_arn
 
@@ -48,6 +49,29 @@ def decoding_workers() -> int:
         return 0
     num_devices_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(8, (os.cpu_count() or 1) // num_devices_here))
+
+
+def gpu_has_bf16() -> bool:
+    """Say whether there is a GPU that multiplies bfloat16 itself; older ones emulate it, slowly."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def shares_of_batch(global_batch_size: int, num_devices: int, most_at_once: int) -> tuple[int, int]:
+    """Return how many photos a device takes at once, and how many times a step.
+
+    Raises: ValueError: the devices cannot share the batch evenly.
+    """
+    if global_batch_size < 1 or global_batch_size % num_devices:
+        raise ValueError(
+            f"--global_batch_size {global_batch_size}: give a multiple of {num_devices} devices."
+        )
+    for_each = global_batch_size // num_devices
+    times = next(
+        times
+        for times in range(1, for_each + 1)
+        if for_each % times == 0 and for_each // times <= max(1, most_at_once)
+    )
+    return for_each // times, times
 
 
 @dataclass
@@ -201,6 +225,40 @@ class BinTrainingArguments(TrainingArguments):
         False,
         "Print the memory of process and GPUs before and after the model is loaded, and last.",
     )
+    diagnostics: bool = described(
+        False,
+        "Measure the training as it goes, and judge it: OUTPUT_DIR/diagnostics.html has plots of "
+        "losses, gradients, weights and the machine, and rules with their evidence.",
+    )
+    diagnostics_interval: int = described(
+        10, "Steps from one measurement of --diagnostics to the next."
+    )
+    trace_steps: str | None = described(
+        None,
+        "With --diagnostics: steps such as 20-22 whose every operator goes into "
+        "OUTPUT_DIR/trace.json.gz, for https://ui.perfetto.dev.",
+    )
+    global_batch_size: int | None = described(
+        None,
+        "Photos of a step on all devices together. Each device then takes as many at once as "
+        "--per_device_train_batch_size allows, and accumulates gradients for the rest. Default: "
+        "what the two flags and the number of devices give.",
+    )
+    bf16: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Train in bfloat16; weights stay in float32. Default: on a GPU that has it, "
+            "unless --fp16.",
+            # HfArgumentParser would want a word after a flag that may also be None.
+            "nargs": "?",
+            "const": True,
+        },
+    )
+    tf32: bool | None = described(
+        None,
+        "Multiply float32 as TensorFloat32, in evaluations too. Default: on a GPU that has it, "
+        "where training is in neither --bf16 nor --fp16.",
+    )
     dataloader_num_workers: int = field(
         default_factory=decoding_workers,
         metadata={
@@ -272,11 +330,50 @@ class BinTrainingArguments(TrainingArguments):
                     "--hub_token_secret is for --push_to_hub: add it, or leave it out."
                 )
             check_secret_arn(self.hub_token_secret)
-        if not torch.accelerator.is_available():
+        if self.diagnostics and not self.do_train:
+            raise ValueError("--diagnostics looks at a training: add --do_train, or leave it out.")
+        if self.diagnostics_interval < 1:
+            raise ValueError(f"--diagnostics_interval {self.diagnostics_interval}: give 1 or more.")
+        if self.traced_steps and not self.diagnostics:
+            raise ValueError("--trace_steps is for --diagnostics: add it, or leave it out.")
+        given: Any = self  # mypy does not know what Trainer's own arguments are
+        if torch.accelerator.is_available():
+            if self.bf16 is None:
+                self.bf16 = not self.fp16 and gpu_has_bf16()
+            # Beside half precision it would change the evaluation alone, which is exact.
+            if self.tf32 is None and is_torch_tf32_available():
+                self.tf32 = not (self.bf16 or self.fp16)
+            if given.accelerator_config is None:
+                self.accelerator_config = {"non_blocking": True}  # the copy of the next batch
+        else:
+            self.bf16 = bool(self.bf16)
             self.use_cpu = True  # or bf16 is refused
             self.tf32 = None  # says how a GPU multiplies; refused where there is none
             self.dataloader_pin_memory = False
         super().__post_init__()
+        if self.global_batch_size is not None:
+            if given.gradient_accumulation_steps != 1:
+                raise ValueError(
+                    "--global_batch_size says how often gradients are accumulated: leave out "
+                    "--gradient_accumulation_steps."
+                )
+            self.per_device_train_batch_size, self.gradient_accumulation_steps = shares_of_batch(
+                self.global_batch_size,
+                self.world_size * max(1, self.n_gpu),
+                self.per_device_train_batch_size,
+            )
+
+    @property
+    def traced_steps(self) -> tuple[int, int] | None:
+        """First and last step of --trace_steps. Raises: ValueError: these are no such steps."""
+        if self.trace_steps is None:
+            return None
+        found = re.fullmatch(r"(\d+)-(\d+)", self.trace_steps)
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise ValueError(
+                f"--trace_steps {self.trace_steps}: give the first and the last step, as in 20-22."
+            )
+        return int(found[1]), int(found[2])
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is secret: Trainer pickles its arguments beside every checkpoint."""

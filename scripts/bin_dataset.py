@@ -124,7 +124,8 @@ def _decode(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
     photos = []
     for image in rows["image"]:
         with PillowImage.open(io.BytesIO(image["bytes"])) as photo:
-            photos.append(torch.from_numpy(np.array(photo.convert("RGB"))))
+            pixels = photo if photo.mode == "RGB" else photo.convert("RGB")  # which copies
+            photos.append(torch.from_numpy(np.array(pixels)))
     return {"pixel_values": photos, "labels": rows["label"]}
 
 

@@ -31,6 +31,7 @@ from augmentation import mixup, normalize, random_colour, random_flip, random_ge
 from bin_dataset import collate
 from calibration import before_and_after, fitted_temperature, fold_temperature, log_probabilities
 from checkpoints import mark_complete, remove_checkpoint, remove_old_checkpoints
+from diagnostics import Diagnostics, run_facts
 from losses import balanced_weights, counting_loss, item_distances
 from regularization import (
     WeightAverage,
@@ -65,6 +66,10 @@ class BinTrainer(Trainer):
         is_pretrained: bool,
         **kwargs: Any,
     ) -> None:
+        if model.config.model_type == "resnet" and (args.bf16 or args.fp16):
+            # Batches are laid out so already. On one core of a CPU that has bf16 it saves 8 % of a
+            # ResNet34's step in bf16, and nothing in fp32, whose sums stay as they are.
+            model.to(memory_format=torch.channels_last)
         super().__init__(
             model=model,
             args=args,
@@ -84,6 +89,18 @@ class BinTrainer(Trainer):
             self.average = WeightAverage(self.model)
             self.add_callback(self.average)
             add_drop_path(self.model)
+        self.diagnostics: Diagnostics | None = None
+        if args.diagnostics and args.process_index == 0:
+            labels = self.train_dataset.with_format(None)["label"]
+            self.diagnostics = Diagnostics(
+                model=self.model,
+                output_dir=Path(str(args.output_dir)),
+                facts=run_facts(self.model, args, [counts[label] for label in labels], counts),
+                interval=args.diagnostics_interval,
+                traced_steps=args.traced_steps,
+                looks_at_outputs=not args.torch_compile,
+            )
+            self.add_callback(self.diagnostics)
         self.first_step = 0  # of this call: above 0 where a checkpoint goes on
         # The loss below is a mean over the batch; Trainer divides it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
@@ -113,6 +130,8 @@ class BinTrainer(Trainer):
         if self.args.mixup:
             pixel_values, targets = mixup(pixel_values, targets)
         outputs = model(pixel_values=pixel_values)
+        if self.diagnostics is not None:
+            self.diagnostics.see_answers(outputs.logits, inputs["labels"])
         loss = counting_loss(
             self.args.loss,
             outputs.logits.float(),
@@ -124,6 +143,25 @@ class BinTrainer(Trainer):
         if self.count_weights is not None:
             loss = loss * (targets @ self.count_weights)
         return (loss.mean(), outputs) if return_outputs else loss.mean()
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the batches of a step, as Trainer does."""
+        if self.diagnostics is None:
+            return super().get_batch_samples(*args, **kwargs)
+        with self.diagnostics.data_wait(self.state.global_step + 1):
+            return super().get_batch_samples(*args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Train on a batch, as Trainer does, and return the loss."""
+        loss = super().training_step(*args, **kwargs)
+        if self.diagnostics is not None:
+            scaler = self.accelerator.scaler  # of fp16
+            self.diagnostics.after_backward(
+                loss,
+                is_last=self.accelerator.sync_gradients,
+                gradient_scale=1.0 if scaler is None else scaler.get_scale(),
+            )
+        return loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """Return Trainer's; with lower rates for lower layers where that is asked for."""

@@ -12,6 +12,9 @@ RECORD = "arguments.json"
 METRICS = "all_results.json"
 PREDICTIONS = "predictions_test.parquet"
 CHECK = "check.json"
+DIAGNOSTICS_PAGE = "diagnostics.html"
+DIAGNOSTICS_RECORD = "diagnostics.jsonl"
+TRACE = "trace.json.gz"
 TRACKER_FOLDERS = ("tensorboard", "trackio")
 
 # What a run is evaluated on and with, and what its weights depend on: a folder holds one of each.
@@ -103,7 +106,8 @@ def send_home(output_dir: Path) -> None:
     if not target:
         return
     Path(target).mkdir(parents=True, exist_ok=True)
-    for name in (RECORD, METRICS, PREDICTIONS, CHECK):
+    diagnostics = (DIAGNOSTICS_PAGE, DIAGNOSTICS_RECORD, TRACE)
+    for name in (RECORD, METRICS, PREDICTIONS, CHECK, *diagnostics):
         if (output_dir / name).exists():
             shutil.copy2(output_dir / name, target)
     for name in TRACKER_FOLDERS:

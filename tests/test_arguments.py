@@ -8,7 +8,13 @@ import torch
 
 import arguments
 import train
-from arguments import BinTrainingArguments, DataArguments, ModelArguments, make_parser
+from arguments import (
+    BinTrainingArguments,
+    DataArguments,
+    ModelArguments,
+    make_parser,
+    shares_of_batch,
+)
 from arguments import parse_arguments as parse_with
 from conftest import ROOT
 
@@ -97,6 +103,44 @@ def test_half_precision_is_accepted_without_a_gpu() -> None:
     _, _, training = parse(*REQUIRED, "--bf16")
     assert training.bf16
     assert training.use_cpu
+
+
+@pytest.mark.skipif(not NO_GPU, reason="asks what happens without a GPU")
+def test_without_a_gpu_training_is_in_full_precision_unless_asked_otherwise() -> None:
+    _, _, training = parse(*REQUIRED)
+    assert training.bf16 is False
+
+
+def test_a_global_batch_is_shared_by_devices_and_steps() -> None:
+    assert shares_of_batch(256, num_devices=4, most_at_once=64) == (64, 1)
+    assert shares_of_batch(256, num_devices=1, most_at_once=64) == (64, 4)
+    assert shares_of_batch(256, num_devices=2, most_at_once=50) == (32, 4)
+    assert shares_of_batch(96, num_devices=1, most_at_once=50) == (48, 2)
+    assert shares_of_batch(8, num_devices=4, most_at_once=64) == (2, 1)
+    _, _, training = parse(*REQUIRED, "--global_batch_size", "256")
+    assert training.per_device_train_batch_size * training.gradient_accumulation_steps == 256
+    assert training.per_device_train_batch_size == 64
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--global_batch_size", "0"], "--global_batch_size 0: give a multiple of 1"),
+        (
+            ["--global_batch_size", "64", "--gradient_accumulation_steps", "2"],
+            "leave out --gradient_accumulation_steps",
+        ),
+        (["--trace_steps", "3-5"], "--trace_steps is for --diagnostics"),
+        (["--diagnostics", "--trace_steps", "5-3"], "--trace_steps 5-3: give the first and"),
+        (["--diagnostics", "--trace_steps", "five"], "--trace_steps five: give the first and"),
+        (["--diagnostics", "--diagnostics_interval", "0"], "--diagnostics_interval 0"),
+        (["--diagnostics", "--do_train", "false"], "--diagnostics looks at a training"),
+    ],
+)
+def test_flags_that_cannot_be_followed_are_named(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in error_line(capsys, *REQUIRED, *flags)
 
 
 def test_sagemaker_says_where_things_are(monkeypatch: pytest.MonkeyPatch) -> None:

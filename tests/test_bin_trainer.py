@@ -183,7 +183,7 @@ def test_training_goes_on_without_the_average_that_is_evaluated_and_saved(
 
 @pytest.mark.parametrize(
     ("recipe", "kind"),
-    [({}, "vit"), (FULL_RECIPE, "vit"), (FULL_RECIPE, "resnet")],
+    [({}, "vit"), (FULL_RECIPE, "vit"), (FULL_RECIPE | {"bf16": True}, "resnet")],
     ids=["plain", "full", "full-resnet"],
 )
 def test_training_that_goes_on_ends_with_the_weights_of_one_that_was_not_interrupted(

@@ -296,6 +296,7 @@ def test_a_sagemaker_job_leaves_model_and_results_where_sagemaker_collects_them(
     monkeypatch.setenv("SM_OUTPUT_DATA_DIR", str(tmp_path / "output" / "data"))
     train.main(
         ["--config_name", str(config_dir), "--do_train", "--do_predict", "--log_memory"]
+        + ["--diagnostics", "--trace_steps", "1-1"]
         + ["--num_train_epochs", "1", "--model_revision", "", "--checkpoint_minutes", "0.000001"]
     )
     moments = re.findall(r"^memory at=(\w+)", capsys.readouterr().out, re.M)
@@ -307,6 +308,9 @@ def test_a_sagemaker_job_leaves_model_and_results_where_sagemaker_collects_them(
         "all_results.json",
         "predictions_test.parquet",
         "check.json",
+        "diagnostics.html",
+        "diagnostics.jsonl",
+        "trace.json.gz",
     }
     assert not list((tmp_path / "model").glob("checkpoint-*"))
 

@@ -59,8 +59,10 @@ def test_a_gpu_type_that_is_not_in_the_table_may_hold_several() -> None:
     assert num_gpus("ml.c5.xlarge", sdk) == 0
 
 
-def test_a_profile_has_the_rules_on_system_metrics() -> None:
+def test_a_profile_has_diagnostics_and_the_rules_on_system_metrics() -> None:
+    assert "diagnostics" not in arguments()["hyperparameters"]
     found = arguments(profile=True)
+    assert found["hyperparameters"] == {"learning_rate": 2e-5, "bf16": True, "diagnostics": True}
     assert "disable_profiler" not in found
     assert {rule.name for rule in found["rules"]} == {
         *("ProfilerReport", "LowGPUUtilization", "CPUBottleneck", "IOBottleneck"),

@@ -1,0 +1,300 @@
+"""Time a training step as train.py makes it, against the common recipe and against a fed device.
+
+    python benchmarks/training_step.py                     # data/bins; a quarter of an hour
+    python benchmarks/training_step.py --models vit_tiny --batch_size 16 --rounds 2
+
+All contenders train the same model (random weights, which change no time) on the same photos in
+batches of the same size, in one process, and take turns of some steps each; the first steps of a
+turn are not counted.
+
+    train.py          BinTrainer on the dataset folder, in bf16
+    batch is there    the same, on one batch that is on the device already: what no pipeline beats
+    with diagnostics  the same as train.py, with --diagnostics
+    train.py, fp32    the same as train.py, in the common recipe's precision
+    compiled          the same as train.py, with --torch_compile; on a GPU only
+    common recipe     Trainer with the image processor in set_transform, in fp32; see
+                      common_recipe.py
+
+The peak that a step's share is taken of is that of the best of some square matrix products of the
+same precision on this device; a step's operations are counted by torch, those of matrix products
+and convolutions.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from common_recipe import machine, stack, transformed_photos
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+VIT = {"model_type": "vit", "image_size": 224, "patch_size": 16}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "vit_tiny": VIT | {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768},
+    "resnet34": json.loads((ROOT / "scripts/model_configs/resnet34/config.json").read_text()),
+    "vit_base": VIT,
+}
+OURS, FED, WATCHED = "train.py", "batch is there", "with diagnostics"
+OURS_FP32, COMPILED, COMMON = "train.py, fp32", "compiled", "common recipe"
+WARM_UP = 2  # steps of each turn that are not counted
+COUNTS = (1, 2, 3, 4, 5)
+# Matrices so large that a device is at its best; on a CPU smaller ones are.
+EDGES = (1024, 2048, 4096, 8192)
+# Of the common recipe's time, on a CPU with AMX.
+GOALS = {"vit_tiny": 1.6, "resnet34": 2.5}
+
+
+class Turn(NamedTuple):
+    """What a contender did in its turn: seconds a step, and the share of them waiting for data."""
+
+    seconds: float
+    waiting: float
+
+
+class Clock(TrainerCallback):
+    """Notes when each step has ended, on the device too."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        """Wait for the device, and look at the clock."""
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
+        self.ends.append(time.perf_counter())
+
+
+def is_gpu() -> bool:
+    """Say whether models train on a GPU here."""
+    return torch.cuda.is_available()
+
+
+def make_model(name: str, folder: Path) -> Any:
+    """Return a model of random weights."""
+    (folder / "config.json").write_text(json.dumps(CONFIGS[name]))
+    config = AutoConfig.from_pretrained(folder, num_labels=len(COUNTS))
+    return AutoModelForImageClassification.from_config(config, dtype=torch.float32)
+
+
+def our_trainer(name: str, options: argparse.Namespace, folder: Path, **flags: Any) -> Trainer:
+    """Return the trainer of train.py."""
+    arguments, bin_dataset, bin_trainer, models = (
+        importlib.import_module(module)
+        for module in ("arguments", "bin_dataset", "bin_trainer", "models")
+    )
+    (folder / "config.json").write_text(json.dumps(CONFIGS[name]))
+    source = arguments.ModelArguments(config_name=str(folder))
+    dataset = bin_dataset.load_bins(options.dataset_dir, ["train"])
+    labels = dataset["train"].features["label"].names
+    edge = bin_dataset.photo_size(dataset)
+    return bin_trainer.BinTrainer(
+        model=models.load_model(source, labels, edge, train=True),
+        args=arguments.BinTrainingArguments(
+            do_train=True, **common_flags(options, folder), **flags
+        ),
+        image_processor=models.load_image_processor(source, edge),
+        counts=[int(label) for label in labels],
+        is_pretrained=False,
+        train_dataset=bin_dataset.decoded_photos(dataset["train"], None),
+    )
+
+
+def common_trainer(name: str, options: argparse.Namespace, folder: Path) -> Trainer:
+    """Return what people publish: Trainer, and the image processor in set_transform."""
+    flags = {"remove_unused_columns": False, "dataloader_pin_memory": is_gpu()}
+    return Trainer(
+        model=make_model(name, folder),
+        args=TrainingArguments(use_cpu=not is_gpu(), **common_flags(options, folder), **flags),
+        data_collator=stack,
+        train_dataset=transformed_photos(options.dataset_dir),
+    )
+
+
+def common_flags(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Return the flags that all contenders share."""
+    return {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": options.batch_size,
+        "max_steps": options.steps + WARM_UP,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def feed_one_batch(trainer: Trainer) -> None:
+    """Let a trainer train on one batch, which is on its device from the start."""
+    batch = next(iter(trainer.get_train_dataloader()))
+    trainer.get_batch_samples = lambda iterator, num_batches, device: ([batch], None)
+
+
+def contenders(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Trainer]:
+    """Return the trainers by name."""
+
+    def ours(**flags: Any) -> Trainer:
+        return our_trainer(name, options, folder, **flags)
+
+    made = {OURS: ours(bf16=True), FED: ours(bf16=True)}
+    feed_one_batch(made[FED])
+    made[WATCHED] = ours(bf16=True, diagnostics=True)
+    made[OURS_FP32] = ours(bf16=False)
+    if is_gpu():
+        made[COMPILED] = ours(bf16=True, torch_compile=True)
+    made[COMMON] = common_trainer(name, options, folder)
+    return made
+
+
+def take_turn(trainer: Trainer) -> Turn:
+    """Train some steps and return what each took; what the trainer prints goes nowhere."""
+    clock, waits = Clock(), list[float]()
+    trainer.add_callback(clock)
+    fetch = trainer.get_batch_samples
+
+    def timed_fetch(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        batches = fetch(*args, **kwargs)
+        waits.append(time.perf_counter() - start)
+        return batches
+
+    trainer.get_batch_samples = timed_fetch
+    stdout, sys.stdout = sys.stdout, open(os.devnull, "w")  # noqa: SIM115
+    try:
+        trainer.train()
+    finally:
+        sys.stdout.close()
+        sys.stdout = stdout
+    trainer.get_batch_samples = fetch
+    trainer.remove_callback(clock)
+    seconds = clock.ends[-1] - clock.ends[WARM_UP - 1]
+    return Turn(seconds / (len(clock.ends) - WARM_UP), sum(waits[WARM_UP:]) / seconds)
+
+
+def operations_a_photo(name: str, folder: Path) -> int:
+    """Return the floating-point operations of a photo's forward and backward pass."""
+    model = make_model(name, folder).train()
+    photos = torch.zeros(2, 3, 224, 224)  # two: batch normalisation wants more than one
+    with FlopCounterMode(display=False) as counter:
+        model(pixel_values=photos).logits.sum().backward()
+    return counter.get_total_flops() // 2
+
+
+def matrix_peak(dtype: torch.dtype) -> float:
+    """Return the operations a second of the best of some matrix products."""
+    device = "cuda" if is_gpu() else "cpu"
+
+    def rates(edge: int) -> Iterator[float]:
+        left, right = (torch.randn(edge, edge, device=device, dtype=dtype) for _ in range(2))
+        for _ in range(5):
+            start = time.perf_counter()
+            left @ right
+            if is_gpu():
+                torch.cuda.synchronize()
+            yield 2 * edge**3 / (time.perf_counter() - start)
+
+    return max(max(rates(edge)) for edge in (EDGES if is_gpu() else EDGES[:2]))
+
+
+def own_share(folder: Path) -> float:
+    """Return the share of the training's time that diagnostics say they took."""
+    record: Any = importlib.import_module("diagnostics_record")
+    return record.gather(record.read_record(folder / "diagnostics.jsonl")).own_share
+
+
+def measure(name: str, options: argparse.Namespace) -> list[str]:
+    """Return the rows of a model's table."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        trainers = contenders(name, options, folder)
+        turns: dict[str, list[Turn]] = {contender: [] for contender in trainers}
+        peaks = {torch.bfloat16: 0.0, torch.float32: 0.0}
+        for number in range(options.rounds):
+            print(f"{name}, round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
+            for contender, trainer in trainers.items():
+                turns[contender].append(take_turn(trainer))
+            peaks = {dtype: max(peak, matrix_peak(dtype)) for dtype, peak in peaks.items()}
+        operations, own = operations_a_photo(name, folder), own_share(folder)
+
+    def ratio(faster: str, slower: str) -> float:
+        """Return the median over the rounds of how many times as fast one is as the other."""
+        both = zip(turns[faster], turns[slower], strict=True)
+        return median(slow.seconds / fast.seconds for fast, slow in both)
+
+    rows = []
+    for contender, taken in turns.items():
+        rate = options.batch_size / median(turn.seconds for turn in taken)
+        dtype = torch.float32 if contender in (OURS_FP32, COMMON) else torch.bfloat16
+        share = rate * operations / peaks[dtype]
+        waiting = median(turn.waiting for turn in taken)
+        rows.append(
+            f"| {name} | {contender} | {rate:.1f} | {waiting:.1%} | {share:.0%} "
+            f"| {ratio(contender, COMMON):.2f} |"
+        )
+    fed = 1 / ratio(FED, OURS)
+    watched = 1 / ratio(WATCHED, OURS) - 1
+    rows += [
+        f"| {name} | rate of a fed device that is reached | {fed:.1%} | goal: at least 95 % | | |",
+        f"| {name} | diagnostics, against without | {watched:+.1%} | goal: under 2 % | | |",
+        f"| {name} | diagnostics, by their own clock | {own:.1%} | goal: under 2 % | | |",
+    ]
+    if name in GOALS:
+        rows.append(
+            f"| {name} | times the common recipe | {ratio(OURS, COMMON):.2f} "
+            f"| goal: {GOALS[name]} on a CPU with AMX | | |"
+        )
+    return rows
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset_dir", default="data/bins", help="of 224 pixels")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=CONFIGS,
+        help="default: vit_tiny and resnet34; on a GPU vit_base too",
+    )
+    parser.add_argument("--batch_size", type=int, default=32, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=10, help="of a turn; default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    options = parser.parse_args()
+    if not (Path(options.dataset_dir) / "README.md").exists():
+        parser.error(f"no dataset {options.dataset_dir}: run data_prep/build_dataset.py first.")
+    names = options.models or ["vit_tiny", "resnet34", *(["vit_base"] if is_gpu() else [])]
+    rows = [row for name in names for row in measure(name, options)]
+    print(f"\n{machine()}; batches of {options.batch_size}; torch {torch.__version__}")
+    malloc = "set" if "MALLOC_TRIM_THRESHOLD_" in os.environ else "not set"
+    print(
+        f"Medians of {options.rounds} turns of {options.steps} steps; MALLOC_* variables {malloc}"
+    )
+    print("\n| model | contender | photos a second | waiting | of the matrix peak | times common |")
+    print("|---|---|---:|---:|---:|---:|")
+    print("\n".join(rows))
+    if not is_gpu():
+        print("| vit_base | on a GPU, with and without compilation | not measured | | | |")
+
+
+if __name__ == "__main__":
+    main()
