@@ -1,6 +1,7 @@
 """Deployments: their requests where they arrive, and what is left in the account afterwards."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import deployed_parts
 import endpoint_client
 from aws_server import ACCOUNT, AwsServer, ReceivedRequest
 from conftest import ROOT
+from served_archive import EXPORT
 from served_model import ServedModel
 from test_aws_settings import make_role
 
@@ -187,6 +189,27 @@ def test_processor_and_image_go_together(capsys: pytest.CaptureFixture[str]) -> 
         assert f"-{kind}-" in image
 
 
+def test_the_exported_form_goes_to_instances_without_a_gpu_alone(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model_dir = tmp_path / "model"
+    shutil.copytree(run_dir / "model", model_dir)
+    (model_dir / "openvino").mkdir()
+    for name in EXPORT:
+        (model_dir / name).write_text("{}")
+    for flags, has_network in (
+        ([], True),  # its package is installed as the container starts
+        (["--instance_type", "ml.g5.xlarge"], False),
+    ):
+        deploy.main([str(model_dir), "--name", NAME, *flags, "--dry_run"])
+        [model] = [
+            request["parameters"]
+            for request in json.loads(capsys.readouterr().out)
+            if request["operation"] == "CreateModel"
+        ]
+        assert ("EnableNetworkIsolation" not in model) == has_network
+
+
 def test_what_a_day_costs_at_most_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--max_instance_count", "3", "--invocations_per_minute", "60"]
     deploy.main(["bins-vit-1", *flags, "--price_per_hour", "0.5", "--dry_run"])
@@ -282,8 +305,13 @@ def test_ctrl_c_removes_an_endpoint_once_aws_has_made_it(
 
     clock = types.SimpleNamespace(sleep=sleep, monotonic=time.monotonic)
     monkeypatch.setattr(deployed_parts, "time", clock)
-    with pytest.raises(SystemExit) as exit_info:
-        deployed_tiny(run_dir)
+    # A background job of a shell is started without it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as exit_info:
+            deployed_tiny(run_dir)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert exit_info.value.code == 130
     assert len(sleeps) == 2  # it waited until it could be removed
     assert left_in(account) == []

@@ -66,6 +66,10 @@ def permissions_of(request: ReceivedRequest) -> list[tuple[str, str]]:
     return []
 
 
+def arrived_permissions(aws: AwsServer) -> set[tuple[str, str]]:
+    return {pair for request in aws.received for pair in permissions_of(request)}
+
+
 def test_who_deploys_may_send_all_that_arrives(
     aws: AwsServer,
     stack: Stack,
@@ -83,22 +87,30 @@ def test_who_deploys_may_send_all_that_arrives(
     role = stack.arns["EndpointRole"]
     flags = [str(run_dir), "--output", f"s3://{BUCKET}/bin-counting", "--role", role]
     scaling = ["--max_instance_count", "4", "--invocations_per_minute", "300"]
-    function = ["--lambda", "--photos", f"s3://{BUCKET}/photos"]
-    deploy.main([*flags, "--name", NAME, *scaling, *function])
+    deploy.main([*flags, "--name", NAME, *scaling])
     deploy.main(["--delete", NAME])
     folders = [f"s3://{BUCKET}/photos", f"s3://{BUCKET}/bin-counting/answers/1"]
     deploy.main([*flags, "--name", "bins-batch", "--batch_transform", *folders])
     with pytest.raises(SystemExit):
         deploy.main(["bins-absent", "--role", role])
 
-    pairs = {pair for request in aws.received for pair in permissions_of(request)}
+    pairs = arrived_permissions(aws)
     assert {action for action, _ in pairs} >= {
         *("sagemaker:CreateEndpoint", "sagemaker:DeleteModel", "sagemaker:CreateTransformJob"),
         *("sagemaker:InvokeEndpoint", "sagemaker:DescribeTrainingJob", "iam:PassRole"),
-        *("application-autoscaling:DeregisterScalableTarget", "cloudformation:DeleteStack"),
-        *("s3:PutObject", "s3:DeleteObject"),
+        *("application-autoscaling:DeregisterScalableTarget", "s3:PutObject", "s3:DeleteObject"),
     }
+    refused = {pair for pair in pairs if not stack.allows("DeployPolicy", *pair)}
+    assert refused == set(), json.dumps(sorted(refused), indent=2)
+
     policies = ("DeployPolicy", "DeployLambdaPolicy")
+    aws.received.clear()
+    deploy.main([*flags, "--name", NAME, "--lambda", "--photos", f"s3://{BUCKET}/photos"])
+    deploy.main(["--delete", NAME])
+    pairs = arrived_permissions(aws)
+    assert {action for action, _ in pairs} >= {
+        *("cloudformation:CreateStack", "cloudformation:DeleteStack"),
+    }
     refused = {pair for pair in pairs if not any(stack.allows(p, *pair) for p in policies)}
     assert refused == set(), json.dumps(sorted(refused), indent=2)
     # And no other endpoint, no other folder, no other role.
