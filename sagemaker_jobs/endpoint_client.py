@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
 
 JSON, PHOTO = "application/json", "application/x-image"
 PHOTO_FAULTS = (400, 413, 415)  # what the handler answers where the photo or the question is wrong
@@ -22,6 +22,8 @@ BUSY_CODES = (
     *("ThrottlingException", "ServiceUnavailable", "InternalFailure"),
     *("InternalDependencyException", "ModelNotReadyException"),
 )
+# No connection, a silent one, or one that broke off.
+CONNECTION_FAULTS = (HTTPClientError, IncompleteReadError)
 ATTEMPTS = 8
 # Seconds before the second attempt at most; doubled with each. All waits together: 26 s at most.
 FIRST_DELAY, MAX_DELAY = 0.25, 10.0
@@ -72,7 +74,7 @@ class SageMakerEndpoint:
                 EndpointName=self.name, ContentType=content_type, Accept=JSON, Body=body
             )
             return answer_of(200, response["Body"].read())
-        except HTTPClientError as error:
+        except CONNECTION_FAULTS as error:
             raise NoAnswer(type(error).__name__) from error
         except ClientError as error:
             code = error.response["Error"]["Code"]

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from aws_settings import bucket_and_prefix
-from endpoint_client import NoAnswer, PhotoFault
+from endpoint_client import CONNECTION_FAULTS, NoAnswer, PhotoFault
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_BYTES = 4_500_000  # 6 MB in base64, which is what an endpoint takes
@@ -121,5 +121,5 @@ def read_object(uri: str, s3: Any) -> bytes:
                 f"There is no such object, or you may not read it ({code})."
             ) from error
         raise NoAnswer(f"S3: {code}") from error
-    except BotoCoreError as error:
+    except CONNECTION_FAULTS as error:
         raise NoAnswer(f"S3: {type(error).__name__}") from error
