@@ -29,6 +29,14 @@ WITHOUT_BF16 = ("ml.g4dn.",)  # their T4 is older than Ampere
 # accelerators; hosts with ARM processors.
 UNUSABLE = ("ml.p2.", "ml.p3.", "ml.p3dn.", "ml.trn", "ml.p6e-")
 
+# What AWS calls its lists.
+INSTANCE_TYPES = {
+    "training": "TrainingInstanceType",
+    "processing": "ProcessingInstanceType",
+    "hosting": "ProductionVariantInstanceType",
+    "transform": "TransformInstanceType",
+}
+
 
 @dataclass(frozen=True)
 class TrainingJob:
@@ -108,13 +116,13 @@ def check_instance_type(instance_type: str, purpose: str, example: str) -> None:
     """Check a name against AWS's own list.
 
     Args:
-        purpose: training or processing.
+        purpose: one of INSTANCE_TYPES.
         example: a type to name where no other is alike.
 
     Raises: ValueError: AWS has no such type for it.
     """
     model = botocore.session.get_session().get_service_model("sagemaker")
-    known = model.shape_for(f"{purpose.title()}InstanceType").enum
+    known = model.shape_for(INSTANCE_TYPES[purpose]).enum
     if instance_type in known:
         return
     family = ".".join(instance_type.split(".")[:2])

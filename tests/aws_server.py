@@ -4,9 +4,11 @@ The fixture `aws` in conftest.py starts it and points boto3, the SageMaker SDK a
 that a test starts at it. Nothing of the code under test is replaced.
 """
 
+import contextlib
 import functools
 import io
 import json
+import re
 import threading
 import urllib.parse
 import urllib.request
@@ -17,6 +19,7 @@ from http import HTTPStatus
 from typing import Any
 
 import boto3
+from moto.cloudformation.models import cloudformation_backends
 from moto.core.responses import ActionResult, EmptyResult
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
@@ -27,10 +30,14 @@ from moto.sagemaker.exceptions import ResourceInUseException
 from moto.sagemaker.models import sagemaker_backends
 from moto.sagemaker.responses import SageMakerResponse
 from werkzeug.serving import make_server
+from werkzeug.wrappers import Response
 
 ACCOUNT = "123456789012"  # the account that moto plays
 REGION = "us-east-1"
 GZIP_MAGIC = b"\x1f\x8b"
+
+INVOCATION = re.compile(r"/endpoints/([^/]+)/invocations")
+Container = Callable[[bytes, str, str], tuple[int, str, bytes]]
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,14 @@ class AwsServer:
     received: list[ReceivedRequest] = field(default_factory=list)
     # Operation ─▶ how many of the next requests are refused because there are too many.
     throttled: dict[str, int] = field(default_factory=dict)
+    # Operation that describes something ─▶ the statuses that it has from now on, one a call; the
+    # last one stays. Without them all that is made is ready at once.
+    statuses: dict[str, list[str]] = field(default_factory=dict)
+    # Endpoint ─▶ its container, which answers (body, content type, accept) with (status, content
+    # type, body).
+    containers: dict[str, Container] = field(default_factory=dict)
+    # (HTTP status, error code) with which SageMaker itself answers the next requests to endpoints.
+    invoke_errors: list[tuple[int, str]] = field(default_factory=list)
     stop: Callable[[], None] = lambda: None
 
     def client(self, service: str, region: str = REGION) -> Any:
@@ -152,7 +167,8 @@ class AwsServer:
         with urllib.request.urlopen(request) as response:
             assert response.status == HTTPStatus.OK
         self.received.clear()
-        self.throttled.clear()
+        for of_a_test in (self.throttled, self.statuses, self.containers, self.invoke_errors):
+            of_a_test.clear()
 
 
 @functools.cache
@@ -177,6 +193,55 @@ def _stop_training_job(self: Any) -> ActionResult:
     return EmptyResult()
 
 
+def _stop_transform_job(self: Any) -> ActionResult:
+    """What moto lacks."""
+    name = json.loads(self.body)["TransformJobName"]
+    self.sagemaker_backend.transform_jobs[name].transform_job_status = "Stopped"
+    return EmptyResult()
+
+
+def _set_status(operation: str, name: str, status: str) -> None:
+    """Give what an operation describes a status."""
+    if operation == "DescribeEndpoint":
+        endpoint = sagemaker_backends[ACCOUNT][REGION].endpoints[name]
+        endpoint.endpoint_status = status
+        endpoint.failure_reason = "The container did not start." if status == "Failed" else None
+    elif operation == "DescribeTransformJob":
+        job = sagemaker_backends[ACCOUNT][REGION].transform_jobs[name]
+        job.transform_job_status = status
+        job.failure_reason = "No photo was found." if status == "Failed" else ""
+    else:
+        stacks = cloudformation_backends[ACCOUNT][REGION].stacks.values()
+        [stack] = [stack for stack in stacks if stack.name == name]
+        stack.status = status
+        if "ROLLBACK" in status:
+            stack._add_stack_event("CREATE_FAILED", resource_status_reason="No such role.")
+
+
+def _invoke_endpoint(server: AwsServer, name: str, request: ReceivedRequest) -> Response:
+    """Do what SageMaker does with a request, and moto does not: hand it to the container.
+
+    Source of the errors' form: AWS's reference of InvokeEndpoint, and its model in botocore.
+    """
+
+    def refuse(status: int, code: str, **fields: Any) -> Response:
+        content = json.dumps({"Message": f"{code} of {name}", **fields})
+        return Response(
+            content, status, {"x-amzn-ErrorType": code}, content_type="application/json"
+        )
+
+    if server.invoke_errors:
+        return refuse(*server.invoke_errors.pop(0))
+    if name not in server.containers:
+        return refuse(400, "ValidationError")
+    content_type, accept = (request.headers.get(key, "") for key in ("Content-Type", "Accept"))
+    status, answer_type, body = server.containers[name](request.body, content_type, accept)
+    if status != HTTPStatus.OK:
+        original = {"OriginalStatusCode": status, "OriginalMessage": body.decode()}
+        return refuse(HTTPStatus.FAILED_DEPENDENCY, "ModelError", **original)
+    return Response(body, content_type=answer_type)
+
+
 _create_processing_job = SageMakerResponse.create_processing_job
 
 
@@ -197,6 +262,7 @@ def start() -> AwsServer:
     """Start a server on a free port, in a thread of this process; `stop` ends it."""
     SageMakerResponse.stop_training_job = _stop_training_job
     SageMakerResponse.create_processing_job = _create_whole_processing_job
+    SageMakerResponse.stop_transform_job = _stop_transform_job
     application = DomainDispatcherApplication(create_backend_app)
     server = AwsServer()
 
@@ -222,10 +288,19 @@ def start() -> AwsServer:
                 body=body,
             )
             server.received.append(request)
+            if coming := server.statuses.get(request.operation):
+                parameters = request.parameters
+                names = ("EndpointName", "TransformJobName", "StackName")
+                [name] = [parameters[key] for key in names if key in parameters]
+                with contextlib.suppress(KeyError, ValueError):  # not made yet
+                    _set_status(request.operation, name, coming[0])
+                    del coming[0]
             if server.throttled.get(request.operation, 0) > 0:
                 server.throttled[request.operation] -= 1
                 start_response("400 Bad Request", [("Content-Type", "application/x-amz-json-1.1")])
                 return [b'{"__type": "ThrottlingException", "message": "Rate exceeded"}']
+            if invoked := INVOCATION.fullmatch(path):
+                return _invoke_endpoint(server, invoked[1], request)(environ, start_response)
         return application(environ, start_response)
 
     listening = make_server("127.0.0.1", 0, recording, threaded=True, request_handler=_QuietHandler)

@@ -28,6 +28,7 @@ import synthetic_bins
 import train
 from aws_server import AwsServer
 from hub_server import HubServer
+from served_model import ServedModel, serve_locally
 
 # The same examples everywhere, and no verdict on the speed of a shared machine.
 hypothesis.settings.register_profile(
@@ -118,6 +119,13 @@ def run_dir(dataset_dir: Path, config_dir: Path, tmp_path_factory: pytest.TempPa
         + ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--disable_tqdm", "true"]
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def served_run(run_dir: Path) -> Iterator[ServedModel]:
+    """Return the finished run's handler, served here: one process for all tests that ask it."""
+    with serve_locally(run_dir / "model") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

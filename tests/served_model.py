@@ -66,6 +66,11 @@ class ServedModel:
             names = {name.lower(): value for name, value in response.getheaders()}
             return Reply(response.status, names, response.read())
 
+    def as_container(self, body: bytes, content_type: str, accept: str) -> tuple[int, str, bytes]:
+        """Answer what an endpoint hands to its container (aws_server.py)."""
+        reply = self.ask(body, content_type, accept)
+        return reply.status, reply.headers["content-type"], reply.body
+
     def processes(self) -> list[psutil.Process]:
         """Return the server's processes."""
         first = psutil.Process(self.pid)

@@ -26,16 +26,38 @@ from quiet_sdk import import_sagemaker
 
 TEMPLATE = ROOT / "sagemaker_jobs/iam/roles.yaml"
 BUCKET = "our-bins"
-ROLES = ("JobRole", "DataRole")
+ROLES = ("JobRole", "DataRole", "EndpointRole")
+MANAGED_POLICIES = (
+    *("LaunchPolicy", "DeployPolicy", "DeployLambdaPolicy", "EndpointCallerPolicy"),
+    "LambdaBoundary",
+)
 HUB_SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:bin-counting/hub-token-AbCdEf"
 # Actions that AWS lets no resource be named for. Source: AWS's Service Authorization Reference,
 # where their column of resource types is empty.
 WITHOUT_RESOURCES = {
+    "application-autoscaling:DescribeScalableTargets",
     "cloudwatch:PutMetricData",
     "ecr:GetAuthorizationToken",
     "sagemaker:ListHyperParameterTuningJobs",
     "sagemaker:ListTrainingJobs",
 }
+# What a resource's own name may be: the keys under a prefix, names that begin with bins-, a log
+# group's streams; and what AWS names by itself.
+NARROW = (
+    rf"{BUCKET}/[a-z/-]+/\*",
+    r"secret:[A-Za-z0-9/-]+",
+    r"[a-z/-]+/bins-\*",
+    r"log-group:[A-Za-z/]+:(log-stream:bins-)?\*",
+    r"log-group:/aws/[A-Za-z/]+/bins-\*",
+    r"(function:|alarm:TargetTracking-endpoint/)bins-\*",
+    r"stack/bins-\*/\*",
+    r"[A-Za-z0-9/_-]+",
+    # Only to list their names, which CloudFormation does before it makes one.
+    r"log-group:\*",
+    # A condition holds it to SageMaker's.
+    r"scalable-target/\*",
+    r"role/aws-service-role/sagemaker\.application-autoscaling\.amazonaws\.com/\*",
+)
 # What AWS calls a permission where it does not call it as the operation.
 PERMISSIONS = {
     "s3:HeadBucket": "s3:ListBucket",
@@ -98,7 +120,7 @@ def make_stack(aws: AwsServer, **parameters: str) -> Stack:
             # moto gives an inline policy of a template back as Python writes it.
             document = ast.literal_eval(inline) if isinstance(inline, str) else inline
             documents[role]["Statement"] += document["Statement"]
-    for policy in ("LaunchPolicy", "EndpointCallerPolicy"):
+    for policy in MANAGED_POLICIES:
         version = iam.get_policy_version(PolicyArn=outputs[f"{policy}Arn"], VersionId="v1")
         documents[policy] = version["PolicyVersion"]["Document"]
     aws.received.clear()
@@ -125,7 +147,7 @@ def test_every_action_is_named(stack: Stack) -> None:
         assert statement["Effect"] == "Allow"
         assert statement.keys() <= {"Sid", "Effect", "Action", "Resource", "Condition"}
         for action in statement["Action"]:
-            assert re.fullmatch(r"[a-z0-9]+:[A-Za-z]+", action), action
+            assert re.fullmatch(r"[a-z0-9-]+:[A-Za-z]+", action), action
 
 
 def test_every_action_is_one_that_aws_has(stack: Stack) -> None:
@@ -148,12 +170,7 @@ def test_every_resource_is_named_where_aws_allows_it(stack: Stack) -> None:
         for resource in statement["Resource"]:
             *owner, name = resource.split(":", 5)
             assert not re.search(r"[*?]", "".join(owner)), resource
-            # The keys under a prefix, the names that begin with bins-, a log group's streams.
-            assert re.fullmatch(
-                rf"{BUCKET}/[a-z/-]+/\*|secret:[A-Za-z0-9/-]+|[a-z/-]+/bins-\*|log-group:[A-Za-z/]+:(log-stream:bins-)?\*"
-                r"|[A-Za-z0-9/_-]+",
-                name,
-            ), resource
+            assert any(re.fullmatch(pattern, name) for pattern in NARROW), resource
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -167,10 +184,8 @@ def test_only_sagemaker_takes_a_jobs_role_and_only_for_this_account(
 
 
 def test_who_launches_may_pass_the_jobs_roles_to_sagemaker_and_no_other(stack: Stack) -> None:
-    passing = [s for s in statements(stack) if "iam:PassRole" in s["Action"]]
-    (statement,) = passing
-    assert statement in stack.policies["LaunchPolicy"]
-    assert statement["Resource"] == list(stack.arns.values())
+    (statement,) = [s for s in stack.policies["LaunchPolicy"] if "iam:PassRole" in s["Action"]]
+    assert statement["Resource"] == [stack.arns["JobRole"], stack.arns["DataRole"]]
     assert statement["Condition"] == {
         "StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}
     }
@@ -277,7 +292,12 @@ def calls_in_sources() -> set[str]:
 def test_the_policies_allow_every_call_in_the_sources(stack: Stack) -> None:
     called = calls_in_sources()
     assert {"sagemaker:DescribeTrainingJob", "logs:GetLogEvents", "s3:ListObjectsV2"} <= called
-    allowed = {action for s in stack.policies["LaunchPolicy"] for action in s["Action"]}
+    allowed = {
+        action
+        for policy in ("LaunchPolicy", "DeployPolicy")
+        for statement in stack.policies[policy]
+        for action in statement["Action"]
+    }
     assert {PERMISSIONS.get(call, call) for call in called} <= allowed | FREE
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import statistics
 import subprocess
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 import container
 import export_model
 import model_server
+import served_archive
 from model_server import ensure_environment, serve_as_container
 from served_model import ServedModel, drawn_photo, encoded, serve_locally
 
@@ -108,6 +110,21 @@ def test_the_exported_form_answers_there_too(
         reply = server.ask(PHOTO, "image/jpeg")
     assert reply.status == 200
     assert reply.content["runtime"].startswith("openvino ")
+
+
+def test_what_deploy_packs_answers_there(
+    run_dir: Path, served: ServedModel, tmp_path: Path
+) -> None:
+    served_archive.copy_model(str(run_dir), tmp_path / "model", tmp_path)
+    served_archive.add_handler(tmp_path / "model")
+    served_archive.pack(tmp_path / "model", tmp_path / "model.tar.gz")
+    with tarfile.open(tmp_path / "model.tar.gz") as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    photo = served_archive.smoke_photo(tmp_path / "photo.png")
+    with serve_as_container(tmp_path / "unpacked") as server:
+        answer = server.ask(photo, "image/png", "application/json").content
+    expected = served.ask(photo, "image/png", "application/json").content
+    assert served_archive.check_same_answer(answer, expected) < 1e-4
 
 
 def test_sixty_four_clients_for_a_minute_lose_no_request_and_no_memory(

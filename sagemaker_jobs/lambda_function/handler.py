@@ -1,0 +1,219 @@
+"""The Lambda function in front of an endpoint: one photo in, its count out.
+
+An event is {"s3_key": KEY} or {"image": BASE64}, with "expected_quantity" if the inventory's is
+known; API Gateway brings the same as the body of a proxy request. A direct call gets the endpoint's
+answer, or {"error": ..., "status": ...}; API Gateway gets a proxy response with that status.
+
+deploy.py puts this file into template.yaml: it stands alone, on what Lambda's runtime holds. No
+part of an event is ever logged or repeated in an answer.
+"""
+
+import base64
+import binascii
+import functools
+import json
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+ENDPOINT = os.environ["ENDPOINT_NAME"]
+BUCKET = os.environ["PHOTO_BUCKET"]
+PREFIX = os.environ["PHOTO_PREFIX"]  # ends with a slash
+MAX_PHOTO_BYTES = int(os.environ["MAX_PHOTO_BYTES"])
+MAX_KEY_BYTES = 1024  # S3's own limit
+MAX_QUANTITY = 1_000_000  # items; the endpoint's own limit
+FIELDS = {"s3_key", "image", "expected_quantity"}
+# S3 says AccessDenied of a missing key to a role that may not list.
+ABSENT = ("NoSuchKey", "404", "AccessDenied", "403")
+# Seconds. All tries of both stay below the function's own limit, so that it is this code that
+# answers; and one more try could only make a busy endpoint busier: the caller is told to wait.
+CONFIG = Config(connect_timeout=2, read_timeout=18, retries={"total_max_attempts": 1})
+S3_CONFIG = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 1})
+
+logger = logging.getLogger()
+logger.setLevel(logging.INFO)
+
+
+class Refused(Exception):
+    """An event that cannot be answered.
+
+    Args:
+        status: the HTTP status; 4xx is the caller's fault.
+        reason: one sentence for the caller; repeats nothing of the event.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+def handle(event: Any, context: Any) -> dict[str, Any]:
+    """Answer one event; Lambda calls this."""
+    try:
+        status, answer = 200, ask(checked(question_of(event)))
+    except Refused as error:
+        status, answer = error.status, {"error": error.reason}
+    except Exception as error:
+        # The kind alone: a message may hold a piece of the event.
+        logger.error("request %s failed: %s", context.aws_request_id, type(error).__name__)
+        status, answer = 500, {"error": "The function failed."}
+    logger.info("request %s: %s", context.aws_request_id, status)
+    if status != 200:
+        answer |= {"status": status, "request_id": context.aws_request_id}
+    if not is_proxy_request(event):
+        return answer
+    headers = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
+    if status == 503:
+        headers["Retry-After"] = "1"
+    body = json.dumps(answer)
+    return {"statusCode": status, "headers": headers, "body": body, "isBase64Encoded": False}
+
+
+def is_proxy_request(event: Any) -> bool:
+    """Return whether API Gateway sent it: both formats of its proxy events have this field."""
+    return isinstance(event, Mapping) and "requestContext" in event
+
+
+def question_of(event: Any) -> Any:
+    """Return the fields of an event, from wherever they are in it; nothing of them is checked yet.
+
+    Raises: Refused: the body of a proxy request cannot be read.
+    """
+    if not is_proxy_request(event):
+        return event
+    body = event.get("body")
+    if not isinstance(body, str):
+        raise Refused(400, "The request has no body.")
+    # Base64 of a photo in base64, and the few other bytes of the object.
+    if len(body) > 16 * MAX_PHOTO_BYTES // 9 + 4096:
+        raise Refused(413, too_large())
+    try:
+        return json.loads(base64.b64decode(body) if event.get("isBase64Encoded") else body)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, "The body is not JSON.") from error
+
+
+def checked(question: Any) -> dict[str, Any]:
+    """Return a question that holds what is documented and nothing else.
+
+    Raises: Refused: it holds something else.
+    """
+    if not isinstance(question, dict):
+        raise Refused(400, "The event has to be an object.")
+    if not set(question) <= FIELDS or ("s3_key" in question) == ("image" in question):
+        raise Refused(400, 'A photo is "s3_key" or "image", and "expected_quantity" at most.')
+    name = "image" if "image" in question else "s3_key"
+    if not isinstance(question[name], str):
+        raise Refused(400, f'"{name}" has to be a string.')
+    quantity = question.get("expected_quantity")
+    # Not isinstance: True is an int, too.
+    if quantity is not None and (type(quantity) is not int or not 0 <= quantity <= MAX_QUANTITY):
+        raise Refused(400, '"expected_quantity" has to be a whole number of items from 0.')
+    if name == "image":
+        check_image(question["image"])
+    else:
+        check_key(question["s3_key"])
+    return question
+
+
+def check_image(text: str) -> None:
+    """Check a photo in base64. Raises: Refused: it is too large, or none."""
+    if len(text) > (MAX_PHOTO_BYTES + 2) // 3 * 4:
+        raise Refused(413, too_large())
+    try:
+        base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Refused(400, '"image" is not base64.') from error
+
+
+def check_key(key: str) -> None:
+    """Check a key. Raises: Refused: it is not below the one prefix."""
+    parts = key.removeprefix(PREFIX).split("/")
+    if (
+        not key.startswith(PREFIX)
+        or len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES
+        or any(part in ("", ".", "..") for part in parts)
+        or not key.isprintable()
+        or "\\" in key
+    ):
+        raise Refused(403, 'The "s3_key" is not below the prefix that this function reads.')
+
+
+def too_large() -> str:
+    return f"The photo has more than {MAX_PHOTO_BYTES / 1e6:.1f} MB."
+
+
+def ask(question: dict[str, Any]) -> dict[str, Any]:
+    """Return the endpoint's answer.
+
+    Raises: Refused: the photo cannot be read, or the endpoint does not answer.
+    """
+    if "image" in question:
+        request = {"image": question["image"]}
+    else:
+        request = {"image": base64.b64encode(read_photo(question["s3_key"])).decode()}
+    if question.get("expected_quantity") is not None:
+        request["expected_quantity"] = question["expected_quantity"]
+    try:
+        answer = client("sagemaker-runtime").invoke_endpoint(
+            EndpointName=ENDPOINT,
+            ContentType="application/json",
+            Accept="application/json",
+            Body=json.dumps(request).encode(),
+        )
+        return dict(json.loads(answer["Body"].read()))
+    except ClientError as error:
+        raise endpoint_refusal(error) from error
+    except (TypeError, ValueError) as error:
+        raise Refused(502, "The endpoint's answer cannot be read.") from error
+    # No connection, no answer in time, or one that breaks off.
+    except BotoCoreError as error:
+        raise Refused(504, "The endpoint did not answer in time.") from error
+
+
+def endpoint_refusal(error: ClientError) -> Refused:
+    """Return what the caller may know of an endpoint that refuses or fails."""
+    code = error.response["Error"]["Code"]
+    status = error.response.get("OriginalStatusCode")
+    if code == "ModelError" and isinstance(status, int) and 400 <= status < 500:
+        # The caller's fault, in the handler's own words, which repeat nothing of the request.
+        try:
+            return Refused(status, str(json.loads(error.response["OriginalMessage"])["error"]))
+        except (KeyError, TypeError, ValueError):
+            return Refused(status, "The endpoint refused the photo.")
+    logger.error("the endpoint failed: %s %s", code, status)
+    http_status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    if http_status in (429, 503) or "Throttl" in code or status == 503:
+        return Refused(503, "The endpoint is busy; try again later.")
+    return Refused(502, "The endpoint failed to answer.")
+
+
+def read_photo(key: str) -> bytes:
+    """Return a photo's bytes from S3.
+
+    Raises: Refused: not there (404), too large (413), S3 does not answer (503).
+    """
+    try:
+        found = client("s3").get_object(Bucket=BUCKET, Key=key)
+        if found["ContentLength"] > MAX_PHOTO_BYTES:
+            raise Refused(413, too_large())
+        with found["Body"] as body:
+            return body.read()
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ABSENT:
+            raise Refused(404, "There is no such photo, or it may not be read.") from error
+        raise Refused(503, "The photo cannot be read from S3 now.") from error
+    except BotoCoreError as error:
+        raise Refused(503, "The photo cannot be read from S3 now.") from error
+
+
+@functools.cache
+def client(service: str) -> Any:
+    """Return a client, which later events use, too."""
+    return boto3.client(service, config=S3_CONFIG if service == "s3" else CONFIG)
