@@ -154,10 +154,10 @@ class OpenVinoNetwork:
     """
 
     def __init__(self, graph: Any, precision: str, num_threads: int) -> None:
-        self.num_threads = num_threads
-        self.chunk = max(1, min(MAX_CHUNK, FULL_BATCH // num_threads))
+        self.num_streams = min(num_threads, FULL_BATCH)
+        self.chunk = min(MAX_CHUNK, FULL_BATCH // self.num_streams)
         self.one = _compiled(graph, precision, num_photos=1, num_threads=num_threads, num_streams=1)
-        self.chunks = _compiled(graph, precision, self.chunk, num_threads, num_streams=num_threads)
+        self.chunks = _compiled(graph, precision, self.chunk, num_threads, self.num_streams)
         # A CPU without bf16 computes in f32.
         kind = self.one.get_property("INFERENCE_PRECISION_HINT").to_string()
         self.precision = {"bfloat16": "bf16", "float": "f32"}.get(kind, kind)
@@ -169,13 +169,13 @@ class OpenVinoNetwork:
         if not hasattr(self.local, "one"):
             self.local.one = self.one.create_infer_request()
             self.local.chunks = [
-                self.chunks.create_infer_request() for _ in range(self.num_threads)
+                self.chunks.create_infer_request() for _ in range(self.num_streams)
             ]
         answers = []
-        a_round = self.chunk * self.num_threads
+        a_round = self.chunk * self.num_streams
         num_in_rounds = len(photos) // a_round * a_round
         for start in range(0, num_in_rounds, a_round):
-            parts = np.split(photos[start : start + a_round], self.num_threads)
+            parts = np.split(photos[start : start + a_round], self.num_streams)
             for request, part in zip(self.local.chunks, parts, strict=True):
                 request.start_async([part])
             for request in self.local.chunks:

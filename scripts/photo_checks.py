@@ -43,7 +43,10 @@ def decode_photo(content: bytes, size: tuple[int, int], resample: int) -> np.nda
     with _refusals():
         photo = _read_header(content)
         if photo.width * photo.height > LARGE_PIXELS:
-            return _one_large_photo.submit(_squeezed, photo, size, resample).result()
+            # Opened anew: this one would hold its pixels while this thread waits to go on.
+            return _one_large_photo.submit(
+                _squeezed, _read_header(content), size, resample
+            ).result()
         return _squeezed(photo, size, resample)
 
 
