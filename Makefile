@@ -20,7 +20,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadgroup
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-slow test-latest test-serving test-browser docker-test lint format clean
+.PHONY: help demo test test-slow test-latest test-browser docker-test lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -73,12 +73,8 @@ test: lint  ## lint, types and the quick tests
 
 test-slow: docker-test  ## the tests that take longer, those in Docker too
 	$(RUN) docker_debugging/toolkit.py
-	$(PYTEST) -m slow
-
-# Not in .ci/run yet: they take four minutes, and Java (openjdk-17-jre-headless).
-test-serving: $(STAMP)  ## the endpoint's handler under load, and under the container's model server
 	$(RUN) tests/model_server.py
-	$(RUN) -m pytest -m serving
+	$(PYTEST) -m slow
 
 # Not in .ci/run yet: once in a while a page that is loaded anew has lost its marks.
 test-browser: $(STAMP)  ## the review page in Chromium

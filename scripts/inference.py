@@ -29,7 +29,8 @@ from request_errors import RequestError
 
 CSV = "text/csv"
 DECIMALS = 6
-MAX_DECODERS = 4  # photos at once; one of 25 megapixels takes some 150 MB meanwhile
+MAX_DECODERS = 4  # photos at once
+MAX_PORT = 65535  # waitress would take the rest of a larger one
 logger = logging.getLogger(__name__)
 
 
@@ -246,6 +247,8 @@ def main(argv: list[str] | None = None) -> None:
         "--port", type=int, default=8080, help="on 127.0.0.1; 0 takes a free one (default: 8080)"
     )
     arguments = parser.parse_args(argv)
+    if not 0 <= arguments.port <= MAX_PORT:
+        parser.error(f"--port has to be 0 to {MAX_PORT}")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     from local_server import serve  # on an endpoint nothing of it is needed
 

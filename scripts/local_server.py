@@ -8,7 +8,7 @@ from typing import Any
 
 HOST = "127.0.0.1"
 MAX_BODY = 6_553_500  # bytes; multi-model-server's own limit
-MAX_THREADS = 4  # requests at once; a photo of 25 megapixels takes some 150 MB while it is decoded
+MAX_THREADS = 4  # requests at once
 JSON = "application/json"
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
@@ -59,20 +59,25 @@ def make_app(handler: ModuleType, endpoint: Any) -> Callable[..., Iterable[bytes
 def serve(handler: ModuleType, model_dir: str, port: int) -> None:
     """Serve until Ctrl-C.
 
-    Raises: ValueError: no model. OSError: the port is taken. ImportError: no waitress.
+    Raises: ValueError: no model. OSError: the port cannot be had. ImportError: no waitress.
     """
     import waitress
 
     endpoint = handler.model_fn(model_dir)
-    server = waitress.create_server(
-        make_app(handler, endpoint),
-        host=HOST,
-        port=port,
-        threads=MAX_THREADS,
-        max_request_body_size=MAX_BODY,
-        ident=None,
-        expose_tracebacks=False,
-    )
+    try:
+        server = waitress.create_server(
+            make_app(handler, endpoint),
+            host=HOST,
+            port=port,
+            threads=MAX_THREADS,
+            max_request_body_size=MAX_BODY,
+            ident=None,
+            expose_tracebacks=False,
+        )
+    except OSError as error:
+        raise OSError(
+            f"port {port} cannot be had ({error.strerror}): name another, or 0 for a free one."
+        ) from error
     url = f"http://{HOST}:{server.effective_port}"
     print(f"Serving {model_dir} ({endpoint.counter.runtime}) on {url}; Ctrl-C ends it.")
     print(

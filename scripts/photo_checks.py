@@ -4,8 +4,11 @@ The rules are those of data_prep/bin_images.py, written once more because this f
 (tests/contracts/test_photo_contract.py holds the two together), and one more against attackers.
 """
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFile, ImageOps
@@ -18,6 +21,11 @@ FORMATS = ("JPEG", "PNG")  # by the file's own first bytes, whatever the request
 # all pixels once more: 5 MB of them would keep a core busy for an hour.
 MAX_SCANS = 100
 START_OF_SCAN = b"\xff\xda"
+# A see-through PNG of 25 megapixels takes 480 MB while it is decoded: photos above this size are
+# taken one at a time, however many requests there are, and by one thread: of each thread that held
+# one, glibc keeps the memory.
+LARGE_PIXELS = 4_000_000
+_one_large_photo = ThreadPoolExecutor(1)
 
 assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a truncated photo must not pass as a whole one"
 
@@ -32,8 +40,14 @@ def decode_photo(content: bytes, size: tuple[int, int], resample: int) -> np.nda
 
     Raises: RequestError: as open_photo.
     """
-    height, width = size
-    return np.array(open_photo(content).resize((width, height), resample))
+    with _refusals():
+        photo = _read_header(content)
+        if photo.width * photo.height > LARGE_PIXELS:
+            # Opened anew: this one would hold its pixels while this thread waits to go on.
+            return _one_large_photo.submit(
+                _squeezed, _read_header(content), size, resample
+            ).result()
+        return _squeezed(photo, size, resample)
 
 
 def open_photo(content: bytes) -> Image.Image:
@@ -41,22 +55,15 @@ def open_photo(content: bytes) -> Image.Image:
 
     Raises: RequestError: not a JPEG or PNG (415), damaged or truncated (400), too large (413).
     """
+    with _refusals():
+        return _upright_colours(_read_header(content))
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what Pillow raises for photos of strangers into refusals."""
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of what is refused below.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            photo = Image.open(io.BytesIO(content), formats=FORMATS)
-        with photo:
-            # The header alone has been read so far.
-            if photo.width * photo.height > MAX_PIXELS:
-                raise _too_large()
-            if photo.format != "PNG" and content.count(START_OF_SCAN) > MAX_SCANS:
-                raise RequestError(400, f"The photo has more than {MAX_SCANS} scans.")
-            photo.load()
-            # In place, and converted only if need be: a copy of 25 megapixels takes 75 MB.
-            ImageOps.exif_transpose(photo, in_place=True)
-            is_plain = photo.mode == "RGB" and not photo.has_transparency_data
-            return photo if is_plain else _as_rgb(photo)
+        yield
     except Image.UnidentifiedImageError as error:
         raise RequestError(415, "The photo is not a JPEG or PNG file.") from error
     except Image.DecompressionBombError as error:
@@ -66,6 +73,31 @@ def open_photo(content: bytes) -> Image.Image:
     # A damaged file makes Pillow raise nearly anything.
     except Exception as error:
         raise RequestError(400, "The photo is damaged or truncated.") from error
+
+
+def _read_header(content: bytes) -> ImageFile.ImageFile:
+    """Return a photo that is not decoded yet, if it may be."""
+    with warnings.catch_warnings():
+        # Pillow warns of what is refused here.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        photo = Image.open(io.BytesIO(content), formats=FORMATS)
+    if photo.width * photo.height > MAX_PIXELS:
+        raise _too_large()
+    if photo.format != "PNG" and content.count(START_OF_SCAN) > MAX_SCANS:
+        raise RequestError(400, f"The photo has more than {MAX_SCANS} scans.")
+    return photo
+
+
+def _squeezed(photo: Image.Image, size: tuple[int, int], resample: int) -> np.ndarray:
+    height, width = size
+    return np.array(_upright_colours(photo).resize((width, height), resample))
+
+
+def _upright_colours(photo: Image.Image) -> Image.Image:
+    photo.load()
+    # In place, and converted only if need be: a copy of 25 megapixels takes 100 MB.
+    ImageOps.exif_transpose(photo, in_place=True)
+    return photo if photo.mode == "RGB" and not photo.has_transparency_data else _as_rgb(photo)
 
 
 def _as_rgb(photo: Image.Image) -> Image.Image:

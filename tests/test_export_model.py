@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -73,13 +74,39 @@ def test_in_f32_the_answers_are_equal(
     assert BinCounter(tmp_path / "model", num_threads=1).runtime == "openvino f32"
 
 
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_a_batch_shared_by_the_cores_keeps_its_order(
+    num_threads: int, exported: Path, photos: list[np.ndarray]
+) -> None:
+    counter = BinCounter(exported, num_threads)
+    alone = np.concatenate([counter.probabilities([photo]) for photo in photos])
+    assert np.abs(alone[0] - alone[1:]).max(axis=1).min() > 1e-6  # no two photos have one answer
+    # Less than fills the cores, exactly that, and more.
+    for num_photos in (2, 4, 12, 13, 32):
+        order = [index % len(photos) for index in range(num_photos)]
+        found = counter.probabilities([photos[index] for index in order])
+        np.testing.assert_allclose(found, alone[order], atol=1e-7)
+
+
 def test_several_threads_may_ask_at_once(exported: Path, photos: list[np.ndarray]) -> None:
-    counter = BinCounter(exported, num_threads=1)
-    expected = [counter.probabilities([photo]) for photo in photos]
+    counter = BinCounter(exported, num_threads=2)
+    asked = [photos[:size] * 2 for size in (1, 3, 5, 8)]
+    expected = [counter.probabilities(batch) for batch in asked]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda i: counter.probabilities([photos[i % 8]]), range(200)))
-    for index, row in enumerate(found):
-        np.testing.assert_array_equal(row, expected[index % 8])
+        found = list(pool.map(lambda i: counter.probabilities(asked[i % 4]), range(100)))
+    for index, rows in enumerate(found):
+        np.testing.assert_array_equal(rows, expected[index % 4])
+
+
+def test_no_thread_is_pinned_to_a_core_that_another_worker_may_use(
+    exported: Path, photos: list[np.ndarray]
+) -> None:
+    own = os.sched_getaffinity(0)
+    counter = BinCounter(exported, num_threads=2)
+    counter.probabilities(photos)
+    threads = [int(entry.name) for entry in Path("/proc/self/task").iterdir()]
+    assert len(threads) > 2
+    assert [os.sched_getaffinity(thread) for thread in threads] == [own] * len(threads)
 
 
 def test_a_form_of_other_weights_is_not_used(

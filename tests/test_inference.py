@@ -299,7 +299,13 @@ def test_damaged_weights_are_one_line(
     assert "cannot be loaded" in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("flags", [["--model", "nowhere"], ["--model", "x", "--prot", "1"], []])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *(["--model", "nowhere"], ["--model", "x", "--prot", "1"], []),
+        *(["--model", "x", "--port", "65536"], ["--model", "x", "--port", "-1"]),
+    ],
+)
 def test_a_wrong_command_is_one_line(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         inference.main(flags)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+import inference
 from served_model import ServedModel, drawn_photo, encoded, serve_locally
 from test_inference import REQUESTS, flipped
 
@@ -69,7 +70,15 @@ def test_it_listens_on_loopback_alone(served: ServedModel) -> None:
     assert listening == ["127.0.0.1"]
 
 
-@pytest.mark.serving
+def test_a_port_that_is_taken_is_one_line(
+    served: ServedModel, run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        inference.main(["--model", str(run_dir / "model"), "--port", str(served.port)])
+    assert f"port {served.port} cannot be had" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ten_thousand_fuzzed_requests_leave_it_alive_and_small(run_dir: Path) -> None:
     with serve_locally(run_dir / "model") as served:
@@ -84,10 +93,10 @@ def test_ten_thousand_fuzzed_requests_leave_it_alive_and_small(run_dir: Path) ->
             statuses[reply.status] = statuses.get(reply.status, 0) + 1
             assert reply.status == 200 or 400 <= reply.status < 500
 
-        large = encoded(drawn_photo(1200, 900), quality=95)
+        large = encoded(drawn_photo(600, 450), quality=95)
         photos = st.lists(st.tuples(st.integers(0, len(large) - 1), st.integers(0, 7)), max_size=20)
 
-        @settings(max_examples=8_000, phases=[Phase.generate])
+        @settings(max_examples=8_200, phases=[Phase.generate])
         @given(request=REQUESTS)
         def small_bodies(request: tuple[bytes, str]) -> None:
             ask(*request)
@@ -101,13 +110,12 @@ def test_ten_thousand_fuzzed_requests_leave_it_alive_and_small(run_dir: Path) ->
         large_photos()
         p99 = sorted(seconds)[int(0.99 * len(seconds))]
         print(f"{len(seconds)} requests, {statuses}, p99 {p99:.3f} s, {served.memory() >> 20} MiB")
-        assert len(seconds) >= 9_000  # hypothesis may find that it has tried all there is
+        assert len(seconds) >= 10_000
         assert p99 < 1
         assert served.memory() < MAX_MEMORY
         assert served.ask(PHOTO, "image/jpeg").status == 200
 
 
-@pytest.mark.serving
 def test_many_clients_at_once_get_the_answers_of_one(served: ServedModel) -> None:
     photos = [encoded(drawn_photo(seed=seed)) for seed in range(8)]
     alone = [served.ask(photo, "image/jpeg").content["probabilities"] for photo in photos]
@@ -116,7 +124,7 @@ def test_many_clients_at_once_get_the_answers_of_one(served: ServedModel) -> Non
     def client(seed: int) -> None:
         barrier.wait()
         order = random.Random(seed)
-        for _ in range(10):
+        for _ in range(5):
             index = order.randrange(len(photos))
             found = served.ask(photos[index], "image/jpeg").content["probabilities"]
             assert found == pytest.approx(alone[index], abs=1e-5)

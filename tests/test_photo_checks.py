@@ -1,10 +1,13 @@
 import io
+import subprocess
+import sys
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import ROOT
 from photo_checks import MAX_SCANS, START_OF_SCAN, decode_photo
 from request_errors import RequestError
 from served_model import drawn_photo, encoded
@@ -86,3 +89,21 @@ def test_any_damage_is_refused_or_a_photo_and_never_another_error() -> None:
         except RequestError:
             refused += 1
     assert 0 < refused < 300
+
+
+@pytest.mark.slow
+def test_large_photos_at_once_take_the_memory_of_one() -> None:
+    program = """
+import concurrent.futures, io, resource, sys
+from PIL import Image
+from photo_checks import decode_photo
+buffer = io.BytesIO()
+Image.new("RGBA", (5000, 5000)).save(buffer, format="PNG")
+with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    list(pool.map(lambda _: decode_photo(buffer.getvalue(), (32, 32), 2), range(8)))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    printed = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT / "scripts", check=True, stdout=subprocess.PIPE
+    ).stdout
+    assert int(printed) < 700  # MiB; two at once would take 1,000

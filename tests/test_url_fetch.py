@@ -2,6 +2,7 @@
 
 import datetime
 import http.server
+import json
 import socket
 import ssl
 import sys
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 import url_fetch
+from bin_requests import PhotoSources, photo_bytes, read_request
 from request_errors import RequestError
 from url_fetch import check_hosts, fetch_photo, is_public
 
@@ -144,11 +146,16 @@ class Network:
 
 
 NETWORK = Network()
+# Python's audit events of connections, datagrams and lookups.
+LEAVES_THE_PROCESS = {
+    *("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo"),
+    *("socket.gethostbyname", "socket.getnameinfo"),
+}
 
 
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     """Fail on every connection of this process but that to the test's server."""
-    if NETWORK.is_watching and event in ("socket.connect", "socket.sendto", "socket.getaddrinfo"):
+    if NETWORK.is_watching and event in LEAVES_THE_PROCESS:
         NETWORK.connections.append((event, arguments[1:]))
         if event != "socket.connect" or arguments[1] != ("127.0.0.1", NETWORK.port):
             raise PermissionError(f"{event} {arguments[1:]} is not allowed")
@@ -301,6 +308,13 @@ def test_a_photo_of_an_allowed_host_arrives(
         assert fetch_photo(url, ALLOWED) == PHOTO
     assert targets == [f"{HOST}/a.jpg?size=1"] * 2
     assert network.asked_for == [PUBLIC] * 2
+
+
+def test_a_request_may_name_such_a_url(answer_with: Callable[[Answer], list[str]]) -> None:
+    answer_with(reply(200, PHOTO))
+    body = json.dumps({"instances": [{"url": f"https://{HOST}/{name}"} for name in "abc"]})
+    questions, _ = read_request(body, "application/json")
+    assert list(photo_bytes(questions, PhotoSources(url_hosts=ALLOWED))) == [PHOTO] * 3
 
 
 def test_a_name_is_resolved_once_and_the_checked_address_is_connected_to(

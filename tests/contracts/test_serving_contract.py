@@ -16,7 +16,6 @@ import pytest
 
 import container
 import export_model
-import model_server
 import served_archive
 from model_server import ensure_environment, serve_as_container
 from served_model import ServedModel, drawn_photo, encoded, serve_locally
@@ -24,30 +23,24 @@ from served_model import ServedModel, drawn_photo, encoded, serve_locally
 PHOTO = encoded(drawn_photo())
 NUM_CLIENTS, SECONDS = 64, 60
 
-pytestmark = [pytest.mark.serving, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
 def served(run_dir: Path) -> Iterator[ServedModel]:
     if shutil.which("java") is None:
-        pytest.skip("needs Java: apt-get install openjdk-17-jre-headless")
+        pytest.skip("needs Java: apt-get install default-jre-headless")
     with serve_as_container(run_dir / "model", workers=2) as server:
         yield server
 
 
-def test_the_environment_has_the_containers_transformers(run_dir: Path) -> None:
-    python = ensure_environment()
-    program = (
-        "import sys, transformers; sys.path.insert(0, 'code'); import inference\n"
-        "print(transformers.__version__, inference.model_fn('.').counter.counts)"
-    )
+def test_the_servers_environment_has_the_containers_transformers() -> None:
+    program = "import transformers; print(transformers.__version__)"
     printed = subprocess.run(
-        [python, "-c", program], cwd=run_dir / "model", check=True, capture_output=True, text=True
+        [ensure_environment(), "-c", program], check=True, capture_output=True, text=True
     ).stdout
     [in_container] = re.findall(r"transformers([\d.]+)-", container.INFERENCE_IMAGE_TAGS["cpu"])
-    assert printed.split()[0] == in_container
-    assert "(1, 2, 3, 4, 5)" in printed
-    assert model_server.FOLDER.name in str(python)
+    assert printed.strip() == in_container
 
 
 def test_every_content_type_gets_the_answer_of_the_local_server(
@@ -103,7 +96,7 @@ def test_the_exported_form_answers_there_too(
     run_dir: Path, dataset_dir: Path, tmp_path: Path
 ) -> None:
     if shutil.which("java") is None:
-        pytest.skip("needs Java: apt-get install openjdk-17-jre-headless")
+        pytest.skip("needs Java: apt-get install default-jre-headless")
     shutil.copytree(run_dir / "model", tmp_path / "model")
     export_model.export(tmp_path / "model", str(dataset_dir), "bf16")
     with serve_as_container(tmp_path / "model") as server:
