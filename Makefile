@@ -17,7 +17,7 @@ LATEST_TESTS := $(patsubst %,tests/test_%.py,train bin_trainer models model_chec
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-slow test-latest test-serving test-browser docker-test lint format clean
+.PHONY: help demo test test-slow test-latest test-serving docker-test lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -76,10 +76,6 @@ test-slow: docker-test  ## the tests that take longer, those in Docker too
 test-serving: $(STAMP)  ## the endpoint's handler under load, and under the container's model server
 	$(RUN) tests/model_server.py
 	$(RUN) -m pytest -m serving
-
-# Not in .ci/run yet: once in a while a page that is loaded anew has lost its marks.
-test-browser: $(STAMP)  ## the review page in Chromium
-	$(RUN) -m pytest -m browser
 
 $(LATEST_STAMP): requirements-latest.txt | $(STAMP)
 	@echo "Setting up $(LATEST) (once; a few minutes)"
