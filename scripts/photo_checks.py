@@ -32,8 +32,13 @@ def decode_photo(content: bytes, size: tuple[int, int], resample: int) -> np.nda
 
     Raises: RequestError: as open_photo.
     """
+    return squeezed(open_photo(content), size, resample)
+
+
+def squeezed(photo: Image.Image, size: tuple[int, int], resample: int) -> np.ndarray:
+    """Return the pixels of an opened photo, as decode_photo does."""
     height, width = size
-    return np.array(open_photo(content).resize((width, height), resample))
+    return np.array(photo.resize((width, height), resample))
 
 
 def open_photo(content: bytes) -> Image.Image:
