@@ -20,7 +20,7 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadgroup
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-slow test-latest test-browser docker-test lint format clean
+.PHONY: help demo test test-slow test-latest docker-test lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -75,10 +75,6 @@ test-slow: docker-test  ## the tests that take longer, those in Docker too
 	$(RUN) docker_debugging/toolkit.py
 	$(RUN) tests/model_server.py
 	$(PYTEST) -m slow
-
-# Not in .ci/run yet: once in a while a page that is loaded anew has lost its marks.
-test-browser: $(STAMP)  ## the review page in Chromium
-	$(RUN) -m pytest -m browser
 
 $(LATEST_STAMP): requirements-latest.txt | $(STAMP)
 	@echo "Setting up $(LATEST) (once; a few minutes)"

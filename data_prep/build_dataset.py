@@ -13,11 +13,12 @@ all are done the same command with --finish instead writes the card.
 """
 
 import argparse
+import csv
 import json
 import os
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import replace
@@ -35,9 +36,11 @@ from catalog import open_beside, read_catalog
 from command_line import EntryParser, InputError, fraction, natural_number, positive_integer
 from dataset_finish import CARD, UnfinishedError, finish_dataset
 from dataset_plan import (
+    LEFT_OUT,
     PlannedShard,
     Selection,
     draw_bins,
+    leave_out,
     plan_shards,
     select_bins,
     select_official_bins,
@@ -88,6 +91,13 @@ def make_parser() -> EntryParser:
         type=Path,
         help='keep only these bins: JSON such as {"1": ["data/metadata/00152.json"]}; their '
         "neighbours' metadata is read as well, for the groups",
+    )
+    parser.add_argument(
+        "--exclude",
+        type=Path,
+        metavar="CSV",
+        help="leave out the bins of the column id, such as label_errors.csv of scripts/audit.py "
+        "--label_errors; all others stay in the splits that they have without it",
     )
     parser.add_argument(
         "--max_bins", type=positive_integer, help="keep this many bins, drawn by --seed"
@@ -198,6 +208,24 @@ def read_rank(path: Path | None) -> tuple[int, int]:
         ) from error
 
 
+def read_excluded(path: Path) -> list[str]:
+    """Return the ids of a csv's column id, sorted.
+
+    Raises: InputError: the file is no such csv.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if "id" not in (reader.fieldnames or ()):
+                raise InputError(f"--exclude {path}: the first line must name a column id.")
+            # No plain id begins with an apostrophe: it keeps spreadsheets from running a cell.
+            return sorted({(row["id"] or "").removeprefix("'") for row in reader})
+    except OSError as error:
+        raise InputError(f"--exclude {path}: {error.strerror}.") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"--exclude {path}: not a csv ({error}).") from error
+
+
 def is_own_catalog(arguments: argparse.Namespace) -> bool:
     """Say whether --catalog names the one that lies in the output."""
 
@@ -299,10 +327,11 @@ def wanted_bins(
     fractions: dict[str, float],
     catalog: pa.Table | None,
     listed: Sequence[str] | None,
+    excluded: Collection[str],
 ) -> Selection:
     """Return the bins that the flags ask for, each with its split.
 
-    Raises: InputError: there is none.
+    Raises: InputError: there is none, or none of those to exclude is among them.
     """
     limits = arguments.min_count, arguments.max_count
     if arguments.split_by == "official":
@@ -324,7 +353,14 @@ def wanted_bins(
         bins = hold_out_validation(bins, fractions.get("validation", 0.0), arguments.seed)
     else:
         bins = split_bins(bins, fractions, arguments.split_by, arguments.seed)
-    return replace(selection, bins=bins)
+    # Last, so that no other bin changes its split.
+    bins, left_out = leave_out(bins, excluded)
+    if excluded and not any(entry["reason"] == LEFT_OUT for entry in left_out):
+        raise InputError(
+            f"--exclude {arguments.exclude}: none of its ids is among the bins, such as "
+            f"{min(excluded)!r}; a spreadsheet drops leading zeros: give the csv as it was written."
+        )
+    return replace(selection, bins=bins, set_aside=[*selection.set_aside, *left_out])
 
 
 def build_dataset(arguments: argparse.Namespace) -> None:
@@ -344,6 +380,7 @@ def build_dataset(arguments: argparse.Namespace) -> None:
         test_fraction = 0.1 if arguments.test_fraction is None else arguments.test_fraction
         fractions = split_fractions(arguments.validation_fraction, test_fraction)
     listed = read_bin_list(arguments.bin_list) if arguments.bin_list else None
+    excluded = read_excluded(arguments.exclude) if arguments.exclude else []
     if arguments.check:
         if arguments.split_by == "official":
             read_official_bins(
@@ -356,13 +393,13 @@ def build_dataset(arguments: argparse.Namespace) -> None:
     open_store(arguments.source)  # a wrong source must not claim the output
     is_own = is_own_catalog(arguments)
     given = catalog_content(arguments.catalog) if arguments.catalog else None
-    settings = dataset_settings(arguments, fractions, listed, None if is_own else given)
+    settings = dataset_settings(arguments, fractions, listed, excluded, None if is_own else given)
 
     store = open_store(arguments.output_dir, "--output_dir", create=not arguments.finish)
     alone = not (arguments.resource_config or arguments.finish)
     settings = claim_output(store, arguments.output_dir, settings, is_own, alone)
     catalog = own_catalog(store, arguments, given, listed)
-    selection = wanted_bins(arguments, fractions, catalog, listed)
+    selection = wanted_bins(arguments, fractions, catalog, listed, excluded)
     planned = plan_shards(selection.bins, SPLITS, arguments.seed)
     label_names = [str(count) for count in range(arguments.min_count, arguments.max_count + 1)]
     if not arguments.finish:

@@ -17,6 +17,7 @@ from splits import assign_splits, hash_order
 
 # About 8 MB of photos at 224 pixels: small enough to redo after a kill, large enough to read well.
 BINS_PER_SHARD = 500
+LEFT_OUT, NOT_THERE = "left out (--exclude)", "to be left out, but not among the bins (--exclude)"
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,19 @@ def split_bins(
 def whole_units(bins: pa.Table, split_by: str) -> pa.ChunkedArray:
     """Return for each bin the name of what stays together; a bin of no known group is its own."""
     return pc.coalesce(bins["bin_group"], bins["id"]) if split_by == "bin_group" else bins["id"]
+
+
+def leave_out(
+    bins: pa.Table, excluded: Collection[str]
+) -> tuple[pa.Table, list[Mapping[str, str]]]:
+    """Return the other bins, and what became of each excluded id: [{"id": ..., "reason": ...}]."""
+    excluded_ids = pa.array(sorted(excluded), pa.string())
+    is_there = pc.is_in(excluded_ids, value_set=bins["id"].combine_chunks())
+    became = [
+        {"id": bin_id, "reason": LEFT_OUT if there else NOT_THERE}
+        for bin_id, there in zip(excluded_ids.to_pylist(), is_there.to_pylist(), strict=True)
+    ]
+    return bins.filter(pc.invert(pc.is_in(bins["id"], value_set=excluded_ids))), became
 
 
 def plan_shards(bins: pa.Table, splits: Sequence[str], seed: int) -> list[PlannedShard]:

@@ -27,13 +27,14 @@ def dataset_settings(
     arguments: argparse.Namespace,
     fractions: Mapping[str, float],
     listed: Sequence[str] | None,
+    excluded: Sequence[str],
     catalog: bytes | None,
 ) -> dict[str, object]:
     """Return what the dataset is made of; files that were named stand as digests.
 
     Args:
         fractions: split -> its share of the bins.
-        listed: the ids of --bin_list.
+        listed: the ids of --bin_list; excluded: those of --exclude.
         catalog: the content of --catalog, None where the output's own is used.
     """
     named = ("source", "min_count", "max_count", "max_bins", "image_size", "split_by", "seed")
@@ -43,6 +44,7 @@ def dataset_settings(
         "test_fraction": fractions.get("test", 0.0),
         "validation_fraction": fractions.get("validation", 0.0),
         "bin_list": listed and _digest("\n".join(listed).encode()),
+        "exclude": _digest("\n".join(excluded).encode()) if excluded else None,
         "catalog": catalog and _digest(catalog),
         "official_lists": [_digest(path.read_bytes()) for path in official if path] or None,
     }

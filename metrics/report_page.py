@@ -147,23 +147,49 @@ def _audit(audit: Mapping[str, Any] | None) -> str:
             name.replace("_", " "),
             f"{row['budget']:.0%}",
             _with_interval(row["found"], 100, 1),
+            _with_interval(row["precision"], 100, 1),
             _with_interval(row["times_random"], 1, 2),
             _with_interval(row["rule_times_random"], 1, 2),
         )
         for name, kind in audit["kinds"].items()
         for row in kind["budgets"]
     ]
-    header = ("wrong records", "checked", "found %", "times random", "count differs: times random")
+    header = ("wrong records", "checked", "found %", "of those checked, wrong %")
+    header += ("times random", "count differs: times random")
     areas = ", ".join(
         f"{_with_interval(kind['area_under_curve'], 1, 3)} ({name.replace('_', ' ')})"
+        for name, kind in audit["kinds"].items()
+    )
+    errors = ", ".join(
+        f"{kind['calibration']['expected_calibration_error']:.1%} ({name.replace('_', ' ')})"
         for name, kind in audit["kinds"].items()
     )
     return f"""<h2>Finding wrong records</h2>
 <p class="note">{audit["wrong_share"]:.0%} of the records were made wrong, {audit["num_draws"]}
 times: with the record of the bin's state before or after (real pairs), or one item off (symmetric
 errors). The bins that are most likely wrong are checked first. Area under the ROC curve: {areas}.
+Calibration error of the probability to be wrong: {errors}.{_savings(audit)}
 </p>
 {_table(header, rows)}"""
+
+
+def _savings(audit: Mapping[str, Any]) -> str:
+    """Return what decisions by cost save, nothing where no costs were given."""
+    saved = {name: kind["savings"] for name, kind in audit["kinds"].items() if kind["savings"]}
+    if not saved:
+        return ""
+    costs = next(iter(saved.values()))
+    return (
+        f" Saved per 1,000 bins, at {costs['cost_missed_error']:g} an error and "
+        f"{costs['cost_manual_check']:g} a check: "
+        + "; ".join(
+            f"{_with_interval(of['saved'], 1, 0)} ({name.replace('_', ' ')}), by checking where "
+            f"the count differs {_with_interval(of['rule_saved'], 1, 0)}, by as many random checks "
+            f"{_with_interval(of['random_saved'], 1, 0)}"
+            for name, of in saved.items()
+        )
+        + "."
+    )
 
 
 def _with_interval(figure: Mapping[str, float], factor: int, digits: int) -> str:

@@ -116,7 +116,6 @@ def draw_risk_coverage(axes: Axes, figures: dict[str, Any]) -> None:
     axes.set_ylabel("wrong among them")
 
 
-# File name: what the report calls it, and who draws it.
 def draw_audit(axes: Axes, figures: dict[str, Any]) -> None:
     """Draw how many of the wrong records are found by checking some of the bins."""
     colors = {"real_pairs": BLUE, "symmetric_errors": RED}
@@ -138,6 +137,7 @@ def draw_audit(axes: Axes, figures: dict[str, Any]) -> None:
     axes.legend(frameon=False, loc="lower right")
 
 
+# File name: what the report calls it, and who draws it.
 PLOTS: dict[str, tuple[str, Callable[[Axes, dict[str, Any]], None]]] = {
     "confusion_matrix": ("Confusion matrix", draw_confusion_matrix),
     "by_count": ("Accuracy and RMSE for each count", draw_by_count),

@@ -19,8 +19,11 @@ CATALOG, SHARDS, FINISH = "catalog", "shards", "finish"  # the stages, in their 
 # Where SageMaker tells a machine which one it is. Source: AWS's "Build your own processing
 # container".
 RESOURCE_CONFIG = "/opt/ml/config/resourceconfig.json"
-# Flags of build_dataset.py that name a file here; it travels with the code.
-FILE_FLAGS = ("bin_list", "official_train", "official_validation")
+# Flags of build_dataset.py that name a file here, and what kind; it travels with the code.
+FILE_FLAGS = {
+    **dict.fromkeys(("bin_list", "official_train", "official_validation"), "json"),
+    "exclude": "csv",
+}
 SET_BY_A_STAGE = ("--output_dir", "--resource_config", "--finish", "--check")
 # Source of both: AWS's reference of CreateProcessingJob.
 MAX_INSTANCES = 100
@@ -137,7 +140,7 @@ def _file_arguments(files: Mapping[str, bytes], *names: str) -> tuple[str, ...]:
 
 def file_name(flag: str) -> str:
     """Return what the file that a flag names is called beside the code."""
-    return f"{flag}.json"
+    return f"{flag}.{FILE_FLAGS[flag]}"
 
 
 def without_num_workers(flags: tuple[str, ...]) -> list[str]:

@@ -21,6 +21,8 @@ import os
 import shlex
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,16 @@ from tqdm import tqdm
 from audit_bins import BinSource, UnusablePhotoError, open_bins, thumbnail
 from audit_decisions import CHECK, OK, WRONG, Costs
 from audit_evaluation import NUM_DRAWS, JudgedBins, evaluate_audit
-from audit_parts import claim_output, load_bin_model, read_parts, write_parts, write_whole
+from audit_parts import (
+    BATCH_SIZE,
+    claim_output,
+    model_identity,
+    read_parts,
+    write_parts,
+    write_whole,
+)
 from audit_verdicts import Judge, checking_order, write_decisions
+from bin_counter import BinCounter, available_cores
 from count_distribution import counts_of_labels
 from error_model import ERROR_MODEL, ErrorModel, read_error_model
 from one_line_parser import OneLineErrorsParser
@@ -65,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
             sys.exit(audit(arguments))
     except ImportError as error:
         parser.error(f"{error}: python -m pip install -r requirements.txt")
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, ArithmeticError, pa.ArrowException) as error:
         parser.error(str(error))
 
 
@@ -157,22 +167,25 @@ def audit(arguments: argparse.Namespace) -> int:
     """Decide about every bin, and return the exit code: 1 if one has no decision."""
     output_dir: Path = arguments.output_dir
     source = open_bins(arguments.bins, arguments.split, arguments.photos, arguments.metadata)
-    model = load_bin_model(arguments.model)
+    counter = BinCounter(arguments.model, available_cores())
     error_model = read_error_model(arguments.model)
-    identity = {"model": model.fingerprint, "bins": source.fingerprint, "counts": model.counts}
-    claim_output(output_dir, json.loads(json.dumps(identity)))
-    write_parts(source, model, output_dir)
+    identity = {"bins": source.fingerprint, **model_identity(arguments.model, counter)}
+    claim_output(output_dir, identity)
+    write_parts(source, counter, output_dir)
 
     costs = costs_of(arguments)
     budget = arguments.review_budget
     judge = Judge(
-        counts=model.counts,
+        counts=counter.counts,
         error_model=error_model or ErrorModel(),
         wrong_rate=arguments.wrong_rate,
         costs=costs,
         review_budget=DEFAULT_BUDGET if costs is None and budget is None else budget,
     )
-    checked = judge.spend(read_parts(output_dir, source.num_bins, model.counts))
+    judge = judge.leaning_on_records(
+        read_parts(output_dir, source.num_bins, counter.counts), source.num_bins
+    )
+    checked = judge.spend(read_parts(output_dir, source.num_bins, counter.counts))
     order, summary = decide_all(judge, checked, output_dir, source.num_bins)
     summary |= {
         "wrong_rate": judge.wrong_rate,
@@ -182,6 +195,7 @@ def audit(arguments: argparse.Namespace) -> int:
         "error_model": f"{ERROR_MODEL}, {error_model.num_pairs:,} pairs"
         if error_model
         else f"the default: the model folder has no {ERROR_MODEL}",
+        "count_weights": dict(zip(map(str, judge.counts), judge.count_weights or (), strict=True)),
     }
     write_whole(output_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
     write_page(judge, checked, output_dir, source, order[:MAX_PAGE_BINS], summary, identity)
@@ -237,17 +251,16 @@ def write_page(
     wanted = set(rows.tolist())
     verdicts = judge.verdicts(read_parts(output_dir, source.num_bins, judge.counts), checked)
     shown = {row: page_bin(row, verdict) for row, verdict in enumerate(verdicts) if row in wanted}
-    photos: dict[int, bytes] = {}
-    with tqdm(total=len(wanted), unit="photos", desc="review page") as progress:
-        for row, a_bin in enumerate(source.bins(photos_of=wanted)):
-            if row not in wanted:
-                continue
-            progress.update()
-            if a_bin.photo is not None:
-                try:
-                    photos[row] = thumbnail(a_bin.photo, THUMBNAIL_PIXELS)
-                except UnusablePhotoError:
-                    continue  # its reason is in the verdict
+    photos: dict[int, bytes | None] = {}
+    bins = enumerate(source.bins(photos_of=wanted))
+    remaining = ((row, a_bin.photo) for row, a_bin in bins if row in wanted)
+    with (
+        ThreadPoolExecutor() as pool,
+        tqdm(total=len(wanted), unit="photos", desc="review page") as progress,
+    ):
+        while batch := list(islice(remaining, BATCH_SIZE)):
+            photos |= pool.map(lambda row: (row[0], small_photo(row[1])), batch)
+            progress.update(len(batch))
     content = {
         "summary": f"{page_summary(summary, len(rows))} Those whose check saves most come first.",
         "counts": judge.counts,
@@ -260,6 +273,14 @@ def write_page(
         [shown[row] for row in rows.tolist()],
         (photos.get(row) for row in rows.tolist()),
     )
+
+
+def small_photo(photo: bytes | None) -> bytes | None:
+    """Return a photo for the page, None where there is none to show: the verdict says why."""
+    try:
+        return None if photo is None else thumbnail(photo, THUMBNAIL_PIXELS)
+    except UnusablePhotoError:
+        return None
 
 
 def page_summary(summary: dict[str, Any], num_shown: int) -> str:
@@ -337,11 +358,15 @@ def print_evaluation(figures: dict[str, Any]) -> None:
             f"\n{name.replace('_', ' ').capitalize()}: {kind['num_photos']:,} photos in "
             f"{kind['num_groups']:,} bin groups, {figures['wrong_share']:.0%} of the records wrong"
         )
-        print("| checked | wrong bins found % | times random | 'count differs', times random |")
-        print("|--------:|-------------------:|-------------:|-----------------------------:|")
+        print(
+            "| checked | wrong bins found % | of those checked, wrong % | times random "
+            "| 'count differs', times random |"
+        )
+        print(f"|{'--:|' * 5}")
         for row in kind["budgets"]:
             print(
                 f"| {row['budget']:.0%} | {with_interval(row['found'], 100, 1)} "
+                f"| {with_interval(row['precision'], 100, 1)} "
                 f"| {with_interval(row['times_random'], 1, 2)} "
                 f"| {with_interval(row['rule_times_random'], 1, 2)} |"
             )

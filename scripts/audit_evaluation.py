@@ -25,8 +25,10 @@ from audit_decisions import (
     Costs,
     corrected_count,
     count_posterior,
+    count_weights,
     decide,
     expected_costs,
+    reweighted,
     wrong_probability,
 )
 from error_model import ErrorModel, neighbouring_pairs
@@ -148,7 +150,9 @@ def _evaluate_cases(
     for _ in range(NUM_DRAWS):
         recorded = cases.draw(bins.true, generator)
         is_wrong = recorded != true
-        posterior = count_posterior(probabilities, recorded, likelihood, WRONG_SHARE)
+        weights_of_counts = count_weights(probabilities, recorded, likelihood, WRONG_SHARE)
+        leaning = reweighted(probabilities, weights_of_counts)
+        posterior = count_posterior(leaning, recorded, likelihood, WRONG_SHARE)
         suspicion = wrong_probability(posterior, recorded)
         found, area = ranking_figures(suspicion, is_wrong, weights)
         rule_found, rule_area = ranking_figures(

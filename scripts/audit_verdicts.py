@@ -5,7 +5,7 @@ list for the person who checks.
 import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 import numpy as np
@@ -19,8 +19,10 @@ from audit_decisions import (
     corrected_count,
     count_interval,
     count_posterior,
+    count_weights,
     decide,
     expected_costs,
+    reweighted,
     risk_without_check,
     spend_budget,
     wrong_probability,
@@ -29,10 +31,13 @@ from audit_parts import Part
 from error_model import ErrorModel
 
 COVERAGE = 0.9
+MOST_LEARNED = 20_000  # bins, which say well enough how often bins hold each count
 # Of one error, in no currency, where a budget says how many checks there are.
 ERROR_UNITS = Costs(missed_error=1.0, manual_check=0.0)
-# What spreadsheets take for a formula; also the wide forms, which some of them fold to these.
-FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+# What spreadsheets take for a formula; also the wide forms, which some of them fold to these, and
+# behind characters that nobody sees.
+UNSEEN = r"[\s\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
+FORMULA = re.compile(rf"{UNSEEN}*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 COLUMNS = (
     *("id", "expected_quantity", "most_likely_count", "count_low", "count_high"),
     *("probability_wrong", "decision", "suggested_count", "expected_saving", "reason"),
@@ -95,6 +100,7 @@ class Judge:
         wrong_rate: share of the records that are wrong, before a photo was looked at.
         costs: of an error and a check; None with a budget.
         review_budget: share of the bins with a record among `counts` that can be checked.
+        count_weights: (num_counts,), of audit_decisions.count_weights.
     """
 
     counts: tuple[int, ...]
@@ -102,6 +108,26 @@ class Judge:
     wrong_rate: float
     costs: Costs | None
     review_budget: float | None
+    count_weights: tuple[float, ...] | None = None
+
+    def leaning_on_records(self, parts: Iterable[Part], num_bins: int) -> "Judge":
+        """Return a judge who knows how often the bins hold each count, from their records.
+
+        Of more than MOST_LEARNED bins a sample, evenly spread, is learned from and held.
+        """
+        every = -(-num_bins // MOST_LEARNED)
+        probabilities, recorded = [np.empty((0, len(self.counts)))], [np.empty(0, dtype=int)]
+        for part in parts:
+            taken = self._is_judged(part) & ((part.first + np.arange(len(part.ids))) % every == 0)
+            probabilities.append(part.probabilities[taken])
+            recorded.append(np.searchsorted(self.counts, part.expected[taken]))
+        weights = count_weights(
+            np.concatenate(probabilities),
+            np.concatenate(recorded),
+            self.error_model.record_probabilities(self.counts),
+            self.wrong_rate,
+        )
+        return replace(self, count_weights=tuple(weights.tolist()))
 
     def verdicts(self, parts: Iterable[Part], checked: np.ndarray | None) -> Iterator[Verdict]:
         """Yield the verdict of each bin.
@@ -132,8 +158,11 @@ class Judge:
         return np.isin(part.expected, self.counts) & ~np.isnan(part.probabilities).any(axis=1)
 
     def _posterior(self, part: Part, judged: np.ndarray) -> np.ndarray:
+        probabilities = part.probabilities[judged]
+        if self.count_weights is not None:
+            probabilities = reweighted(probabilities, np.array(self.count_weights))
         return count_posterior(
-            part.probabilities[judged],
+            probabilities,
             np.searchsorted(self.counts, part.expected[judged]),
             self.error_model.record_probabilities(self.counts),
             self.wrong_rate,
@@ -198,8 +227,12 @@ def harmless(text: str) -> str:
 
 
 def write_decisions(file: TextIO, verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
-    """Write decisions.csv, and pass the verdicts on."""
-    writer = csv.writer(file, lineterminator="\n")
+    """Write decisions.csv, and pass the verdicts on.
+
+    In quotes throughout: a spreadsheet whose separator is a semicolon would else cut a cell there,
+    and the rest of it might be a formula.
+    """
+    writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(COLUMNS)
     for verdict in verdicts:
         writer.writerow(verdict.cells())

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.dataset as arrow_dataset
+import torch
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
 from sklearn.linear_model import LogisticRegression
@@ -26,9 +27,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
+from transformers import AutoModelForImageClassification, ViTImageProcessor
 
 from audit_bins import DatasetBins, open_photo
-from audit_parts import BATCH_SIZE, BinModel, load_bin_model
+from audit_parts import BATCH_SIZE
 from audit_verdicts import harmless
 
 LABEL_ERRORS = "label_errors.csv"
@@ -58,7 +60,7 @@ def rank_label_errors(
         group or bin_id for group, bin_id in zip(bins["bin_group"].to_pylist(), ids, strict=True)
     ]
     labels = bins["expected_quantity"].to_numpy()
-    features = photo_features(load_bin_model(model_dir, must_count=False), source)
+    features = photo_features(model_dir, source)
     probabilities, counts = cross_validated_probabilities(features, labels, groups)
     likely, score = likely_errors(probabilities, np.searchsorted(counts, labels))
     listed = likely[: int(review_budget * len(labels))]
@@ -67,7 +69,7 @@ def rank_label_errors(
     path = output_dir / LABEL_ERRORS
     temporary = path.with_name(f"{path.name}.part")
     with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(COLUMNS)
         for row in listed:
             count = counts[probabilities[row].argmax()]
@@ -82,16 +84,38 @@ def rank_label_errors(
     )
 
 
-def photo_features(model: BinModel, source: DatasetBins) -> np.ndarray:
-    """Return what the model sees of each photo, float32 (num_bins, num_features).
+def photo_features(model_dir: Path, source: DatasetBins) -> np.ndarray:
+    """Return what a model sees of each photo, float32 (num_bins, num_features).
 
-    Raises: UnusablePhotoError: a photo of the dataset is damaged.
+    Its labels may be no counts.
+
+    Raises: ValueError: no model, or a damaged one. UnusablePhotoError: a photo is damaged.
     """
+    if not (model_dir / "config.json").is_file():
+        raise ValueError(f"--model {model_dir} holds no model: name RUN/model.")
+    try:
+        model = AutoModelForImageClassification.from_pretrained(
+            model_dir, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        ).eval()
+        # By its name: with torchvision AutoImageProcessor takes one that resizes differently.
+        image_processor = ViTImageProcessor.from_pretrained(model_dir, local_files_only=True)
+    except Exception as error:  # a damaged folder makes transformers raise nearly anything
+        raise ValueError(f"--model {model_dir} cannot be loaded: {error}") from error
+    model.to(torch.accelerator.current_accelerator() or "cpu")
     found: list[np.ndarray] = []
-    with tqdm(total=source.num_bins, unit="photos", desc="features") as progress:
-        bins = source.bins()
+    bins = source.bins()
+    with (
+        torch.inference_mode(),
+        tqdm(total=source.num_bins, unit="photos", desc="features") as progress,
+    ):
         while batch := list(islice(bins, BATCH_SIZE)):
-            found.append(model.features([open_photo(a_bin.photo or b"") for a_bin in batch]))
+            photos = [open_photo(a_bin.photo or b"") for a_bin in batch]
+            inputs = image_processor(images=photos, return_tensors="pt").to(model.device)
+            last = model(**inputs, output_hidden_states=True).hidden_states[-1]
+            # Of a transformer the first token and the mean of all, of a convolution the mean.
+            is_tokens = last.ndim == 3
+            seen = (last[:, 0], last.mean(dim=1)) if is_tokens else (last.mean(dim=(2, 3)),)
+            found.append(torch.cat(seen, dim=1).float().cpu().numpy())
             progress.update(len(batch))
     return np.concatenate(found)
 

@@ -44,10 +44,14 @@ def decode_photo(content: bytes, size: tuple[int, int], resample: int) -> np.nda
         photo = _read_header(content)
         if photo.width * photo.height > LARGE_PIXELS:
             # Opened anew: this one would hold its pixels while this thread waits to go on.
-            return _one_large_photo.submit(
-                _squeezed, _read_header(content), size, resample
-            ).result()
-        return _squeezed(photo, size, resample)
+            return _one_large_photo.submit(_decoded, _read_header(content), size, resample).result()
+        return _decoded(photo, size, resample)
+
+
+def squeezed(photo: Image.Image, size: tuple[int, int], resample: int) -> np.ndarray:
+    """Return the pixels of an opened photo, as decode_photo does."""
+    height, width = size
+    return np.array(photo.resize((width, height), resample))
 
 
 def open_photo(content: bytes) -> Image.Image:
@@ -88,9 +92,8 @@ def _read_header(content: bytes) -> ImageFile.ImageFile:
     return photo
 
 
-def _squeezed(photo: Image.Image, size: tuple[int, int], resample: int) -> np.ndarray:
-    height, width = size
-    return np.array(_upright_colours(photo).resize((width, height), resample))
+def _decoded(photo: Image.Image, size: tuple[int, int], resample: int) -> np.ndarray:
+    return squeezed(_upright_colours(photo), size, resample)
 
 
 def _upright_colours(photo: Image.Image) -> Image.Image:

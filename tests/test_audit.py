@@ -15,6 +15,7 @@ import pytest
 import audit
 import audit_parts
 from audit_verdicts import FORMULA, harmless
+from bin_counter import BinCounter
 from conftest import ROOT
 from error_model import ErrorModel, write_error_model
 
@@ -126,7 +127,9 @@ def test_what_is_wrong_with_a_bin_is_named_and_no_bin_is_lost(
 
 
 @pytest.mark.parametrize(
-    "text", ["=1+1", "+1", "-1", "@x", " =1", "\t=1", "\r", "\n=1", "＝1", "\u3000=1"]
+    "text",
+    ["=1+1", "+1", "-1", "@x", " =1", "\t=1", "\r", "\n=1", "＝1", "\u3000=1"]
+    + ["\ufeff=1", "\u200b+1", "\0=1"],
 )
 def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(text: str) -> None:
     assert harmless(text) == f"'{text}"
@@ -150,7 +153,7 @@ def test_another_price_needs_no_photo(
     costs = ["--cost_missed_error", 20, "--cost_manual_check", 1]
     assert exit_code(*flags, *costs) == 0
     first = decisions(tmp_path / "out")
-    monkeypatch.setattr(audit_parts.BinModel, "probabilities", None)  # whoever calls it, fails
+    monkeypatch.setattr(BinCounter, "probabilities", None)  # whoever calls it, fails
     assert exit_code(*flags, "--cost_missed_error", 20, "--cost_manual_check", 0) == 0
     assert {row["decision"] for row in decisions(tmp_path / "out")} == {"check by hand"}
     assert exit_code(*flags, "--cost_missed_error", 1, "--cost_manual_check", 9) == 0
@@ -204,7 +207,7 @@ def test_bad_flags_and_folders_are_refused_in_one_line(
     whole = {"--model": model_dir, "--bins": dataset_dir, "--output_dir": tmp_path / "out"}
     for change, reason in (
         ({"--model": other_labels}, "are not counts in increasing order"),
-        ({"--model": tmp_path}, "holds no model"),
+        ({"--model": tmp_path}, "name the model folder of a run"),
         ({"--bins": tmp_path / "nowhere"}, "no such file or folder"),
         ({"--output_dir": full}, "is not empty, and no audit"),
         ({"--wrong_rate": 0}, "give a share between 0 and 1"),

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from audit_bins import (
-    MAX_PIXELS,
     AuditBin,
     CsvBins,
     Item,
@@ -19,6 +18,7 @@ from audit_bins import (
     thumbnail,
     whole_number,
 )
+from photo_checks import MAX_PIXELS
 
 
 def photo(width: int = 8, height: int = 6, form: str = "JPEG", **kwargs: object) -> bytes:

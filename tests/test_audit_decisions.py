@@ -14,8 +14,10 @@ from audit_decisions import (
     corrected_count,
     count_interval,
     count_posterior,
+    count_weights,
     decide,
     expected_costs,
+    reweighted,
     risk_without_check,
     spend_budget,
     wrong_probability,
@@ -144,6 +146,48 @@ def test_an_interval_leaves_at_most_five_percent_on_each_side() -> None:
     low, high = count_interval(probabilities, COUNTS, 0.9)
     assert low.tolist() == [2, 1, 3, 1]
     assert high.tolist() == [3, 3, 3, 5]
+
+
+def world(
+    num_bins: int, shares: np.ndarray, wrong_rate: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what photos say that were learned where all counts are as frequent, records, truth."""
+    generator = np.random.default_rng(2)
+    true = generator.choice(5, size=num_bins, p=shares)
+    # A photo shows the count with an error of about one item; Bayes with equal shares.
+    shown = true + generator.normal(size=num_bins)
+    weights = np.exp(-((np.arange(5) - shown[:, None]) ** 2) / 2)
+    errors = (generator.random((num_bins, 1)) > ERRORS[true].cumsum(axis=1)).sum(axis=1)
+    recorded = np.where(generator.random(num_bins) < wrong_rate, errors, true)
+    return weights / weights.sum(axis=1, keepdims=True), recorded, true
+
+
+def test_records_say_how_often_bins_hold_each_count() -> None:
+    shares = np.array([0.4, 0.3, 0.15, 0.1, 0.05])
+    probabilities, recorded, true = world(20_000, shares, 0.1)
+    weights = count_weights(probabilities, recorded, ERRORS, 0.1)
+    assert weights / weights.sum() == pytest.approx(shares, abs=0.02)
+    # Without them three times as many bins are suspected as are wrong where 5 is recorded.
+    is_five = recorded == 4
+    share_wrong = (recorded != true)[is_five].mean()
+    for leaning, is_right in ((probabilities, False), (reweighted(probabilities, weights), True)):
+        posterior = count_posterior(leaning, recorded, ERRORS, 0.1)
+        suspected = wrong_probability(posterior, recorded)[is_five].mean()
+        assert (suspected == pytest.approx(share_wrong, rel=0.15)) == is_right
+
+
+def test_few_records_change_little_and_none_nothing() -> None:
+    probabilities, recorded, _ = world(5, np.array([0, 0, 0, 0, 1.0]), 0.0)
+    weights = count_weights(probabilities, recorded, ERRORS, 0.05)
+    assert reweighted(probabilities, weights) == pytest.approx(probabilities, abs=0.05)
+    assert count_weights(probabilities[:0], recorded[:0], ERRORS, 0.05).tolist() == [1.0] * 5
+
+
+def test_a_count_that_no_photo_allows_stays_impossible() -> None:
+    probabilities = np.array([[0.5, 0.5, 0, 0, 0]] * 300)
+    weights = count_weights(probabilities, np.array([0, 1, 4] * 100), ERRORS, 0.05)
+    assert np.isfinite(weights).all()
+    assert not reweighted(probabilities, weights)[:, 2:].any()
 
 
 def test_honest_probabilities_give_honest_suspicions() -> None:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+import audit_verdicts
 from audit_decisions import CHECK, OK, WRONG, Costs
 from audit_parts import Part
 from audit_verdicts import Judge, Verdict, checking_order
@@ -60,6 +61,29 @@ def test_a_budget_is_spent_over_all_parts_and_not_on_bins_that_nobody_can_judge(
     assert in_one[2].decision == CHECK  # beyond the budget
     unchecked = min(v.wrong_probability for v in judged if v.decision == CHECK)
     assert unchecked >= max(v.wrong_probability for v in judged if v.decision == OK)
+
+
+def test_a_judge_who_knows_the_records_leans_towards_what_they_say() -> None:
+    # The photos say 1 and 3 alike; nearly all records say 1.
+    rows = [(3 if row % 20 == 0 else 1, [0.48, 0.04, 0.48]) for row in range(2000)] + [(1, [])]
+    parts = [part(rows[:700]), part(rows[700:], first=700)]
+    plain = judge()
+    knowing = plain.leaning_on_records(parts, len(rows))
+    assert knowing.count_weights is not None
+    assert knowing.count_weights[0] > 2 * knowing.count_weights[2]
+    before, after = verdicts(parts, plain), verdicts(parts, knowing)
+    assert after[0].wrong_probability > before[0].wrong_probability  # says 3
+    assert after[1].wrong_probability < before[1].wrong_probability  # says 1
+    assert after[1].probabilities == before[1].probabilities  # the photo says what it says
+
+
+def test_of_many_bins_a_sample_is_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [(1 if row % 4 == 0 else 3, [0.4, 0.2, 0.4]) for row in range(2000)]
+    monkeypatch.setattr(audit_verdicts, "MOST_LEARNED", 500)
+    sampled = judge().leaning_on_records([part(rows)], len(rows))
+    first_of_four = [part(rows[::4])]
+    monkeypatch.setattr(audit_verdicts, "MOST_LEARNED", 2000)
+    assert sampled == judge().leaning_on_records(first_of_four, 500)
 
 
 def test_a_person_sees_first_what_saves_most() -> None:

@@ -153,6 +153,72 @@ def test_a_listed_bin_that_the_catalog_lacks_is_set_aside(bucket: Path, tmp_path
     assert json.loads(set_aside) == {"id": ids[-1], "reason": "not in the catalog"}
 
 
+def csv_of_ids(path: Path, *ids: str) -> str:
+    path.write_text("".join(f"{line}\n" for line in ["id,likely_count", *(f"{i},3" for i in ids)]))
+    return str(path)
+
+
+def test_excluded_bins_are_left_out_and_named_and_all_others_stay_where_they_are(
+    bucket: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = [row["id"] for row in rows(dataset_dir, "train")]
+    # As label_errors.csv has them: an apostrophe may stand before an id.
+    excluded = csv_of_ids(tmp_path / "errors.csv", train[3], f"'{train[0]}", train[3], "ghost")
+    flags = ["--test_fraction", "0.2", "--exclude", excluded]
+    built = build(bucket, tmp_path / "bins", *flags)
+    assert "2  left out (--exclude)" in capsys.readouterr().out
+    for split in ("train", "validation", "test"):
+        # A shard's order is its bins' own, whoever else is in it.
+        kept = [row for row in rows(dataset_dir, split) if row["id"] not in (train[0], train[3])]
+        assert rows(built, split) == kept
+    entries = [json.loads(line) for line in (built / "set_aside.jsonl").read_text().splitlines()]
+    assert {entry["id"]: entry["reason"] for entry in entries} == {
+        train[0]: "left out (--exclude)",
+        train[3]: "left out (--exclude)",
+        "ghost": "to be left out, but not among the bins (--exclude)",
+    }
+    assert f"--exclude {excluded}" in (built / "README.md").read_text()
+    assert "- 2: left out (--exclude)" in (built / "README.md").read_text()
+
+    before = file_bytes(built)
+    lost = next((built / "data").glob("train-*"))
+    lost.unlink()
+    csv_of_ids(tmp_path / "errors.csv", "ghost", train[0], train[3])  # the same ids, written anew
+    build(bucket, built, *flags)
+    assert file_bytes(built) == before
+    for other in ([], ["--exclude", csv_of_ids(tmp_path / "fewer.csv", train[0])]):
+        with pytest.raises(SystemExit):
+            build(bucket, built, "--test_fraction", "0.2", *other)
+        assert "holds a dataset of other settings (exclude '" in error_line(capsys)
+    assert file_bytes(built) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        (b"", "the first line must name a column id"),
+        (b"bin\n00001\n", "the first line must name a column id"),
+        (b"id\n\xff\n", "not a csv"),
+        (b"id\n152\n", "none of its ids is among the bins, such as '152'"),
+    ],
+)
+def test_what_excludes_nothing_is_refused(
+    content: bytes | None,
+    message: str,
+    bucket: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "errors.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SystemExit) as exit_info:
+        build(bucket, tmp_path / "bins", "--exclude", str(path))
+    assert exit_info.value.code == 2
+    assert message in error_line(capsys)
+
+
 def test_a_shard_without_a_usable_photo_leaves_the_others_readable(
     own_bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

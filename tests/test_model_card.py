@@ -126,18 +126,25 @@ def test_what_an_audit_finds_is_told_where_it_was_measured() -> None:
             {
                 "budget": budget,
                 "found": figure(2 * budget),
+                "precision": figure(0.2),
                 "times_random": figure(2.0),
                 "rule_times_random": figure(1.2),
             }
             for budget in (0.15, 0.2)
-        ]
+        ],
+        "calibration": {"expected_calibration_error": 0.021},
+        "savings": None,
     }
-    audit = {"wrong_share": 0.1, "kinds": {"real_pairs": kind}}
+    saved = {"cost_missed_error": 20.0, "cost_manual_check": 1.0}
+    saved |= {"saved": figure(1200.0), "random_saved": figure(300.0)}
+    kinds = {"real_pairs": kind, "symmetric_errors": {**kind, "savings": saved}}
+    audit = {"wrong_share": 0.1, "kinds": kinds}
     text = model_card("ann/bins", ARGUMENTS, COUNTS, {**FIGURES, "audit": audit})
-    row = (
-        "| real pairs | 20% | 40.0% [30.0%, 50.0%] | 2.000 [1.900, 2.100] | 1.200 [1.100, 1.300] |"
-    )
-    assert row in text
+    row = "| real pairs | 20% | 40.0% [30.0%, 50.0%] | 20.0% [10.0%, 30.0%] "
+    assert row + "| 2.000 [1.900, 2.100] | 1.200 [1.100, 1.300] |" in text
+    words = " ".join(text.split())
+    assert "Real pairs: the probability to be wrong has a calibration error of 2.1%. S" in words
+    assert "At 20 an error and 1 a check, decisions by cost save 1,200 [1,200, 1,200]" in words
     assert "| real pairs | 15%" not in text
 
 

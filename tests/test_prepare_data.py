@@ -163,7 +163,9 @@ def test_the_code_that_arrives_is_data_prep_with_the_files_that_flags_name(
 ) -> None:
     listed = tmp_path / "my bins.json"
     listed.write_text('{"1": ["data/metadata/00152.json"]}')
-    assert prepare(*FLAGS, "--bin_list", str(listed)) == 0
+    excluded = tmp_path / "label errors.csv"
+    excluded.write_text("id\n00153\n")
+    assert prepare(*FLAGS, "--bin_list", str(listed), "--exclude", str(excluded)) == 0
     for request in account.requests("CreateProcessingJob"):
         code = request["ProcessingInputs"][0]["S3Input"]["S3Uri"]
         key = code.removeprefix("s3://photos/")
@@ -171,14 +173,18 @@ def test_the_code_that_arrives_is_data_prep_with_the_files_that_flags_name(
         body = account.client("s3").get_object(Bucket="photos", Key=key)["Body"].read()
         with tarfile.open(fileobj=BytesIO(body)) as archive:
             names = {name.removeprefix("./") for name in archive.getnames()}
-            sent = archive.extractfile("bin_list.json")
-            assert sent is not None
-            assert sent.read() == listed.read_bytes()
+            for name, path in (("bin_list.json", listed), ("exclude.csv", excluded)):
+                sent = archive.extractfile(name)
+                assert sent is not None
+                assert sent.read() == path.read_bytes()
         assert {"build_catalog.py", "build_dataset.py", "requirements.txt"} <= names
         assert not [name for name in names if "__pycache__" in name]
         arguments = request["AppSpecification"]["ContainerArguments"]
         if "--finish" not in arguments and "--resource_config" not in arguments:
-            assert "--image_size" not in arguments  # build_catalog.py has no such flag
+            assert "--image_size" not in arguments  # build_catalog.py has no such flags
+            assert "--exclude" not in arguments
+        else:
+            assert arguments[arguments.index("--exclude") + 1] == "exclude.csv"
         assert arguments[arguments.index("--bin_list") + 1] == "bin_list.json"
 
 

@@ -106,17 +106,24 @@ def test_a_folder_that_is_no_run_is_named(
 def test_what_an_audit_finds_is_in_the_report(
     run_copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    audit.main(["--evaluate", str(run_copy)])
+    costs = ["--cost_missed_error", "20", "--cost_manual_check", "1"]
+    audit.main(["--evaluate", str(run_copy), *costs])
     report.main([str(run_copy)])
     folder = run_copy / "report"
     measured = json.loads((run_copy / "audit_evaluation.json").read_text())
     assert json.loads((folder / "report.json").read_text())["audit"] == measured
     assert (folder / "audit.png").exists()
-    row = measured["kinds"]["real_pairs"]["budgets"][0]["times_random"]
-    assert (
-        f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-        in (folder / "index.html").read_text()
-    )
+    kind = measured["kinds"]["real_pairs"]
+    page = (folder / "index.html").read_text()
+    for figure, factor, digits in (
+        (kind["budgets"][0]["times_random"], 1, 2),
+        (kind["budgets"][0]["precision"], 100, 1),
+        (kind["savings"]["saved"], 1, 0),
+    ):
+        value, low, high = (f"{factor * figure[k]:.{digits}f}" for k in ("value", "low", "high"))
+        assert f"{value} [{low}, {high}]" in page
+    error = kind["calibration"]["expected_calibration_error"]
+    assert f"{error:.1%} (real pairs)" in page
     # Of predictions that were made since, it says nothing.
     predictions = run_copy / "predictions_test.parquet"
     pq.write_table(pq.read_table(predictions).slice(1), predictions)

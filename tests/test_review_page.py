@@ -68,13 +68,14 @@ def show(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Return a function that opens a page in a browser without a past; errors on it fail."""
     contexts, problems = [], []
 
-    def show(path: Path, width: int = 1200, scheme: str = "light") -> Page:
+    def show(path: Path, width: int = 1200, scheme: str = "light", script: str = "") -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
         )
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(60_000)
+        page.add_init_script(script)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text))
         page.goto(path.as_uri())
@@ -84,6 +85,13 @@ def show(browser: Browser) -> Iterator[Callable[..., Page]]:
     for context in contexts:
         context.close()
     assert problems == []
+
+
+def exported(page: Page) -> list[dict[str, str]]:
+    """Return the rows of the csv that the page's button gives."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export marks").click()
+    return list(csv.DictReader(io.StringIO(download.value.path().read_text())))
 
 
 @pytest.fixture
@@ -123,7 +131,7 @@ def test_what_nobody_knows_is_null(tmp_path: Path) -> None:
     json.loads(harmless_json(shown))
 
 
-@pytest.mark.browser
+@pytest.mark.slow
 def test_bins_are_shown_filtered_and_searched(show: Callable[..., Page], page_path: Path) -> None:
     page = show(page_path)
     position, articles = page.locator("#position"), page.locator("article")
@@ -151,7 +159,7 @@ def test_bins_are_shown_filtered_and_searched(show: Callable[..., Page], page_pa
     expect(page.locator("#list")).to_contain_text("No bin fits these filters.")
 
 
-@pytest.mark.browser
+@pytest.mark.slow
 def test_marks_made_with_keys_are_kept_and_exported(
     show: Callable[..., Page], page_path: Path, tmp_path: Path
 ) -> None:
@@ -173,11 +181,7 @@ def test_marks_made_with_keys_are_kept_and_exported(
     )
     page.get_by_label("Marks").select_option("wrong")
     expect(page.locator("article")).to_have_count(1)
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Export marks").click()
-    download.value.save_as(tmp_path / "marks.csv")
-    with (tmp_path / "marks.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = exported(page)
     assert [(row["id"], row["expected_quantity"], row["mark"], row["counted"]) for row in rows] == [
         ("00000", "1", "right", ""),
         ("00002", "3", "wrong", "4"),
@@ -185,9 +189,49 @@ def test_marks_made_with_keys_are_kept_and_exported(
     other = write_page(tmp_path / "other.html", [verdict(0)], [None])
     page.goto(other.as_uri())  # the same browser, another audit
     expect(page.locator("#progress")).to_have_text("0 of 1 marked, 0 of them wrong")
+    # The same audit again, whose page shows other bins now.
+    page_path.write_text(page_path.read_text().replace('"row": 2,', '"row": 500,'))
+    page.goto(page_path.as_uri())
+    expect(progress).to_have_text("1 of 120 marked, 0 of them wrong")
+    assert [row["id"] for row in exported(page)] == ["00000", "00002"]
 
 
-@pytest.mark.browser
+@pytest.mark.slow
+def test_two_windows_keep_each_others_marks(show: Callable[..., Page], page_path: Path) -> None:
+    one = show(page_path)
+    other = one.context.new_page()
+    other.goto(page_path.as_uri())
+    for page, key in ((one, "r"), (other, "w")):
+        page.keyboard.press("j")
+        if page is other:
+            page.keyboard.press("j")
+        page.keyboard.press(key)
+        expect(page.locator("#progress")).to_contain_text("1 of 120 marked")
+        expect(page.locator("#progress")).not_to_contain_text("not kept")
+    one.reload()
+    expect(one.locator("#progress")).to_have_text("2 of 120 marked, 1 of them wrong")
+
+
+@pytest.mark.slow
+def test_a_browser_that_keeps_nothing_is_told_of_and_loses_no_mark_before(
+    show: Callable[..., Page], page_path: Path
+) -> None:
+    page = show(page_path, script="IDBFactory.prototype.open = () => { throw new Error('no'); }")
+    expect(page.locator("#unsaved")).to_be_visible()
+    for key in "jrw":
+        page.keyboard.press(key)
+    expect(page.locator("#progress")).to_have_text(
+        "2 of 120 marked, 1 of them wrong; 2 not kept yet"
+    )
+    assert [row["mark"] for row in exported(page)] == ["right", "wrong"]
+    asked = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    with page.expect_event("close"):
+        page.close(run_before_unload=True)
+    assert asked == ["beforeunload"]
+
+
+@pytest.mark.slow
 def test_marks_are_made_with_the_mouse_too(show: Callable[..., Page], page_path: Path) -> None:
     page = show(page_path)
     second = page.locator("article").nth(1)
@@ -207,7 +251,7 @@ def test_marks_are_made_with_the_mouse_too(show: Callable[..., Page], page_path:
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
-@pytest.mark.browser
+@pytest.mark.slow
 def test_keys_can_be_turned_off_and_do_not_disturb_typing(
     show: Callable[..., Page], page_path: Path
 ) -> None:
@@ -222,7 +266,7 @@ def test_keys_can_be_turned_off_and_do_not_disturb_typing(
     expect(page.locator("#progress")).to_have_text("0 of 120 marked, 0 of them wrong")
 
 
-@pytest.mark.browser
+@pytest.mark.slow
 def test_keys_lead_from_page_to_page_and_stop_at_the_end(
     show: Callable[..., Page], page_path: Path
 ) -> None:
@@ -239,7 +283,7 @@ def test_keys_lead_from_page_to_page_and_stop_at_the_end(
     expect(page.get_by_role("status")).to_have_text("This was the last bin.")
 
 
-@pytest.mark.browser
+@pytest.mark.slow
 def test_what_strangers_wrote_is_text_and_no_formula(
     show: Callable[..., Page], tmp_path: Path
 ) -> None:
@@ -256,9 +300,7 @@ def test_what_strangers_wrote_is_text_and_no_formula(
     expect(article.locator("img")).to_have_count(0)
     expect(page).to_have_title("Bins to check")
     article.get_by_role("button", name="Record is wrong").click()
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Export marks").click()
-    (row,) = csv.DictReader(io.StringIO(download.value.path().read_text()))
+    (row,) = exported(page)
     assert row["id"] == "'=HYPERLINK(1)"
     assert row["expected_quantity"] == MARKUP
 
@@ -292,7 +334,7 @@ CONTRASTS = """
 """
 
 
-@pytest.mark.browser
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_the_page_is_legible_on_a_phone_and_in_the_dark(
@@ -317,7 +359,7 @@ def test_the_page_is_legible_on_a_phone_and_in_the_dark(
     assert unnamed == 0
 
 
-@pytest.mark.browser
+@pytest.mark.slow
 def test_five_thousand_bins_do_not_freeze_the_page(
     show: Callable[..., Page], tmp_path: Path
 ) -> None:
