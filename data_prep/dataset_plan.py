@@ -143,7 +143,7 @@ def leave_out(
     """Return the other bins, and what became of each excluded id: [{"id": ..., "reason": ...}]."""
     excluded_ids = pa.array(sorted(excluded), pa.string())
     is_there = pc.is_in(excluded_ids, value_set=bins["id"].combine_chunks())
-    became = [
+    became: list[Mapping[str, str]] = [
         {"id": bin_id, "reason": LEFT_OUT if there else NOT_THERE}
         for bin_id, there in zip(excluded_ids.to_pylist(), is_there.to_pylist(), strict=True)
     ]

@@ -154,8 +154,10 @@ def _audit(audit: Mapping[str, Any] | None) -> str:
         for name, kind in audit["kinds"].items()
         for row in kind["budgets"]
     ]
-    header = ("wrong records", "checked", "found %", "of those checked, wrong %")
-    header += ("times random", "count differs: times random")
+    header = (
+        *("wrong records", "checked", "found %", "of those checked, wrong %"),
+        *("times random", "count differs: times random"),
+    )
     areas = ", ".join(
         f"{_with_interval(kind['area_under_curve'], 1, 3)} ({name.replace('_', ' ')})"
         for name, kind in audit["kinds"].items()

@@ -135,7 +135,7 @@ def test_what_an_audit_finds_is_told_where_it_was_measured() -> None:
         "calibration": {"expected_calibration_error": 0.021},
         "savings": None,
     }
-    saved = {"cost_missed_error": 20.0, "cost_manual_check": 1.0}
+    saved: dict[str, Any] = {"cost_missed_error": 20.0, "cost_manual_check": 1.0}
     saved |= {"saved": figure(1200.0), "random_saved": figure(300.0)}
     kinds = {"real_pairs": kind, "symmetric_errors": {**kind, "savings": saved}}
     audit = {"wrong_share": 0.1, "kinds": kinds}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
 from audit_verdicts import Verdict
 from review_page import harmless_json, page_bin, write_review_page
@@ -224,8 +224,13 @@ def test_a_browser_that_keeps_nothing_is_told_of_and_loses_no_mark_before(
         "2 of 120 marked, 1 of them wrong; 2 not kept yet"
     )
     assert [row["mark"] for row in exported(page)] == ["right", "wrong"]
-    asked = []
-    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    asked: list[str] = []
+
+    def accept(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    page.on("dialog", accept)
     with page.expect_event("close"):
         page.close(run_before_unload=True)
     assert asked == ["beforeunload"]
