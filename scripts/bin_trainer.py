@@ -264,6 +264,9 @@ class BinTrainer(Trainer):
         With more epochs than the checkpoint was made with the two differ for one step.
         """
         self.first_step = self.state.global_step
+        if checkpoint is not None and self.state.best_global_step:
+            # Where it is now: transformers 5.24 forgets the best one of a folder that was moved.
+            self.state.best_model_checkpoint = str(self._best_checkpoint())
         super()._load_optimizer_and_scheduler(checkpoint)
         schedule = self.lr_scheduler
         if checkpoint is not None and isinstance(schedule, LambdaLR):
@@ -274,9 +277,12 @@ class BinTrainer(Trainer):
             for group, rate in zip(self.optimizer.param_groups, schedule._last_lr, strict=True):
                 group["lr"] = rate
 
+    def _best_checkpoint(self) -> Path:
+        return Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
+
     def _load_best_model(self) -> None:
         """Load the best checkpoint from where the run folder is now, not where it was once."""
-        best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
+        best = self._best_checkpoint()
         if not best.is_dir():
             raise FileNotFoundError(f"The best checkpoint is gone: {best}. Train in a new folder.")
         load_strictly(self.model, best)

@@ -80,4 +80,4 @@ def test_photos_are_squeezed_not_cropped_whatever_the_model_came_with(config_dir
 def test_the_mean_and_deviation_of_a_pretrained_model_are_kept() -> None:
     path = real_path("models/vit-tiny-patch16-224")
     processor = load_image_processor(ModelArguments(model_name_or_path=str(path)), 224)
-    assert processor.image_mean == [0.5, 0.5, 0.5]
+    assert list(processor.image_mean) == [0.5, 0.5, 0.5]
