@@ -136,8 +136,14 @@ def check_flags(arguments: argparse.Namespace) -> None:
     Raises: ValueError: they contradict one another, or a value is out of range.
     """
     named = ("model", "bins", "output_dir")
-    if arguments.evaluate and (arguments.label_errors or any(vars(arguments)[n] for n in named)):
+    parser = make_parser()
+    given = {n for n, value in vars(arguments).items() if value != parser.get_default(n)}
+    if arguments.evaluate and given - {"evaluate", "cost_missed_error", "cost_manual_check"}:
         raise ValueError("--evaluate RUN stands alone, or with the two costs.")
+    if arguments.label_errors and given - {"label_errors", "review_budget", *named}:
+        raise ValueError(
+            "--label_errors takes --model, --bins, --output_dir and --review_budget alone."
+        )
     missing = [f"--{name}" for name in named if vars(arguments)[name] is None]
     if missing and not arguments.evaluate:
         raise ValueError(f"{', '.join(missing)} missing (or --evaluate RUN).")
@@ -216,7 +222,8 @@ def decide_all(
     temporary = path.with_name(f"{path.name}.part")
     verdicts = judge.verdicts(read_parts(output_dir, num_bins, judge.counts), checked)
     with temporary.open("w", newline="", encoding="utf-8") as file:
-        for row, verdict in enumerate(write_decisions(file, verdicts)):
+        written = write_decisions(file, verdicts)
+        for row, verdict in enumerate(tqdm(written, "decisions", num_bins, unit="bins")):
             short[row] = verdict.decision[:1]
             saving[row], suspicion[row] = verdict.saving, verdict.wrong_probability
             decisions[verdict.decision] += 1

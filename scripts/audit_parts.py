@@ -68,9 +68,11 @@ def claim_output(output_dir: Path, identity: dict[str, Any]) -> None:
     """
     path = output_dir / AUDIT
     if path.exists():
-        if json.loads(path.read_text()) != identity:
+        recorded = json.loads(path.read_text())
+        differing = [name for name in identity if recorded.get(name) != identity[name]]
+        if differing:
             raise ValueError(
-                f"{output_dir} holds the audit of another model or other bins: choose another "
+                f"{output_dir} holds another audit (other {', '.join(differing)}): choose another "
                 "--output_dir."
             )
         return

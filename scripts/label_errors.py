@@ -12,6 +12,7 @@ Northcutt et al., Confident learning: estimating uncertainty in dataset labels, 
 
 import csv
 import os
+import shlex
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ import pyarrow.dataset as arrow_dataset
 import torch
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedGroupKFold
@@ -29,7 +31,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 
-from audit_bins import DatasetBins, open_photo
+from audit_bins import AuditBin, DatasetBins, UnusablePhotoError, open_photo
 from audit_parts import BATCH_SIZE
 from audit_verdicts import harmless
 
@@ -82,6 +84,10 @@ def rank_label_errors(
     print(
         "Look at the first ones before you believe them: a weak model's own errors are among them."
     )
+    print(
+        f"Next: the build_dataset.py command of {dataset_dir / 'README.md'} with --exclude "
+        f"{shlex.quote(str(path))} and another --output_dir leaves them out."
+    )
 
 
 def photo_features(model_dir: Path, source: DatasetBins) -> np.ndarray:
@@ -89,7 +95,7 @@ def photo_features(model_dir: Path, source: DatasetBins) -> np.ndarray:
 
     Its labels may be no counts.
 
-    Raises: ValueError: no model, or a damaged one. UnusablePhotoError: a photo is damaged.
+    Raises: ValueError: no model, or a damaged one, or a photo that cannot be used.
     """
     if not (model_dir / "config.json").is_file():
         raise ValueError(f"--model {model_dir} holds no model: name RUN/model.")
@@ -109,7 +115,7 @@ def photo_features(model_dir: Path, source: DatasetBins) -> np.ndarray:
         tqdm(total=source.num_bins, unit="photos", desc="features") as progress,
     ):
         while batch := list(islice(bins, BATCH_SIZE)):
-            photos = [open_photo(a_bin.photo or b"") for a_bin in batch]
+            photos = [_open(a_bin) for a_bin in batch]
             inputs = image_processor(images=photos, return_tensors="pt").to(model.device)
             last = model(**inputs, output_hidden_states=True).hidden_states[-1]
             # Of a transformer the first token and the mean of all, of a convolution the mean.
@@ -118,6 +124,13 @@ def photo_features(model_dir: Path, source: DatasetBins) -> np.ndarray:
             found.append(torch.cat(seen, dim=1).float().cpu().numpy())
             progress.update(len(batch))
     return np.concatenate(found)
+
+
+def _open(a_bin: AuditBin) -> Image.Image:
+    try:
+        return open_photo(a_bin.photo or b"")
+    except UnusablePhotoError as error:
+        raise ValueError(f"bin {a_bin.id}: {error}: build the dataset again.") from error
 
 
 def cross_validated_probabilities(

@@ -221,8 +221,10 @@ def test_bad_flags_and_folders_are_refused_in_one_line(
         ),
         ({"--photos": tmp_path}, "--photos belongs to a csv"),
         ({"--evaluate": tmp_path}, "stands alone"),
+        ({"--label_errors": "", "--split": "test"}, "--label_errors takes --model"),
     ):
-        assert exit_code(*(part for flag in {**whole, **change}.items() for part in flag)) == 2
+        flags = {**whole, **change}.items()
+        assert exit_code(*(word for flag in flags for word in flag if word != "")) == 2
         (line,) = capsys.readouterr().err.splitlines()[-1:]
         assert reason in line
     assert not (tmp_path / "out").exists()
@@ -238,7 +240,7 @@ def test_a_folder_of_another_audit_is_refused(
     flags = ["--model", model_dir, "--bins", dataset_dir, "--output_dir", tmp_path / "out"]
     assert exit_code(*flags, "--split", "test") == 0
     assert exit_code(*flags, "--split", "validation") == 2
-    assert "holds the audit of another model or other bins" in capsys.readouterr().err
+    assert "holds another audit (other bins)" in capsys.readouterr().err
 
 
 @pytest.mark.slow
