@@ -167,7 +167,7 @@ def test_records_say_how_often_bins_hold_each_count() -> None:
     probabilities, recorded, true = world(20_000, shares, 0.1)
     weights = count_weights(probabilities, recorded, ERRORS, 0.1)
     assert weights / weights.sum() == pytest.approx(shares, abs=0.02)
-    # Without them three times as many bins are suspected as are wrong where 5 is recorded.
+    # Where 5 is recorded, which few bins hold, too few are suspected without them.
     is_five = recorded == 4
     share_wrong = (recorded != true)[is_five].mean()
     for leaning, is_right in ((probabilities, False), (reweighted(probabilities, weights), True)):
