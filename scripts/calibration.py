@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from count_distribution import confidence_levels
+
 # A model that is right, or wrong, about every photo would ask for a temperature without end.
 LOWEST, HIGHEST = 0.05, 20.0
-NUM_LEVELS = 10
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:
@@ -52,8 +53,7 @@ def calibration_figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, flo
     logarithms = log_probabilities(logits)
     confidence = np.exp(logarithms.max(axis=1))
     is_right = logits.argmax(axis=1) == labels
-    level = np.minimum((confidence * NUM_LEVELS).astype(int), NUM_LEVELS - 1)
-    excess = np.bincount(level, weights=confidence - is_right, minlength=NUM_LEVELS)
+    excess = np.bincount(confidence_levels(confidence), weights=confidence - is_right)
     return {
         "loss": float(-logarithms[np.arange(len(labels)), labels].mean()),
         "error": float(np.abs(excess).sum() / len(labels)),

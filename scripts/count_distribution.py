@@ -9,6 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
+NUM_LEVELS = 10  # as in metrics/evaluation.py
+
 
 def counts_of_labels(label_names: Sequence[str]) -> tuple[int, ...]:
     """Return how many items each label id stands for: ("1", "2", "3") -> (1, 2, 3).
@@ -56,3 +58,11 @@ def mean_count(probabilities: np.ndarray, counts: Sequence[int]) -> np.ndarray:
     Args: as in mode_count. Returns: float (num_bins,), items.
     """
     return probabilities @ np.asarray(counts, dtype=np.float64)
+
+
+def confidence_levels(confidence: np.ndarray) -> np.ndarray:
+    """Return in which of NUM_LEVELS equal steps from 0 to 1 each largest probability lies, int.
+
+    Every expected calibration error is over these levels, or two of them could not be compared.
+    """
+    return np.minimum((confidence * NUM_LEVELS).astype(int), NUM_LEVELS - 1)

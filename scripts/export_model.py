@@ -30,6 +30,7 @@ from bin_counter import (
     import_openvino,
     photos_to_probabilities,
 )
+from count_distribution import confidence_levels
 from one_line_parser import OneLineErrorsParser
 from photo_checks import decode_photo
 from served_code import write_served_code
@@ -42,7 +43,6 @@ MAX_ACCURACY_LOST = 0.002
 MAX_LOG_LIKELIHOOD_LOST = 0.005  # nats a photo: what wrong or blurred probabilities cost
 MAX_CALIBRATION_LOST = 0.005
 MAX_DIFFERENCE = {"bf16": 0.05, "f32": 1e-4}  # of any probability of any photo
-NUM_LEVELS = 15  # of confidence
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -90,7 +90,7 @@ def export(model_dir: Path, dataset_dir: str, precision: str) -> dict[str, Any]:
         "openvino": version("openvino"),
     }
     # One grouping for both: a photo that crosses an edge would take its whole error with it.
-    levels = confidence_levels(probabilities["safetensors"])
+    levels = confidence_levels(probabilities["safetensors"].max(axis=1))
     record |= {form: figures(rows, labels, levels) for form, rows in probabilities.items()}
     difference = np.abs(probabilities["exported"] - probabilities["safetensors"])
     record["largest_difference"] = float(difference.max())
@@ -141,12 +141,6 @@ def decode(photo: bytes, counter: BinCounter) -> np.ndarray:
     return decode_photo(photo, counter.preparation.size, counter.preparation.resample)
 
 
-def confidence_levels(probabilities: np.ndarray) -> np.ndarray:
-    """Return the level of each photo's largest probability, int (num_photos,)."""
-    levels = (probabilities.max(axis=1) * NUM_LEVELS).astype(int)
-    return np.minimum(levels, NUM_LEVELS - 1)
-
-
 def figures(probabilities: np.ndarray, labels: np.ndarray, levels: np.ndarray) -> dict[str, float]:
     """Return how well probabilities, (num_photos, num_counts), fit labels, (num_photos,).
 
@@ -157,7 +151,7 @@ def figures(probabilities: np.ndarray, labels: np.ndarray, levels: np.ndarray) -
     confidence = probabilities.max(axis=1)
     is_right = probabilities.argmax(axis=1) == labels
     of_label = probabilities[np.arange(len(labels)), labels]
-    gaps = np.bincount(levels, confidence - is_right, NUM_LEVELS)
+    gaps = np.bincount(levels, confidence - is_right)
     return {
         "accuracy": float(is_right.mean()),
         "negative_log_likelihood": float(-np.log(np.maximum(of_label, 1e-300)).mean()),

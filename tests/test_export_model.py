@@ -14,7 +14,8 @@ import inference
 from bin_counter import BinCounter
 from bin_requests import PhotoSources
 from conftest import ROOT
-from export_model import check, confidence_levels, export, figures
+from count_distribution import confidence_levels
+from export_model import check, export, figures
 from model_archive import PICKLES
 from served_model import drawn_photo, encoded
 
@@ -181,7 +182,9 @@ def test_a_form_that_is_worse_is_refused(values: dict[str, float], reason: str) 
 
 def test_the_figures_are_those_of_the_textbook() -> None:
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.3, 0.7], [0.3, 0.7]])
-    found = figures(probabilities, np.array([0, 1, 1, 1]), confidence_levels(probabilities))
+    found = figures(
+        probabilities, np.array([0, 1, 1, 1]), confidence_levels(probabilities.max(axis=1))
+    )
     assert found["accuracy"] == 0.75
     assert found["negative_log_likelihood"] == pytest.approx(-np.log([0.9, 0.1, 0.7, 0.7]).mean())
     # Half at 0.9, of which 0.5 right; half at 0.7, all right.
