@@ -92,10 +92,14 @@ class LocalEndpoint:
 
     def __init__(self, url: str) -> None:
         """Raises: ValueError: it is no http URL."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:  # no port, or no address
+            parts, port = urlsplit(""), None
         if parts.scheme != "http" or not parts.hostname:
             raise ValueError(f"--local {url}: write http://127.0.0.1:PORT.")
-        self._host, self._port, self.name = parts.hostname, parts.port, url
+        self._host, self._port, self.name = parts.hostname, port, url
         self._path = parts.path.rstrip("/") + "/invocations"
         self._of_thread = threading.local()  # a connection, which is kept open
 

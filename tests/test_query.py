@@ -276,6 +276,7 @@ def test_answers_of_two_models_are_not_mixed(
         (["nowhere.jpg", "--local", "http://127.0.0.1:1"], "there is no nowhere.jpg"),
         (["EMPTY", "--local", "http://127.0.0.1:1"], "holds no photo"),
         (["EMPTY", "--local", "ftp://x"], "--local ftp://x: write http://"),
+        (["EMPTY", "--local", "http://x:8o80"], "--local http://x:8o80: write http://"),
         (["EMPTY"], "one of the arguments --endpoint --local is required"),
         (["EMPTY", "--endpoint", "a", "--local", "b"], "not allowed with"),
         (["EMPTY", "--endpoint", "a"], "no AWS region: give --region"),
