@@ -2,12 +2,22 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import simplejpeg
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset
 from PIL import Image as PillowImage
 
-from bin_dataset import collate, dataset_fingerprint, decoded_photos, load_bins, photo_size
+import bin_dataset
+from bin_dataset import (
+    collate,
+    dataset_fingerprint,
+    decoded_photos,
+    load_bins,
+    photo_size,
+    rgb_pixels,
+)
 
 
 def write_dataset(folder: Path, sizes: list[tuple[int, int]], label: Any) -> Path:
@@ -49,6 +59,41 @@ def test_photos_arrive_as_bytes_in_channel_order(dataset_dir: Path) -> None:
     assert batch["labels"].tolist() == dataset["label"][:3]
     with PillowImage.open(io.BytesIO(dataset[1]["image"]["bytes"])) as photo:
         assert tuple(batch["pixel_values"][1, :, 4, 9].tolist()) == photo.getpixel((9, 4))
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_simplejpeg_gives_pillows_pixels(subsampling: int, progressive: bool) -> None:
+    noise = np.random.default_rng(subsampling).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    PillowImage.fromarray(noise).save(
+        buffer, "JPEG", quality=90, subsampling=subsampling, progressive=progressive
+    )
+    with PillowImage.open(buffer) as photo:
+        expected = np.array(photo)
+    assert (rgb_pixels(buffer.getvalue()) == expected).all()
+    assert (simplejpeg.decode_jpeg(buffer.getvalue()) == expected).all()
+
+
+def test_photos_are_decoded_without_simplejpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    PillowImage.new("RGB", (8, 8), (200, 100, 50)).save(buffer, "JPEG")
+    with_it = rgb_pixels(buffer.getvalue())
+    monkeypatch.setattr(bin_dataset, "simplejpeg", None)
+    assert (rgb_pixels(buffer.getvalue()) == with_it).all()
+
+
+def test_what_simplejpeg_refuses_is_decoded_by_pillow() -> None:
+    buffer = io.BytesIO()
+    PillowImage.new("L", (8, 8), 77).save(buffer, "PNG")
+    assert (rgb_pixels(buffer.getvalue()) == np.full((8, 8, 3), 77)).all()
+
+
+def test_a_truncated_photo_is_an_error() -> None:
+    buffer = io.BytesIO()
+    PillowImage.effect_noise((64, 64), 50).convert("RGB").save(buffer, "JPEG")
+    with pytest.raises(OSError, match="truncated"):
+        rgb_pixels(buffer.getvalue()[:-200])
 
 
 @pytest.mark.parametrize(

@@ -99,9 +99,9 @@ def test_the_laptop_has_the_containers_versions() -> None:
 
 def test_every_requirement_is_pinned() -> None:
     paths = [*ROOT.glob("requirements*.txt"), *ROOT.glob("docker_debugging/*requirements.txt")]
-    paths.append(ROOT / "data_prep/requirements.txt")
+    paths += [ROOT / "data_prep/requirements.txt", ROOT / "scripts/requirements.txt"]
     paths += ROOT.glob("tests/*requirements.txt")
-    assert len(paths) == 7
+    assert len(paths) == 8
     for path in paths:
         for line in path.read_text().splitlines():
             is_pinned = line.startswith("#") or re.fullmatch(r"[\w\[\]-]+==[\w.]+", line)
