@@ -10,6 +10,8 @@ turn are not counted.
     train.py          BinTrainer on the dataset folder, in bf16
     batch is there    the same, on one batch that is on the device already: what no pipeline beats
     with diagnostics  the same as train.py, with --diagnostics
+    augmented         the same as train.py, with every augmentation
+    not augmented     the same as train.py, with none
     train.py, fp32    the same as train.py, in the common recipe's precision
     compiled          the same as train.py, with --torch_compile; on a GPU only
     common recipe     Trainer with the image processor in set_transform, in fp32; see
@@ -53,7 +55,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "vit_base": VIT,
 }
 OURS, FED, WATCHED = "train.py", "batch is there", "with diagnostics"
+AUGMENTED, NOT_AUGMENTED = "augmented", "not augmented"
 OURS_FP32, COMPILED, COMMON = "train.py, fp32", "compiled", "common recipe"
+AUGMENTATIONS = ("augment_geometry", "augment_colour", "mixup")
 WARM_UP = 2  # steps of each turn that are not counted
 COUNTS = (1, 2, 3, 4, 5)
 # Matrices so large that a device is at its best; on a CPU smaller ones are.
@@ -157,6 +161,8 @@ def contenders(name: str, options: argparse.Namespace, folder: Path) -> dict[str
     made = {OURS: ours(bf16=True), FED: ours(bf16=True)}
     feed_one_batch(made[FED])
     made[WATCHED] = ours(bf16=True, diagnostics=True)
+    made[AUGMENTED] = ours(bf16=True, **dict.fromkeys(AUGMENTATIONS, True))
+    made[NOT_AUGMENTED] = ours(bf16=True, **dict.fromkeys(AUGMENTATIONS, False))
     made[OURS_FP32] = ours(bf16=False)
     if is_gpu():
         made[COMPILED] = ours(bf16=True, torch_compile=True)
@@ -251,10 +257,12 @@ def measure(name: str, options: argparse.Namespace) -> list[str]:
         )
     fed = 1 / ratio(FED, OURS)
     watched = 1 / ratio(WATCHED, OURS) - 1
+    augmenting = 1 - ratio(AUGMENTED, NOT_AUGMENTED)
     rows += [
         f"| {name} | rate of a fed device that is reached | {fed:.1%} | goal: at least 95 % | | |",
         f"| {name} | diagnostics, against without | {watched:+.1%} | goal: under 2 % | | |",
         f"| {name} | diagnostics, by their own clock | {own:.1%} | goal: under 2 % | | |",
+        f"| {name} | augmentation, share of a step | {augmenting:.1%} | goal: under 10 % | | |",
     ]
     if name in GOALS:
         rows.append(
