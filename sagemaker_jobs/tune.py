@@ -61,7 +61,7 @@ from tuning_job import TRIAL_CHECKPOINTS, TuningJob, tuner_arguments
 
 RECIPES = {recipe.name: recipe for recipe in (vit.RECIPE, resnet34.RECIPE)}
 SPACES = {
-    "vit": SearchSpace((1e-5, 1e-4), (32, 64, 128), (2, 6)),
+    "vit": SearchSpace((1e-4, 1e-3), (32, 64, 128), (2, 6)),
     # What was searched for ResNets on these photos before.
     "resnet34": SearchSpace((1e-3, 1e-1), (32, 64, 128, 256), (10, 30)),
 }

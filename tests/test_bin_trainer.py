@@ -223,7 +223,8 @@ def test_lower_layers_of_a_pretrained_model_learn_slower(
 ) -> None:
     rates = {}
     for is_pretrained in (True, False):
-        trainer = make_trainer(dataset_dir, config_dir, tmp_path, regularize=True)
+        flags = {"learning_rate": 2e-5, "warmup_steps": 0, "regularize": True}
+        trainer = make_trainer(dataset_dir, config_dir, tmp_path, **flags)
         trainer.is_pretrained = is_pretrained
         trainer.create_optimizer_and_scheduler(10)
         rates[is_pretrained] = {group["lr"] for group in trainer.optimizer.param_groups}
@@ -235,7 +236,7 @@ def test_lower_layers_of_a_pretrained_model_learn_slower(
 def test_calibration_brings_the_loss_of_the_validation_split_down_and_no_answer_changes(
     dataset_dir: Path, config_dir: Path, tmp_path: Path
 ) -> None:
-    trainer = make_trainer(dataset_dir, config_dir, tmp_path)
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path, regularize=False)
     with torch.no_grad():
         trainer.model.classifier.weight.mul_(50)
     before = trainer.predict(trainer.eval_dataset)

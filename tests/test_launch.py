@@ -60,7 +60,7 @@ def test_a_dry_run_needs_nothing_but_the_command(entry: str) -> None:
     assert request["RoleArn"].endswith("/YOUR-ROLE")
     assert request["ResourceConfig"]["InstanceType"] == "ml.g5.2xlarge"
     assert "costs at most 48.00" in result.stderr
-    assert "was published for these settings" in result.stderr
+    assert "accuracy was published for plain" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -87,7 +87,7 @@ def test_what_was_published_for_other_settings_is_not_promised(
 
 
 def test_the_recipes_train_the_two_published_models() -> None:
-    assert vit.RECIPE.hyperparameters["learning_rate"] == 2e-5
+    assert vit.RECIPE.hyperparameters["learning_rate"] == 3e-4
     assert vit.RECIPE.hyperparameters["num_train_epochs"] == 5
     assert resnet34.RECIPE.hyperparameters["learning_rate"] == 1e-3
     assert resnet34.RECIPE.hyperparameters["num_train_epochs"] == 10

@@ -102,7 +102,8 @@ def test_more_epochs_go_on_at_the_rate_of_the_longer_schedule(
     dataset_dir: Path, config_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--logging_steps", "1")
-    argv += ["--learning_rate", "1e-3", "--num_train_epochs"]
+    argv += ["--learning_rate", "1e-3", "--lr_scheduler_type", "linear", "--warmup_steps", "0"]
+    argv.append("--num_train_epochs")
     train.main([*argv, "1"])
     num_steps = capsys.readouterr().out.count("metrics split=train") - 1
     train.main([*argv, "2"])
@@ -120,6 +121,8 @@ def test_the_model_is_that_of_the_best_epoch_by_validation_loss(
 ) -> None:
     # A rate that wrecks the model soon: the last epoch is not the best one.
     argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--do_eval")
+    argv += ["--warmup_steps", "0", "--lr_scheduler_type", "linear", "--calibrate", "false"]
+    argv += ["--augment_geometry", "false", "--mixup", "false", "--regularize", "false"]
     train.main([*argv, "--num_train_epochs", "4", "--learning_rate", "0.05"])
     printed = capsys.readouterr().out
     losses = [
@@ -134,7 +137,8 @@ def test_the_best_epoch_by_an_error_is_the_one_with_the_least(
     dataset_dir: Path, config_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--do_eval")
-    argv += ["--num_train_epochs", "3", "--learning_rate", "0.01", "--metric_for_best_model"]
+    argv += ["--calibrate", "false", "--num_train_epochs", "3", "--learning_rate", "0.01"]
+    argv.append("--metric_for_best_model")
     train.main([*argv, "rmse"])
     printed = capsys.readouterr().out
     errors = [float(e) for e in re.findall(r"split=validation .* rmse=(\S+)", printed)]

@@ -4,7 +4,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from training_recipe import SWITCHES, flags_of, name_of, paired_table, settings_beside
+from arguments import make_parser, parse_arguments
+from training_recipe import (
+    CHOSEN,
+    EVERY_RECIPE,
+    SWITCHES,
+    flags_of,
+    name_of,
+    paired_table,
+    settings_beside,
+)
 
 
 def predictions(expected: np.ndarray, counts: np.ndarray, groups: list[str]) -> pa.Table:
@@ -23,6 +32,16 @@ def test_every_switch_is_set_to_on_or_to_off() -> None:
     flags = flags_of(["loss"])
     assert flags[:2] == ["--loss", "soft_labels"]
     assert flags.count("false") == len(SWITCHES) - 1
+
+
+def test_the_chosen_recipe_is_what_train_does_by_default() -> None:
+    required = ["--config_name", "vit_demo", "--dataset_dir", "d", "--do_train"]
+    chosen = [*flags_of(CHOSEN), *EVERY_RECIPE]
+    by_default, as_chosen = (
+        parse_arguments(make_parser(None), flags)[2].to_dict()
+        for flags in (required, [*required, *chosen])
+    )
+    assert by_default == as_chosen
 
 
 def test_a_setting_has_one_name_however_it_is_written() -> None:

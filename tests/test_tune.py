@@ -81,7 +81,7 @@ def test_help_needs_nothing() -> None:
 
 def test_the_ranges_suit_the_recipe() -> None:
     assert ranges_of(shown()) == {
-        "learning_rate": ["1e-05", "0.0001", "Logarithmic"],
+        "learning_rate": ["0.0001", "0.001", "Logarithmic"],
         "per_device_train_batch_size": ['"32"', '"64"', '"128"'],
         "num_train_epochs": ["2", "6", "Auto"],
     }
