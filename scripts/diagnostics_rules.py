@@ -290,8 +290,8 @@ RULES = (
         "overfit",
         "Overfit",
         overfit,
-        "Train for fewer --num_train_epochs, on more photos, or with --augment_geometry "
-        "--augment_colour --mixup --regularize.",
+        "Train for fewer --num_train_epochs, on more photos, with --augment_colour, and with "
+        "whatever of --augment_geometry, --mixup and --regularize is off.",
     ),
     Rule(
         "exploding_gradients",
