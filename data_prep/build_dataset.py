@@ -449,7 +449,8 @@ def next_command(dataset_dir: str, image_size: int, splits: Sequence[str]) -> st
     elif image_size == 64:
         flags += ["--config_name", "scripts/model_configs/vit_demo"]
         flags += ["--output_dir", f"runs/{name}_vit_demo"]
-        flags += ["--learning_rate", "1e-3", "--num_train_epochs", "9"]
+        flags += ["--num_train_epochs", "9", "--per_device_train_batch_size", "32"]
+        flags += ["--augment_geometry", "false", "--mixup", "false"]
     else:
         # The Hub's ViTs take 224 pixels; a ResNet takes any size.
         model = "google/vit-base-patch16-224-in21k" if image_size == 224 else "microsoft/resnet-34"
