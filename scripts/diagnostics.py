@@ -273,6 +273,8 @@ def run_facts(
         counts: that the model tells apart; one without a photo is a finding.
     """
     is_gpu = torch.cuda.is_available() and args.device.type == "cuda"
+    num_threads = torch.get_num_threads()
+    threads = "1 thread" if num_threads == 1 else f"{num_threads} threads"
     best_by = (args.metric_for_best_model or "loss").removeprefix("eval_")
     return {
         "model_type": model.config.model_type,
@@ -284,7 +286,7 @@ def run_facts(
             args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         ),
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
-        "device": torch.cuda.get_device_name() if is_gpu else f"{torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if is_gpu else threads,
         "world_size": args.world_size,
         "num_workers": args.dataloader_num_workers,
         "kept_by": best_by if args.load_best_model_at_end else None,
