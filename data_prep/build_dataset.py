@@ -449,7 +449,7 @@ def next_command(dataset_dir: str, image_size: int, splits: Sequence[str]) -> st
     elif image_size == 64:
         flags += ["--config_name", "scripts/model_configs/vit_demo"]
         flags += ["--output_dir", f"runs/{name}_vit_demo"]
-        flags += ["--num_train_epochs", "9", "--per_device_train_batch_size", "32"]
+        flags += ["--num_train_epochs", "12", "--per_device_train_batch_size", "32"]
         flags += ["--augment_geometry", "false", "--mixup", "false"]
     else:
         # The Hub's ViTs take 224 pixels; a ResNet takes any size.

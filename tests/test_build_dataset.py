@@ -266,7 +266,7 @@ def test_a_failed_check_leaves_the_folder_free(bucket: Path, tmp_path: Path) -> 
         (("a b", 224, ["train", "validation", "test"]), "'a b' --model_name_or_path google/"),
         (
             ("d", 64, ["train", "test"]),
-            "vit_demo --output_dir runs/d_vit_demo --num_train_epochs 9",
+            "vit_demo --output_dir runs/d_vit_demo --num_train_epochs 12",
         ),
         (("d", 64, ["train", "test"]), "--eval_strategy no"),
         (("d", 224, ["test"]), "MODEL_FOLDER --output_dir runs/evaluation --do_predict"),
