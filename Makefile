@@ -56,7 +56,7 @@ demo: data/demo_mirror  ## draw synthetic bins, build the dataset, train a small
 	  '  $(RUN) data_prep/build_dataset.py --output_dir data/bins --max_bins 20000' \
 	  '  $(RUN) scripts/train.py --dataset_dir data/bins --output_dir runs/vit_base \' \
 	  '    --model_name_or_path google/vit-base-patch16-224-in21k --learning_rate 3e-4 \' \
-  '    --do_train --do_eval --do_predict'
+	  '    --do_train --do_eval --do_predict'
 
 data/demo_mirror: | $(STAMP)
 	$(RUN) data_prep/synthetic_bins.py --output_dir $@

@@ -452,9 +452,11 @@ def next_command(dataset_dir: str, image_size: int, splits: Sequence[str]) -> st
         flags += ["--num_train_epochs", "12", "--per_device_train_batch_size", "32"]
         flags += ["--augment_geometry", "false", "--mixup", "false"]
     else:
-        # The Hub's ViTs take 224 pixels; a ResNet takes any size.
-        model = "google/vit-base-patch16-224-in21k" if image_size == 224 else "microsoft/resnet-34"
+        # The Hub's ViTs take 224 pixels; a ResNet takes any size. Rates as in sagemaker_jobs/.
+        is_vit = image_size == 224
+        model = "google/vit-base-patch16-224-in21k" if is_vit else "microsoft/resnet-34"
         flags += ["--model_name_or_path", model, "--output_dir", f"runs/{model.split('/')[1]}"]
+        flags += ["--learning_rate", "3e-4" if is_vit else "1e-3"]
     does = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
     flags += [does[split] for split in splits]
     if "train" in splits and "validation" not in splits:

@@ -1,7 +1,8 @@
 """Fine-tune an image classifier to count items, and say how well it counts.
 
     python scripts/train.py --dataset_dir data/bins \\
-        --model_name_or_path google/vit-base-patch16-224-in21k --output_dir runs/vit_base \\
+        --model_name_or_path google/vit-base-patch16-224-in21k --learning_rate 3e-4 \\
+        --output_dir runs/vit_base \\
         --do_train --do_eval --do_predict
 
 The same command goes on where a killed run stopped. OUTPUT_DIR gets arguments.json,

@@ -268,6 +268,7 @@ def test_a_failed_check_leaves_the_folder_free(bucket: Path, tmp_path: Path) -> 
             ("d", 64, ["train", "test"]),
             "vit_demo --output_dir runs/d_vit_demo --num_train_epochs 12",
         ),
+        (("a", 224, ["train"]), "--learning_rate 3e-4"),
         (("d", 64, ["train", "test"]), "--eval_strategy no"),
         (("d", 224, ["test"]), "MODEL_FOLDER --output_dir runs/evaluation --do_predict"),
     ],
