@@ -39,7 +39,7 @@ $(STAMP): requirements.txt requirements-dev.txt
 
 # A network from scratch has no time in twelve epochs for photos that are never the same.
 DEMO_FLAGS := --dataset_dir data/demo --config_name scripts/model_configs/vit_demo \
-  --output_dir runs/demo --do_train --do_eval --do_predict --bf16 --num_train_epochs 12 \
+  --output_dir runs/demo --do_train --do_eval --do_predict --num_train_epochs 12 \
   --augment_geometry false --mixup false --per_device_train_batch_size 32
 
 # On a CPU a third of a step goes into memory that glibc hands back and fetches again.

@@ -11,7 +11,7 @@ differs in one switch from what it is given, and reads validation alone.
 and reads the test split: the same photos, paired, with 95 % bootstrap intervals over bin groups.
 A run that is finished is not repeated, one that was killed goes on; another rate, or another number
 of epochs, wants another --output_dir. Other words on the command line are train.py's, such as
---bf16.
+--bf16 false.
 """
 
 import argparse

@@ -7,12 +7,12 @@ All contenders train the same model (random weights, which change no time) on th
 batches of the same size, in one process, and take turns of some steps each; the first steps of a
 turn are not counted.
 
-    train.py          BinTrainer on the dataset folder, in bf16
+    train.py          BinTrainer on the dataset folder, in bf16 where the device has it
     batch is there    the same, on one batch that is on the device already: what no pipeline beats
     with diagnostics  the same as train.py, with --diagnostics
     augmented         the same as train.py, with every augmentation
     not augmented     the same as train.py, with none
-    train.py, fp32    the same as train.py, in the common recipe's precision
+    train.py, fp32    the same as train.py, in the common recipe's precision, where that is another
     compiled          the same as train.py, with --torch_compile; on a GPU only
     common recipe     Trainer with the image processor in set_transform, in fp32; see
                       common_recipe.py
@@ -158,14 +158,15 @@ def contenders(name: str, options: argparse.Namespace, folder: Path) -> dict[str
     def ours(**flags: Any) -> Trainer:
         return our_trainer(name, options, folder, **flags)
 
-    made = {OURS: ours(bf16=True), FED: ours(bf16=True)}
+    made = {OURS: ours(), FED: ours()}
     feed_one_batch(made[FED])
-    made[WATCHED] = ours(bf16=True, diagnostics=True)
-    made[AUGMENTED] = ours(bf16=True, **dict.fromkeys(AUGMENTATIONS, True))
-    made[NOT_AUGMENTED] = ours(bf16=True, **dict.fromkeys(AUGMENTATIONS, False))
-    made[OURS_FP32] = ours(bf16=False)
+    made[WATCHED] = ours(diagnostics=True)
+    made[AUGMENTED] = ours(**dict.fromkeys(AUGMENTATIONS, True))
+    made[NOT_AUGMENTED] = ours(**dict.fromkeys(AUGMENTATIONS, False))
+    if made[OURS].args.bf16:
+        made[OURS_FP32] = ours(bf16=False)
     if is_gpu():
-        made[COMPILED] = ours(bf16=True, torch_compile=True)
+        made[COMPILED] = ours(torch_compile=True)
     made[COMMON] = common_trainer(name, options, folder)
     return made
 
@@ -232,7 +233,11 @@ def measure(name: str, options: argparse.Namespace) -> list[str]:
         folder = Path(scratch)
         trainers = contenders(name, options, folder)
         turns: dict[str, list[Turn]] = {contender: [] for contender in trainers}
-        peaks = {torch.bfloat16: 0.0, torch.float32: 0.0}
+        kinds = {
+            contender: torch.bfloat16 if trainer.args.bf16 else torch.float32
+            for contender, trainer in trainers.items()
+        }
+        peaks = dict.fromkeys(kinds.values(), 0.0)
         for number in range(options.rounds):
             print(f"{name}, round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
             for contender, trainer in trainers.items():
@@ -248,8 +253,7 @@ def measure(name: str, options: argparse.Namespace) -> list[str]:
     rows = []
     for contender, taken in turns.items():
         rate = options.batch_size / median(turn.seconds for turn in taken)
-        dtype = torch.float32 if contender in (OURS_FP32, COMMON) else torch.bfloat16
-        share = rate * operations / peaks[dtype]
+        share = rate * operations / peaks[kinds[contender]]
         waiting = median(turn.waiting for turn in taken)
         rows.append(
             f"| {name} | {contender} | {rate:.1f} | {waiting:.1%} | {share:.0%} "

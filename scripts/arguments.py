@@ -51,9 +51,19 @@ def decoding_workers() -> int:
     return max(1, min(8, (os.cpu_count() or 1) // num_devices_here))
 
 
-def gpu_has_bf16() -> bool:
-    """Say whether there is a GPU that multiplies bfloat16 itself; older ones emulate it, slowly."""
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+def device_has_bf16() -> bool:
+    """Say whether the GPU, or the CPU where there is none, multiplies bfloat16 itself.
+
+    Others emulate it: on such a CPU a matrix product takes some 60 times as long as in float32.
+    """
+    if torch.accelerator.is_available():
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        # avx512_bf16, amx_bf16, or ARM's bf16. torch.cpu.get_capabilities() came after the
+        # container's torch.
+        return "bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux
+        return False
 
 
 def shares_of_batch(global_batch_size: int, num_devices: int, most_at_once: int) -> tuple[int, int]:
@@ -252,8 +262,8 @@ class BinTrainingArguments(TrainingArguments):
     bf16: bool | None = field(
         default=None,
         metadata={
-            "help": "Train in bfloat16; weights stay in float32. Default: on a GPU that has it, "
-            "unless --fp16.",
+            "help": "Train in bfloat16; weights stay in float32. Default: on a GPU or a CPU that "
+            "multiplies it itself, unless --fp16.",
             # HfArgumentParser would want a word after a flag that may also be None.
             "nargs": "?",
             "const": True,
@@ -342,16 +352,15 @@ class BinTrainingArguments(TrainingArguments):
         if self.traced_steps and not self.diagnostics:
             raise ValueError("--trace_steps is for --diagnostics: add it, or leave it out.")
         given: Any = self  # mypy does not know what Trainer's own arguments are
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and device_has_bf16()
         if torch.accelerator.is_available():
-            if self.bf16 is None:
-                self.bf16 = not self.fp16 and gpu_has_bf16()
             # Beside half precision it would change the evaluation alone, which is exact.
             if self.tf32 is None and is_torch_tf32_available():
                 self.tf32 = not (self.bf16 or self.fp16)
             if given.accelerator_config is None:
                 self.accelerator_config = {"non_blocking": True}  # the copy of the next batch
         else:
-            self.bf16 = bool(self.bf16)
             self.use_cpu = True  # or bf16 is refused
             self.tf32 = None  # says how a GPU multiplies; refused where there is none
             self.dataloader_pin_memory = False

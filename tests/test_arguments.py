@@ -105,10 +105,20 @@ def test_half_precision_is_accepted_without_a_gpu() -> None:
     assert training.use_cpu
 
 
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_training_is_in_bf16_where_the_device_has_it_unless_asked_otherwise(
+    has_bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arguments, "device_has_bf16", lambda: has_bf16)
+    assert parse(*REQUIRED)[2].bf16 is has_bf16
+    assert parse(*REQUIRED, "--bf16", "false")[2].bf16 is False
+
+
 @pytest.mark.skipif(not NO_GPU, reason="asks what happens without a GPU")
-def test_without_a_gpu_training_is_in_full_precision_unless_asked_otherwise() -> None:
-    _, _, training = parse(*REQUIRED)
-    assert training.bf16 is False
+def test_a_cpu_has_bf16_where_torch_says_so_too() -> None:
+    able = torch.cpu.get_capabilities()
+    known = any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    assert arguments.device_has_bf16() == known
 
 
 def test_a_global_batch_is_shared_by_devices_and_steps() -> None:

@@ -26,6 +26,7 @@ LABELS = ["1", "2", "3", "4", "5"]
 def make_trainer(dataset_dir: Path, config_dir: Path, output_dir: Path, **flags: Any) -> BinTrainer:
     dataset = load_bins(str(dataset_dir), ["train", "validation"])
     arguments = ModelArguments(config_name=str(config_dir))
+    flags = {"bf16": False} | flags  # the same sums on every CPU
     torch.manual_seed(0)
     return BinTrainer(
         model=load_model(arguments, LABELS, 32, train=True),

@@ -17,6 +17,7 @@ import train
 from conftest import ROOT
 
 TRAIN = str(ROOT / "scripts" / "train.py")
+SHORT = ("--do_train", "--max_train_samples", "8", "--max_steps", "1", "--learning_rate", "1e-3")
 
 
 def flags(dataset_dir: Path, config_dir: Path, output_dir: Path, *more: str) -> list[str]:
@@ -220,6 +221,20 @@ def test_every_bin_is_evaluated_also_where_training_drops_the_last_batch(
     test = load_dataset(str(dataset_dir), split="test")
     assert pq.read_table(tmp_path / "again" / "predictions_test.parquet").num_rows == len(test)
     assert results(tmp_path / "again")["eval_rmse"] == results(run_dir)["eval_rmse"]
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_bf16_is_said_to_be_slow_where_the_device_emulates_it(
+    dataset_dir: Path,
+    config_dir: Path,
+    tmp_path: Path,
+    has_bf16: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(train, "device_has_bf16", lambda: has_bf16)
+    train.main(flags(dataset_dir, config_dir, tmp_path, *SHORT, "--bf16"))
+    assert ("--bf16 false is faster" in capsys.readouterr().err) == (not has_bf16)
 
 
 def test_predicting_alone_saves_no_model_and_gives_the_runs_own_figures(
