@@ -71,10 +71,15 @@ def test_the_loss_of_an_evaluation_is_the_mean_negative_log_likelihood() -> None
 def test_evaluation_is_in_full_precision_also_when_training_is_not(
     dataset_dir: Path, config_dir: Path, tmp_path: Path
 ) -> None:
-    trainer = make_trainer(dataset_dir, config_dir, tmp_path, bf16=True, num_train_epochs=1)
+    trainer = make_trainer(
+        dataset_dir, config_dir, tmp_path, bf16=True, max_steps=4, per_device_train_batch_size=8
+    )
+    untrained = trainer.predict(trainer.eval_dataset).predictions
     trainer.train()
     after_training = trainer.predict(trainer.eval_dataset).predictions
-    exact = make_trainer(dataset_dir, config_dir, tmp_path / "exact")
+    assert np.abs(after_training - untrained).max() > 1e-3
+    exact = make_trainer(dataset_dir, config_dir, tmp_path / "exact", regularize=False)
+    exact.model.set_attn_implementation(trainer.model.config._attn_implementation)
     exact.model.load_state_dict(trainer.model.state_dict())
     expected = exact.predict(exact.eval_dataset).predictions
     assert np.array_equal(after_training, expected)
@@ -251,3 +256,12 @@ def test_calibration_brings_the_loss_of_the_validation_split_down_and_no_answer_
             prediction.metrics["test_loss"], rel=1e-5
         )
     assert after.metrics["test_loss"] < before.metrics["test_loss"]
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="asks what happens without a GPU")
+@pytest.mark.parametrize(("bf16", "attention"), [(True, "eager"), (False, "sdpa")])
+def test_on_a_cpu_attention_has_the_form_that_is_faster_in_the_trainings_precision(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path, bf16: bool, attention: str
+) -> None:
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path, bf16=bf16)
+    assert trainer.model.config._attn_implementation == attention
