@@ -1,11 +1,11 @@
 """Time a training step as train.py makes it, against the common recipe and against a fed device.
 
-    python benchmarks/training_step.py                     # data/bins; a quarter of an hour
-    python benchmarks/training_step.py --models vit_tiny --batch_size 16 --rounds 2
+    python benchmarks/training_step.py                     # data/bins; an hour on an old CPU
+    python benchmarks/training_step.py --steps 50          # on a GPU, whose steps are short
 
 All contenders train the same model (random weights, which change no time) on the same photos in
 batches of the same size, in one process, and take turns of some steps each; the first steps of a
-turn are not counted.
+turn are not counted. Turns are short and many, since the speed of a shared machine drifts.
 
     train.py          BinTrainer on the dataset folder, in bf16 where the device has it
     batch is there    the same, on one batch that is on the device already: what no pipeline beats
@@ -289,8 +289,8 @@ def main() -> None:
         help="default: vit_tiny and resnet34; on a GPU vit_base too",
     )
     parser.add_argument("--batch_size", type=int, default=32, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=10, help="of a turn; default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=4, help="of a turn; default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=8, help="default: %(default)s")
     options = parser.parse_args()
     if not (Path(options.dataset_dir) / "README.md").exists():
         parser.error(f"no dataset {options.dataset_dir}: run data_prep/build_dataset.py first.")
