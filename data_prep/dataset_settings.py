@@ -84,10 +84,12 @@ def claim_output(
         remove_leftovers(Path(store.prefix))
     claim = {**settings, "versions": program_versions()}
     content = (json.dumps(claim, indent=2) + "\n").encode()
+    # Before the settings are read: another machine writes them first, so that whatever of its files
+    # is seen here, they are read.
+    level = store.list_with_delimiter()
     recorded = recorded_settings(store, location)
     if recorded is None:
         known = {CATALOG, CHART_NAME, f"{CATALOG}.parts"} if own_catalog else set()
-        level = store.list_with_delimiter()
         names = {*level["common_prefixes"], *(entry["path"] for entry in level["objects"])}
         if any(name not in known and not name.endswith(PARTIAL) for name in names):
             raise InputError(f"--output_dir {location} is in use: choose another or empty it.")

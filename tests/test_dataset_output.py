@@ -7,15 +7,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import boto3
+import obstore
 import pytest
 from datasets import load_dataset
+from obstore.store import MemoryStore
 
 import build_catalog
 import dataset_plan
+import dataset_settings
 import object_store
+from command_line import InputError
 from conftest import ROOT
 from dataset_builds import all_rows, build, build_fails, file_bytes
 from photo_server import PhotoServer, serving
@@ -132,6 +138,35 @@ def test_an_output_without_finished_shards_may_be_claimed_anew(
     build(bucket, built, "--seed", "7")
     load_dataset(str(built))
     assert file_bytes(built) == file_bytes(build(bucket, tmp_path / "b" / "bins", "--seed", "7"))
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_machine_that_claims_while_another_looks_is_joined_by_it(
+    moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    claim = partial(
+        dataset_settings.claim_output,
+        store,
+        "s3://bins",
+        {"seed": 42},
+        own_catalog=False,
+        alone=False,
+    )
+    read = dataset_settings.recorded_settings
+
+    def read_beside_another_machine(*arguments: Any) -> dict[str, object] | None:
+        monkeypatch.setattr(dataset_settings, "recorded_settings", read)
+        recorded = read(*arguments) if moment == "after" else None
+        claim()
+        obstore.put(store, "data/train-00000-of-00003.parquet", b"shard")
+        return recorded if moment == "after" else read(*arguments)
+
+    monkeypatch.setattr(dataset_settings, "recorded_settings", read_beside_another_machine)
+    assert claim()["seed"] == 42
+    obstore.delete(store, "settings.json")
+    with pytest.raises(InputError, match="is in use"):
+        claim()
 
 
 @pytest.fixture
