@@ -49,5 +49,5 @@ def machine() -> str:
         text = ""
     found = re.search(r"model name\s*: (.*)", text)
     name = found[1] if found else platform.processor() or platform.machine()
-    kinds = [kind for kind in ("amx_bf16", "avx512_bf16") if kind in text]
+    kinds = sorted(set(re.findall(r"\w*bf16", text)))
     return f"{name} ({', '.join(kinds) or 'no bf16'}), {torch.get_num_threads()} threads"

@@ -84,8 +84,8 @@ def claim_output(
         remove_leftovers(Path(store.prefix))
     claim = {**settings, "versions": program_versions()}
     content = (json.dumps(claim, indent=2) + "\n").encode()
-    # Before the settings are read: another machine writes them first, so that whatever of its files
-    # is seen here, they are read.
+    # Listed before the settings are read: another machine writes those before anything else, so
+    # whoever lists a file of its reads them too.
     level = store.list_with_delimiter()
     recorded = recorded_settings(store, location)
     if recorded is None:

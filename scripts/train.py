@@ -87,7 +87,8 @@ def main(argv: list[str] | None = None) -> None:
     output_dir = Path(str(training_arguments.output_dir))
     model_dir = Path(str(model_arguments.model_dir))
     set_seed(training_arguments.seed)
-    if training_arguments.do_train and training_arguments.bf16 and not device_has_bf16():
+    asks_for_bf16 = training_arguments.do_train and training_arguments.bf16
+    if asks_for_bf16 and not device_has_bf16() and training_arguments.process_index == 0:
         print("This device emulates bf16, slowly: --bf16 false is faster.", file=sys.stderr)
     keep_trackers_here(output_dir, training_arguments.report_to)
     if in_sagemaker_job():

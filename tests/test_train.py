@@ -17,7 +17,6 @@ import train
 from conftest import ROOT
 
 TRAIN = str(ROOT / "scripts" / "train.py")
-SHORT = ("--do_train", "--max_train_samples", "8", "--max_steps", "1", "--learning_rate", "1e-3")
 
 
 def flags(dataset_dir: Path, config_dir: Path, output_dir: Path, *more: str) -> list[str]:
@@ -233,7 +232,8 @@ def test_bf16_is_said_to_be_slow_where_the_device_emulates_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(train, "device_has_bf16", lambda: has_bf16)
-    train.main(flags(dataset_dir, config_dir, tmp_path, *SHORT, "--bf16"))
+    short = ("--do_train", "--max_train_samples", "8", "--max_steps", "1")
+    train.main(flags(dataset_dir, config_dir, tmp_path, *short, "--bf16"))
     assert ("--bf16 false is faster" in capsys.readouterr().err) == (not has_bf16)
 
 
