@@ -10,17 +10,22 @@ STAMP := $(VENV)/.installed
 # The second lane: newest transformers, datasets, accelerate and huggingface_hub.
 LATEST := .venv-latest
 LATEST_STAMP := $(LATEST)/.installed
-LATEST_TESTS := $(patsubst %,tests/test_%.py,train bin_trainer models model_check run_folder \
-  checkpoints timed_checkpoints arguments augmentation bin_dataset counting_metric \
-  count_distribution losses regularization calibration diagnostics diagnostics_rules)
-# Two tests at once, those of a file one after the other; each with a thread, where two would wait
-# for one another.
-PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadgroup
+LATEST_TESTS := tests/scripts/training tests/scripts/diagnostics \
+  $(patsubst %,tests/scripts/test_%.py,train count_distribution counting_metric)
+# Two files at once, the tests of each one after the other: they share what is slow to make, and the
+# processes of a job, which only one file's tests start, meet at one port. Each with a thread, where
+# two would wait for one another.
+WORKERS := 2
+PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest $(PARALLEL)
+PIP_FLAGS := --quiet --disable-pip-version-check
+# Modules are compiled once, not in each of hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
 # Nothing here may reach for the Hub: what the demo and the tests need, they draw or configure.
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-slow test-latest docker-test lint format clean
+.PHONY: help environment demo test test-slow test-latest docker-test lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -34,8 +39,10 @@ $(STAMP): requirements.txt requirements-dev.txt
 	@echo "Setting up $(VENV) (once; a few minutes)"
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	@$(RUN) -m pip install $(PIP_FLAGS) -r requirements.txt -r requirements-dev.txt
 	@touch $@
+
+environment: $(STAMP)  ## set up .venv and do nothing else
 
 # A network from scratch has no time in twelve epochs for photos that are never the same.
 DEMO_FLAGS := --dataset_dir data/demo --config_name scripts/model_configs/vit_demo \
@@ -52,7 +59,7 @@ demo: data/demo_mirror  ## draw synthetic bins, build the dataset, train a small
 	$(RUN) metrics/compare_runs.py runs/demo
 	@printf '%s\n' '' \
 	  'The bins are drawn: the figures say that everything works, and nothing about real bins.' \
-	  'Next, on real bins (README.md has the details and what to expect):' \
+	  'Next, on real bins (docs/data.md and docs/training.md say more):' \
 	  '  $(RUN) data_prep/build_dataset.py --output_dir data/bins --max_bins 20000' \
 	  '  $(RUN) scripts/train.py --dataset_dir data/bins --output_dir runs/vit_base \' \
 	  '    --model_name_or_path google/vit-base-patch16-224-in21k --learning_rate 3e-4 \' \
@@ -73,23 +80,26 @@ format: $(STAMP)  ## let ruff mend style
 test: lint  ## lint, types and the quick tests
 	$(PYTEST)
 
-test-slow: docker-test  ## the tests that take longer, those in Docker too
+test-slow: $(STAMP)  ## the tests that take longer
 	$(RUN) docker_debugging/toolkit.py
-	$(RUN) tests/model_server.py
+	cd tests && ../$(RUN) -m stand_ins.model_server
 	$(PYTEST) -m slow
 
-$(LATEST_STAMP): requirements-latest.txt | $(STAMP)
-	@echo "Setting up $(LATEST) (once; a few minutes)"
+# It holds the newest releases alone, and sees the packages of .venv behind them.
+$(LATEST_STAMP): requirements-latest.txt $(STAMP)
+	@echo "Setting up $(LATEST) (once; a minute)"
 	@rm -rf $(LATEST)
-	@$(PYTHON) -m venv $(LATEST)
-	@$(LATEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@$(RUN) -m venv $(LATEST)
+	@echo "$(CURDIR)/$$(echo $(VENV)/lib/python*/site-packages)" > \
+	  $$(echo $(LATEST)/lib/python*/site-packages)/behind.pth
+	@$(LATEST)/bin/python -m pip install $(PIP_FLAGS) --upgrade -r $<
 	@touch $@
 
 test-latest: $(LATEST_STAMP)  ## training, metrics and model folders on the newest releases
 	@$(LATEST)/bin/python -m pip list --disable-pip-version-check 2>/dev/null | \
 	  grep -E '^(transformers|datasets|accelerate|huggingface_hub|torch) '
-	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest -n 2 --dist loadgroup $(LATEST_TESTS)
-	$(LATEST)/bin/python -m pytest -m slow tests/test_interrupted_trainings.py
+	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest $(PARALLEL) $(LATEST_TESTS)
+	$(LATEST)/bin/python -m pytest -m slow tests/scripts/test_interrupted_trainings.py
 
 # -s shows what takes minutes. As root on Debian this installs Docker and starts it for the tests.
 docker-test: $(STAMP)  ## the tests in Docker; skipped aloud where it cannot be had

@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REAL_PHOTOS = ROOT.parent / "shared/abid_originals"
 LATENCY_MS = 30
 BUCKET = "s3://photos"
-# As data_prep/bin_images.py has them.
+# As data_prep/dataset/photos.py has them.
 IMAGE_SIZE, RESAMPLE, JPEG_QUALITY = 224, Image.Resampling.BILINEAR, 95
 NUM_WORKERS = max(2, os.cpu_count() or 1)
 ROUNDS = 3  # of each decoder

@@ -35,7 +35,7 @@ GOAL = 5.0
 def our_loader(dataset_dir: str) -> DataLoader:
     """Return the training photos as train.py batches them."""
     sys.path.insert(0, str(ROOT / "scripts"))
-    bin_dataset: Any = importlib.import_module("bin_dataset")
+    bin_dataset: Any = importlib.import_module("training.bin_dataset")
     photos = bin_dataset.decoded_photos(
         bin_dataset.load_bins(dataset_dir, ["train"])["train"], None
     )

@@ -101,7 +101,7 @@ def make_model(name: str, folder: Path) -> Any:
 def our_trainer(name: str, options: argparse.Namespace, folder: Path, **flags: Any) -> Trainer:
     """Return the trainer of train.py."""
     arguments, bin_dataset, bin_trainer, models = (
-        importlib.import_module(module)
+        importlib.import_module(f"training.{module}")
         for module in ("arguments", "bin_dataset", "bin_trainer", "models")
     )
     (folder / "config.json").write_text(json.dumps(CONFIGS[name]))
@@ -223,7 +223,7 @@ def matrix_peak(dtype: torch.dtype) -> float:
 
 def own_share(folder: Path) -> float:
     """Return the share of the training's time that diagnostics say they took."""
-    record: Any = importlib.import_module("diagnostics_record")
+    record: Any = importlib.import_module("diagnostics.record")
     return record.gather(record.read_record(folder / "diagnostics.jsonl")).own_share
 
 

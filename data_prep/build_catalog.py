@@ -9,148 +9,24 @@ missing. build_dataset.py builds a catalog itself; run this alone to look at a b
 build several datasets from one catalog.
 """
 
-import asyncio
-import json
 import shlex
-from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from obstore.exceptions import BaseError
-from obstore.store import ObjectStore
-from tqdm import tqdm
 
-from bin_groups import group_bins, neighbouring_ids
-from bin_records import PLAIN_NAME, parse_bin_record, set_aside_record
-from catalog import CATALOG_SCHEMA, bins_by_count, describe_catalog, open_beside, write_catalog
-from catalog_parts import CatalogParts
+from catalog.count_chart import LARGEST_BAR, draw_counts
+from catalog.file import bins_by_count, open_beside
+from catalog.reading import CHART_NAME, build_catalog, describe_unanswered, read_bin_list
 from command_line import EntryParser, InputError
-from count_chart import draw_counts
-from object_store import (
-    UnansweredError,
-    describe_failure,
-    list_ids,
-    open_store,
-    read_objects,
-    write_object,
-)
+from dataset.splits import assign_splits, num_leaked
+from object_store import UnansweredError, describe_failure, write_object
 
-CHART_NAME = "bins_by_count.png"
 GO_ON = "The same command goes on from here.\n"
-IDS_NAMED = 10  # in an error; the whole list could fill screens
-
-
-def build_catalog(
-    source: str, output: str | Path, bin_ids: Collection[str] | None = None
-) -> pa.Table:
-    """Read a source's metadata into a table of CATALOG_SCHEMA, sorted by id; write and return it.
-
-    What was read lies in the folder `<output>.parts` until the catalog is written, so that a run
-    that was killed or lost its connection goes on where it was.
-
-    Args:
-        source: a folder, file:// or s3:// URL laid out like the bucket (`metadata/<id>.json`).
-        output: the parquet file to write, a path or an s3:// URL.
-        bin_ids: only these bins, with the rest of their runs; None: all that the source lists.
-
-    Raises:
-        InputError: there is no such source, or no metadata in it.
-        UnansweredError: some records did not arrive; the others are kept.
-        obstore.exceptions.BaseError, OSError: source or output failed.
-    """
-    store = open_store(source)
-    listed = list_ids(store, "metadata", ".json") if bin_ids is None else bin_ids
-    wanted = pc.unique(pa.array(listed, pa.string()))
-    wanted = wanted.take(pc.sort_indices(wanted))
-    if len(wanted) == 0:
-        raise InputError(f"--source {source}: no metadata/<id>.json there.")
-    output_store, name = open_beside(output, "--output", create=True)
-    with CatalogParts(output_store, f"{name}.parts", repr(store)) as parts:
-        _read_records(store, wanted, parts)
-        catalog = _wanted_groups(parts.table(), wanted)
-        # A group is a run in the bucket's own ids, so a neighbour that is not wanted still holds
-        # two wanted bins together: read on at both ends, as far as each run goes.
-        while bin_ids is not None and _read_records(
-            store, neighbouring_ids(catalog["id"].combine_chunks()), parts, progress=False
-        ):
-            catalog = _wanted_groups(parts.table(), wanted)
-    write_catalog(catalog, output_store, name)
-    parts.remove()
-    return catalog
-
-
-def _read_records(
-    store: ObjectStore, bin_ids: pa.Array, parts: CatalogParts, progress: bool = True
-) -> int:
-    """Read the metadata of the bins that the parts lack; return how many those were."""
-    missing = bin_ids.filter(pc.invert(pc.is_in(bin_ids, value_set=parts.ids())))
-    is_plain = pc.match_substring_regex(missing, f"^{PLAIN_NAME}$")
-    for bin_id in missing.filter(pc.invert(is_plain)).to_pylist():
-        parts.add(parse_bin_record(bin_id, b""))  # says so, and its id gets into no path
-    missing_plain = missing.filter(is_plain)
-
-    async def read_plain(bar: tqdm) -> None:
-        paths = (f"metadata/{bin_id}.json" for bin_id in missing_plain.to_pylist())
-        async for path, content, problem in read_objects(store, paths):
-            bin_id = path.removeprefix("metadata/").removesuffix(".json")
-            if content is None:
-                reason = "no metadata" if problem == "missing" else f"metadata: {problem}"
-                parts.add(set_aside_record(bin_id, reason))
-            else:
-                parts.add(parse_bin_record(bin_id, content))
-            bar.update()
-
-    with tqdm(
-        desc="metadata",
-        total=len(bin_ids),
-        initial=len(bin_ids) - len(missing_plain),
-        unit="bins",
-        disable=not progress,
-    ) as bar:
-        asyncio.run(read_plain(bar))
-    return len(missing)
-
-
-def _wanted_groups(records: pa.Table, wanted: pa.Array) -> pa.Table:
-    """Return the catalog of the groups that have a wanted bin."""
-    ids = records["id"].combine_chunks()
-    groups = group_bins(ids, records["asins"].combine_chunks())
-    wanted_groups = pc.unique(groups.filter(pc.is_in(ids, value_set=wanted)))
-    catalog = records.append_column("bin_group", groups).select(CATALOG_SCHEMA.names)
-    return catalog.filter(pc.is_in(groups, value_set=wanted_groups)).cast(CATALOG_SCHEMA)
-
-
-def read_bin_list(path: Path) -> list[str]:
-    """Return the ids of a list such as the Udacity subset's: {"1": ["data/metadata/00152.json"]}.
-
-    Raises: InputError: the file is not such a list.
-    """
-    try:
-        lists = json.loads(path.read_text())
-        if not all(isinstance(names, list) for names in lists.values()):
-            raise TypeError("not lists of names")
-        bin_ids = {Path(name).stem for names in lists.values() for name in names}
-        "".join(bin_ids).encode()  # JSON may hold half a character
-    except OSError as error:
-        raise InputError(f"--bin_list {path}: {error.strerror}.") from error
-    except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(
-            f'--bin_list {path}: expected JSON such as {{"1": ["data/metadata/00152.json", ...]}}.'
-        ) from error
-    if not bin_ids:
-        raise InputError(f"--bin_list {path}: no bin in it.")
-    return sorted(bin_ids)
-
-
-def describe_unanswered(error: UnansweredError) -> str:
-    """Return which records did not arrive, in one line."""
-    names = [Path(path).stem for path in error.paths]
-    more = f" and {len(names) - IDS_NAMED:,} more" if len(names) > IDS_NAMED else ""
-    return (
-        f"the metadata of {len(names):,} bins did not arrive ({error.reason}): "
-        f"{', '.join(names[:IDS_NAMED])}{more}."
-    )
+# What the published projects on this dataset do: 1 to 5 items, a tenth drawn photo by photo.
+USUAL_COUNTS, USUAL_TEST_FRACTION, USUAL_SEED = (1, 5), 0.1, 42
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -193,6 +69,56 @@ def main(argv: list[str] | None = None) -> None:
         flags += ["--bin_list", str(arguments.bin_list)]
     flags += ["--output_dir", "data/bins"]
     print(f"\nNext: python data_prep/build_dataset.py {shlex.join(flags)}")
+
+
+def describe_catalog(catalog: pa.Table) -> str:
+    """Return what the catalog holds, for the person who built it: some lines of text."""
+    group_sizes = pc.value_counts(catalog["bin_group"]).field("counts").to_numpy()
+    reasons = pc.value_counts(pc.drop_null(catalog["set_aside"])).to_pylist()
+    num_set_aside = sum(reason["counts"] for reason in reasons)
+    num_differing = catalog.num_rows - pc.sum(catalog["quantities_match"]).as_py() - num_set_aside
+    lines = [
+        *_count_table(bins_by_count(catalog)),
+        "",
+        f"{catalog.num_rows:,} bins in {len(group_sizes):,} groups; "
+        f"{group_sizes[group_sizes > 1].sum():,} share a group with another photo of the same bin.",
+        _leak_line(catalog),
+        f"{num_set_aside:,} records set aside; in {num_differing:,} more the items' quantities do "
+        "not sum to the count (kept, and flagged).",
+    ]
+    for reason in sorted(reasons, key=lambda reason: -reason["counts"]):
+        lines.append(f"  {reason['counts']:,}  {reason['values']}")
+    return "\n".join(lines)
+
+
+def _count_table(bins: dict[int, int]) -> list[str]:
+    total = sum(bins.values())
+    rows = [(str(count), number) for count, number in bins.items() if count <= LARGEST_BAR]
+    beyond = [count for count in bins if count > LARGEST_BAR]
+    if beyond:
+        rows.append((f"{LARGEST_BAR + 1} to {beyond[-1]}", sum(bins[count] for count in beyond)))
+    return [
+        f"{'items':>8}  {'bins':>9}  share",
+        *(f"{name:>8}  {number:>9,}  {100 * number / total:4.1f} %" for name, number in rows),
+    ]
+
+
+def _leak_line(catalog: pa.Table) -> str:
+    fewest, most = USUAL_COUNTS
+    in_range = pc.and_(
+        pc.greater_equal(catalog["count"], fewest), pc.less_equal(catalog["count"], most)
+    )
+    kept = catalog.select(["id", "count", "bin_group"]).filter(in_range)
+    fractions = {"train": 1 - USUAL_TEST_FRACTION, "test": USUAL_TEST_FRACTION}
+    splits = assign_splits(kept["id"], kept["count"].to_numpy(), fractions, USUAL_SEED)
+    num_test = int(np.count_nonzero(splits == 1))
+    leaked = num_leaked(kept["bin_group"], splits == 0, splits == 1)
+    return (
+        f"A random split would leak: of the {num_test:,} bins in a test split of "
+        f"{100 * USUAL_TEST_FRACTION:.0f} %, drawn photo by photo (seed {USUAL_SEED}) from the "
+        f"{kept.num_rows:,} with {fewest} to {most} items, {leaked:,} "
+        f"({100 * leaked / max(num_test, 1):.1f} %) have a photo of the same bin in training."
+    )
 
 
 if __name__ == "__main__":

@@ -13,9 +13,6 @@ all are done the same command with --finish instead writes the card.
 """
 
 import argparse
-import csv
-import json
-import os
 import shlex
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -30,12 +27,21 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore
 from tqdm import tqdm
 
-from bin_images import MAX_PIXELS
-from build_catalog import build_catalog, read_bin_list
-from catalog import open_beside, read_catalog
-from command_line import EntryParser, InputError, fraction, natural_number, positive_integer
-from dataset_finish import CARD, UnfinishedError, finish_dataset
-from dataset_plan import (
+from catalog.file import open_beside, read_catalog
+from catalog.reading import build_catalog, read_bin_list
+from command_line import InputError
+from dataset.finish import CARD, UnfinishedError, finish_dataset
+from dataset.flags import (
+    build_command,
+    check_flags,
+    is_own_catalog,
+    make_parser,
+    next_command,
+    read_excluded,
+    read_rank,
+)
+from dataset.official_split import hold_out_validation, read_official_bins
+from dataset.plan import (
     LEFT_OUT,
     PlannedShard,
     Selection,
@@ -46,8 +52,10 @@ from dataset_plan import (
     select_official_bins,
     split_bins,
 )
-from dataset_settings import CATALOG, claim_output, dataset_settings
-from dataset_totals import DatasetTotals, channel_line, count_table
+from dataset.settings import CATALOG, claim_output, dataset_settings
+from dataset.shards import ShardWriter, finished_shards, write_shards
+from dataset.splits import SPLITS, split_fractions
+from dataset.totals import DatasetTotals, channel_line, count_table
 from object_store import (
     MOST_UNANSWERED,
     UnansweredError,
@@ -57,183 +65,10 @@ from object_store import (
     read_object,
     write_object,
 )
-from official_split import hold_out_validation, read_official_bins
-from shards import ShardWriter, finished_shards, write_shards
-from splits import SPLITS, split_fractions
 from whole_files import remove_leftovers
 
-# The task: bins with 1 to 5 items, as in the published projects on this dataset.
-MIN_COUNT, MAX_COUNT = 1, 5
 LARGEST_COUNT = 2**31 - 1
 GO_ON = "Once that is mended, the same command goes on from here.\n"
-# What decides how the work is done, not what comes out.
-HOW = ("num_workers", "resource_config", "finish", "check")
-
-
-def make_parser() -> EntryParser:
-    """Return the parser of this entry's flags."""
-    parser = EntryParser(__doc__)
-    parser.add_argument(
-        "--source",
-        default="s3://aft-vbi-pds",
-        help="folder, file:// or s3:// URL laid out like the bucket (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--catalog",
-        help="catalog of data_prep/build_catalog.py, a file or s3:// URL (default: built in the "
-        "output)",
-    )
-    parser.add_argument(
-        "--output_dir", required=True, help="the dataset: a folder or an s3://BUCKET/PREFIX URL"
-    )
-    parser.add_argument(
-        "--bin_list",
-        type=Path,
-        help='keep only these bins: JSON such as {"1": ["data/metadata/00152.json"]}; their '
-        "neighbours' metadata is read as well, for the groups",
-    )
-    parser.add_argument(
-        "--exclude",
-        type=Path,
-        metavar="CSV",
-        help="leave out the bins of the column id, such as label_errors.csv of scripts/audit.py "
-        "--label_errors; all others stay in the splits that they have without it",
-    )
-    parser.add_argument(
-        "--max_bins", type=positive_integer, help="keep this many bins, drawn by --seed"
-    )
-    for name, default, extreme in (("min", MIN_COUNT, "fewest"), ("max", MAX_COUNT, "most")):
-        parser.add_argument(
-            f"--{name}_count",
-            type=natural_number,
-            default=default,
-            help=f"the {extreme} items of a bin that is kept (default: %(default)s)",
-        )
-    parser.add_argument(
-        "--image_size",
-        type=image_edge,
-        default=224,
-        help="edge of the square photos, pixels (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--validation_fraction",
-        type=fraction,
-        help="share of the bins, 0 to 1 (default: 0.1, or what --test_fraction leaves)",
-    )
-    parser.add_argument(
-        "--test_fraction",
-        type=fraction,
-        help="share of the bins, 0 to 1; 1.0 puts every bin in test (default: 0.1)",
-    )
-    parser.add_argument(
-        "--split_by",
-        choices=("bin_group", "random", "official"),
-        default="bin_group",
-        help="random leaks, as published splits do: for comparison only; official is the "
-        "challenge's own split, its validation list being the test split (default: %(default)s)",
-    )
-    for name, file in (("train", "counting_train.json"), ("validation", "counting_val.json")):
-        parser.add_argument(
-            f"--official_{name}", type=Path, help=f"the challenge's list {file}, [[index, count]]"
-        )
-    parser.add_argument(
-        "--num_workers",
-        type=positive_integer,
-        default=os.cpu_count() or 1,
-        help="processes that fetch and resize (default: one a core)",
-    )
-    parser.add_argument("--seed", type=natural_number, default=42, help="default: %(default)s")
-    stage = parser.add_mutually_exclusive_group()
-    stage.add_argument(
-        "--resource_config",
-        type=Path,
-        help="write only this machine's shards: JSON with hosts and current_host, as SageMaker has "
-        "it in /opt/ml/config/resourceconfig.json",
-    )
-    stage.add_argument(
-        "--finish", action="store_true", help="write the card of shards that are all done"
-    )
-    stage.add_argument(
-        "--check",
-        action="store_true",
-        help="check the flags and the lists that they name, and do nothing else",
-    )
-    return parser
-
-
-def image_edge(text: str) -> int:
-    """Parse the edge of the photos. Raises: argparse.ArgumentTypeError: too large, or no number."""
-    edge = positive_integer(text)
-    if edge**2 > MAX_PIXELS:
-        raise argparse.ArgumentTypeError(f"{text} makes photos of over 25 megapixels")
-    return edge
-
-
-def check_flags(arguments: argparse.Namespace) -> None:
-    """Raise InputError where flags do not go together."""
-    if arguments.min_count > arguments.max_count:
-        raise InputError(f"--min_count {arguments.min_count} exceeds --max_count: swap them.")
-    lists = (arguments.official_train, arguments.official_validation)
-    if arguments.split_by == "official":
-        if None in lists:
-            raise InputError(
-                "--split_by official needs --official_train and --official_validation."
-            )
-        for path in lists:
-            if not path.is_file():
-                raise InputError(f"{path}: there is no such list of the official split.")
-        if arguments.test_fraction is not None:
-            raise InputError("--test_fraction: the official validation list is the test split.")
-    elif lists != (None, None):
-        raise InputError("--official_train and --official_validation need --split_by official.")
-
-
-def read_rank(path: Path | None) -> tuple[int, int]:
-    """Return this machine's place among the hosts, and how many there are; alone without a file.
-
-    Raises: InputError: the file is no resource config.
-    """
-    if path is None:
-        return 0, 1
-    try:
-        config = json.loads(path.read_text())
-        hosts = sorted(config["hosts"])
-        return hosts.index(config["current_host"]), len(hosts)
-    except OSError as error:
-        raise InputError(f"--resource_config {path}: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f'--resource_config {path}: expected {{"current_host": "algo-1", "hosts": ["algo-1", '
-            "...]}."
-        ) from error
-
-
-def read_excluded(path: Path) -> list[str]:
-    """Return the ids of a csv's column id, sorted.
-
-    Raises: InputError: the file is no such csv.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if "id" not in (reader.fieldnames or ()):
-                raise InputError(f"--exclude {path}: the first line must name a column id.")
-            # No plain id begins with an apostrophe: it keeps spreadsheets from running a cell.
-            return sorted({(row["id"] or "").removeprefix("'") for row in reader})
-    except OSError as error:
-        raise InputError(f"--exclude {path}: {error.strerror}.") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"--exclude {path}: not a csv ({error}).") from error
-
-
-def is_own_catalog(arguments: argparse.Namespace) -> bool:
-    """Say whether --catalog names the one that lies in the output."""
-
-    def place(location: str) -> str:
-        return location if "://" in location else os.path.realpath(location)
-
-    own = f"{arguments.output_dir.rstrip('/')}/{CATALOG}"
-    return arguments.catalog is not None and place(arguments.catalog) == place(own)
 
 
 def catalog_content(location: str) -> bytes:
@@ -427,51 +262,9 @@ def build_dataset(arguments: argparse.Namespace) -> None:
     print(f"\nNext: {command}")
 
 
-def build_command(arguments: argparse.Namespace) -> str:
-    """Return the command that makes this dataset, wherever the work is done."""
-    parser = make_parser()
-    flags = [
-        part
-        for name, value in vars(arguments).items()
-        if name not in HOW and value != parser.get_default(name)
-        for part in (f"--{name}", str(value))
-    ]
-    return f"python data_prep/build_dataset.py {shlex.join(flags)}"
-
-
-def next_command(dataset_dir: str, image_size: int, splits: Sequence[str]) -> str:
-    """Return the command that trains on this dataset, or evaluates where it has a test split."""
-    name = Path(dataset_dir).name
-    folder = f"data/{name}" if "://" in dataset_dir else dataset_dir
-    flags = ["--dataset_dir", folder]
-    if "train" not in splits:
-        flags += ["--model_name_or_path", "MODEL_FOLDER", "--output_dir", "runs/evaluation"]
-    elif image_size == 64:
-        flags += ["--config_name", "scripts/model_configs/vit_demo"]
-        flags += ["--output_dir", f"runs/{name}_vit_demo"]
-        flags += ["--num_train_epochs", "12", "--per_device_train_batch_size", "32"]
-        flags += ["--augment_geometry", "false", "--mixup", "false"]
-    else:
-        # The Hub's ViTs take 224 pixels; a ResNet takes any size. Rates as in sagemaker_jobs/.
-        is_vit = image_size == 224
-        model = "google/vit-base-patch16-224-in21k" if is_vit else "microsoft/resnet-34"
-        flags += ["--model_name_or_path", model, "--output_dir", f"runs/{model.split('/')[1]}"]
-        flags += ["--learning_rate", "3e-4" if is_vit else "1e-3"]
-    does = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
-    flags += [does[split] for split in splits]
-    if "train" in splits and "validation" not in splits:
-        flags += ["--eval_strategy", "no"]
-    copy = (
-        ""
-        if folder == dataset_dir
-        else f"{shlex.join(['aws', 's3', 'sync', dataset_dir, folder])} && "
-    )
-    return f"{copy}python scripts/train.py {shlex.join(flags)}"
-
-
 def main(argv: list[str] | None = None) -> None:
     """Build a dataset from the command line."""
-    parser = make_parser()
+    parser = make_parser(__doc__)
     arguments = parser.parse_args(argv)
     try:
         build_dataset(arguments)

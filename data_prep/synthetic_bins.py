@@ -32,7 +32,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from bin_drawing import (
+from command_line import EntryParser, InputError, natural_number, positive_integer
+from drawing.bins import (
     FLOOR_SHARE,
     INK,
     KINDS,
@@ -45,7 +46,6 @@ from bin_drawing import (
     shade,
     take_photo,
 )
-from command_line import EntryParser, InputError, natural_number, positive_integer
 from worker_pool import worker_pool
 
 COUNT_WEIGHTS = (0.02, 0.12, 0.20, 0.24, 0.18, 0.12, 0.06, 0.04, 0.02)  # of 0, 1, ..., 8 items

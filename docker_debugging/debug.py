@@ -29,14 +29,7 @@ from typing import Any
 import containers
 import toolkit
 from image import ROOT, OneLineParser, ensure_image
-from layout import (
-    CHECKPOINTS,
-    check_base_dir,
-    check_dataset,
-    configuration,
-    job_variables,
-    lay_out,
-)
+from layout import CHECKPOINTS, check_base_dir, check_dataset, configuration, job_variables, lay_out
 
 FAILURE = Path("output/failure")
 # The toolkit's words, and torchrun's, whose own exit code is 1 whatever the script's was.

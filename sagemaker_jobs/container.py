@@ -7,8 +7,8 @@ Sources: AWS's list of Hugging Face deep learning containers, November 2026; the
 regions from the SDK's own table, which ends at older versions.
 """
 
-from entry_parser import EntryParser
-from quiet_sdk import import_sagemaker
+from aws.entry_parser import EntryParser
+from aws.quiet_sdk import import_sagemaker
 
 # The Hugging Face training container; a GPU image, as all training images of this family are.
 TRAINING_IMAGE_TAG = "2.9.0-transformers5.3.0-gpu-py312-cu130-ubuntu22.04"

@@ -28,7 +28,9 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 import container
-from aws_settings import (
+from aws.jobs import describe
+from aws.recorded_requests import shown_role
+from aws.settings import (
     boto_session,
     check_bucket,
     find_region,
@@ -36,7 +38,8 @@ from aws_settings import (
     known_region,
     known_role,
 )
-from deploy_flags import (
+from deployment.endpoint_client import NoAnswer, PhotoFault, SageMakerEndpoint, with_retries
+from deployment.flags import (
     OUTPUT_PLACEHOLDER,
     ROLE_VARIABLE,
     check_flags,
@@ -45,18 +48,9 @@ from deploy_flags import (
     make_parser,
     output_folder,
 )
-from deployed_parts import ARCHIVE_NAME, ENDPOINT, FUNCTION, PARTS, Account, Part
-from deployment import (
-    BatchTransform,
-    Deployment,
-    Request,
-    Serverless,
-    check_name,
-)
-from endpoint_client import NoAnswer, PhotoFault, SageMakerEndpoint, with_retries
-from job_report import describe
-from recorded_requests import shown_role
-from served_archive import (
+from deployment.parts import ARCHIVE_NAME, ENDPOINT, FUNCTION, PARTS, Account, Part
+from deployment.requests import BatchTransform, Deployment, Request, Serverless, check_name
+from deployment.served_archive import (
     EXPORT,
     add_handler,
     check_model,

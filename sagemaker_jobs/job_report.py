@@ -10,38 +10,71 @@ all instances together, as the SageMaker SDK prints them.
 """
 
 import csv
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from botocore.exceptions import ClientError
+from aws.entry_parser import EntryParser, price
+from aws.jobs import ENDED, describe, fetch_logs
+from aws.settings import boto_session, find_region
 
-from aws_settings import boto_session, find_region
-from entry_parser import EntryParser, price
-from job_costs import billed_time, instance_count
-
-FETCH_LOGS = Path(__file__).resolve().parent.parent / "metrics" / "fetch_logs.py"
 STATUSES = ("InProgress", "Completed", "Failed", "Stopping", "Stopped")
-ENDED = ("Completed", "Failed", "Stopped")
 COLUMNS = (
     *("job", "status", "instance_type", "instance_count", "spot"),
     *("training_seconds", "billable_seconds", "savings_percent", "cost"),
 )
 
 
-def describe(sagemaker: Any, job: str) -> dict[str, Any]:
-    """Return what AWS says of a training job. Raises: ValueError: there is no such job."""
-    try:
-        return sagemaker.describe_training_job(TrainingJobName=job)
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "ValidationException":
-            raise
-        raise ValueError(
-            f"{job}: no such training job in {sagemaker.meta.region_name}; "
-            "`python sagemaker_jobs/job_report.py list` names those that there are."
-        ) from error
+@dataclass(frozen=True)
+class BilledTime:
+    """The seconds of all instances of a job together, as the SageMaker SDK prints them.
+
+    `warm_seconds` are those that instances were kept for a next job (--keep_alive) so far.
+    """
+
+    training_seconds: int
+    billable_seconds: int
+    warm_seconds: int
+    is_spot: bool
+
+    @property
+    def savings(self) -> float | None:
+        """Percent of the time that managed spot training did not bill; None without spot."""
+        if not self.is_spot or self.training_seconds == 0:
+            return None
+        return (1 - self.billable_seconds / self.training_seconds) * 100
+
+    def cost(self, price_per_hour: float) -> float:
+        """Return the cost at a price of one instance, in its currency.
+
+        The price is that on demand, for spot jobs too: AWS bills less of their time instead.
+        """
+        return (self.billable_seconds + self.warm_seconds) / 3600 * price_per_hour
+
+
+def billed_time(description: Mapping[str, Any]) -> BilledTime | None:
+    """Return the seconds of a job; None as long as AWS does not say, which it does at the end.
+
+    Args:
+        description: what DescribeTrainingJob returned.
+    """
+    if description.get("BillableTimeInSeconds") is None:
+        return None
+    count = instance_count(description)
+    warm_pool = description.get("WarmPoolStatus", {})
+    return BilledTime(
+        training_seconds=description["TrainingTimeInSeconds"] * count,
+        billable_seconds=description["BillableTimeInSeconds"] * count,
+        warm_seconds=warm_pool.get("ResourceRetainedBillableTimeInSeconds", 0) * count,
+        is_spot=description.get("EnableManagedSpotTraining", False),
+    )
+
+
+def instance_count(description: Mapping[str, Any]) -> int:
+    """Return how many instances a job asked for."""
+    return description["ResourceConfig"].get("InstanceCount", 1)
 
 
 def list_jobs(sagemaker: Any, name_contains: str, status: str | None) -> None:
@@ -193,21 +226,6 @@ def stop(sagemaker: Any, job: str) -> list[str]:
             f"--checkpoints {checkpoints}"
         )
     return lines
-
-
-def fetch_logs(job: str, region: str, follow: bool) -> int:
-    """Run metrics/fetch_logs.py and return its exit code."""
-    command = [sys.executable, str(FETCH_LOGS), job, "--region", region]
-    with subprocess.Popen(command + ["--follow"] * follow) as process:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            # The terminal sends Ctrl-C to both, and it has the last word; `kill` may have not.
-            try:
-                return process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.terminate()
-                return 130
 
 
 def make_parser() -> EntryParser:

@@ -26,7 +26,11 @@ import boto3
 from botocore.exceptions import ClientError
 
 import container
-from aws_settings import (
+from aws.entry_parser import EntryParser, hours, positive_integer, price
+from aws.jobs import ENDED, fetch_logs
+from aws.quiet_sdk import import_sagemaker, sdk_session
+from aws.recorded_requests import RecordedRequests, shown_role
+from aws.settings import (
     boto_session,
     bucket_and_prefix,
     check_bucket,
@@ -36,11 +40,7 @@ from aws_settings import (
     known_role,
     names_in,
 )
-from entry_check import checked_by
-from entry_parser import EntryParser, positive_integer, price
-from job_report import ENDED, fetch_logs
-from launch import hours, sdk_session
-from processing_job import (
+from launching.processing_job import (
     CATALOG,
     FILE_FLAGS,
     FINISH,
@@ -51,8 +51,7 @@ from processing_job import (
     job_name,
     processor,
 )
-from quiet_sdk import import_sagemaker
-from recorded_requests import RecordedRequests, shown_role
+from launching.train_flags import checked_by
 
 DATA_PREP = Path(__file__).resolve().parent.parent / "data_prep"
 # Not SAGEMAKER_ROLE: the role that trains may read datasets only.
@@ -199,9 +198,8 @@ def checked_by_build_dataset(
     flags = ["--source", job.source, *paths, *job.flags]
     if job.catalog:
         flags += ["--catalog", job.catalog]
-    return checked_by(
-        DATA_PREP / "build_dataset.py", [*flags, "--output_dir", job.output, "--check"]
-    )
+    entry = str(DATA_PREP / "build_dataset.py")
+    return checked_by([entry, *flags, "--output_dir", job.output, "--check"])
 
 
 def dry_run(job: DatasetJob, region: str | None, role: str | None) -> list[dict[str, Any]]:

@@ -24,9 +24,9 @@ from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from entry_parser import EntryParser
-from model_card import PLOTS, TAG, model_card
-from trained_run import TrainedRun, check_answers, find_run
+from aws.entry_parser import EntryParser
+from publishing.model_card import PLOTS, TAG, model_card
+from publishing.trained_run import TrainedRun, check_answers, find_run
 
 REPORT = Path(__file__).resolve().parent.parent / "metrics" / "report.py"
 CARD_HEAD = 60  # lines that --dry_run shows

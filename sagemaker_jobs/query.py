@@ -30,8 +30,9 @@ import boto3
 from botocore.config import Config
 from tqdm import tqdm
 
-from aws_settings import boto_session, find_region
-from endpoint_client import (
+from aws.entry_parser import EntryParser, positive_integer
+from aws.settings import boto_session, find_region
+from deployment.endpoint_client import (
     Answer,
     Endpoint,
     LocalEndpoint,
@@ -41,8 +42,7 @@ from endpoint_client import (
     question,
     with_retries,
 )
-from entry_parser import EntryParser, positive_integer
-from query_photos import Photo, find_photos, read_photo
+from deployment.query_photos import Photo, find_photos, read_photo
 
 COLUMNS = ("photo", "expected_quantity", "count", "expected_count", "probability_wrong")
 LAST_COLUMNS = ("model", "version", "runtime", "error")

@@ -7,8 +7,8 @@ Any flag of train.py may follow. Other depths: --model_name_or_path microsoft/re
 microsoft/resnet-50; from scratch, as in the challenge: --config_name resnet34.
 """
 
-from launch import launch
-from recipe import EVERY_RECIPE, Recipe
+from launching.launch import launch
+from launching.recipe import EVERY_RECIPE, Recipe
 
 RECIPE = Recipe(
     name="resnet34",

@@ -11,7 +11,6 @@ killed goes on with the same command; with more --max_jobs a finished one goes o
 """
 
 import argparse
-import dataclasses
 import json
 import sys
 import time
@@ -24,7 +23,10 @@ import boto3
 import container
 import resnet34
 import vit
-from aws_settings import (
+from aws.entry_parser import hours
+from aws.quiet_sdk import import_sagemaker
+from aws.recorded_requests import RecordedRequests, shown_role
+from aws.settings import (
     boto_session,
     check_bucket,
     check_dataset,
@@ -33,38 +35,37 @@ from aws_settings import (
     known_region,
     known_role,
 )
-from entry_parser import EntryParser, positive_integer
-from job_flags import TO_TRAIN_PY, add_flags_of_any_job, job_of
-from launch import estimator, hours, source_folder
-from quiet_sdk import import_sagemaker
-from recipe import Recipe
-from recorded_requests import RecordedRequests, shown_role
-from search_space import OBJECTIVES, SearchSpace
-from train_flags import (
+from launching.estimator import channels, estimator, source_folder
+from launching.train_flags import (
     Hyperparameters,
     check_paths,
     checked_by_train,
     flags_as_hyperparameters,
-    merged,
     needed_splits,
 )
-from training_job import channels
-from trials import PICTURE, TABLE, Trial, best_trial, tuned_values, write_trials
-from tuned_hyperparameters import (
+from launching.tuned_hyperparameters import (
+    Trial,
+    best_trial,
     decoded,
     describe_tuning_job,
     model_flags,
     objective_of,
     trials_of,
+    tuned_values,
 )
-from tuning_job import TRIAL_CHECKPOINTS, TuningJob, tuner_arguments
+from tuning.flags import (
+    check_local,
+    hyperparameters_of_all_trials,
+    make_parser,
+    recipe_named,
+    space_of,
+    tuning_job,
+)
+from tuning.search_space import SearchSpace
+from tuning.trials import PICTURE, TABLE, write_trials
+from tuning.tuning_job import TuningJob, tuner_arguments
 
 RECIPES = {recipe.name: recipe for recipe in (vit.RECIPE, resnet34.RECIPE)}
-SPACES = {
-    "vit": SearchSpace((1e-4, 1e-3), (32, 64, 128), (2, 6)),
-    # What was searched for ResNets on these photos before.
-    "resnet34": SearchSpace((1e-3, 1e-1), (32, 64, 128, 256), (10, 30)),
-}
 SECONDS_BETWEEN_LOOKS = 30
 IS_RUNNING = ("InProgress", "Stopping")
 
@@ -75,8 +76,8 @@ def main(argv: list[str] | None = None) -> None:
     Raises: SystemExit: code 2 after one line that says what is wrong; 1 if no trial has succeeded.
     """
     argv = sys.argv[1:] if argv is None else argv
-    recipe = recipe_of(argv)
-    parser = make_parser(recipe)
+    recipe = RECIPES[recipe_named(argv)]
+    parser = make_parser(__doc__, recipe)
     arguments, train_flags = parser.parse_known_args(argv)
     output_dir = Path(arguments.output_dir)
     with parser.errors_of_one_line():
@@ -116,154 +117,6 @@ def main(argv: list[str] | None = None) -> None:
         if arguments.wait:
             wait(job.name, session)
             sys.exit(report(job.name, session, output_dir))
-
-
-def recipe_of(argv: list[str]) -> Recipe:
-    """Return the recipe that a command line names: it decides the other flags' defaults."""
-    parser = EntryParser(None, add_help=False)
-    add_recipe(parser)
-    return RECIPES[parser.parse_known_args(argv)[0].recipe]
-
-
-def add_recipe(parser: EntryParser) -> None:
-    """Add the flag that names the recipe."""
-    parser.add_argument("--recipe", choices=RECIPES, default="vit", help="default: %(default)s")
-
-
-def make_parser(recipe: Recipe) -> EntryParser:
-    """Return the parser of all flags but train.py's."""
-    space = SPACES[recipe.name]
-    parser = EntryParser(__doc__)
-    parser.epilog = TO_TRAIN_PY
-    search = parser.add_argument_group("search")
-    add_recipe(parser)
-    search.add_argument(
-        "--learning_rate_range",
-        nargs=2,
-        type=float,
-        default=space.learning_rates,
-        metavar=("LOW", "HIGH"),
-        help="on a log scale (default: {:g} {:g})".format(*space.learning_rates),
-    )
-    search.add_argument(
-        "--batch_sizes",
-        nargs="+",
-        type=positive_integer,
-        default=space.batch_sizes,
-        metavar="N",
-        help=f"photos a device and step (default: {' '.join(map(str, space.batch_sizes))})",
-    )
-    search.add_argument(
-        "--epochs_range",
-        nargs=2,
-        type=positive_integer,
-        default=space.epochs,
-        metavar=("LOW", "HIGH"),
-        help="default: {} {}".format(*space.epochs),
-    )
-    search.add_argument(
-        "--objective",
-        choices=OBJECTIVES,
-        default="eval_loss",
-        metavar="METRIC",
-        help="what makes a trial the best, as an epoch too: eval_loss, eval_accuracy, eval_rmse, "
-        "... (default: %(default)s)",
-    )
-    search.add_argument(
-        "--max_jobs", type=positive_integer, default=20, metavar="N", help="default: %(default)s"
-    )
-    search.add_argument(
-        "--max_parallel_jobs",
-        type=positive_integer,
-        default=2,
-        metavar="N",
-        help="trials at a time: with fewer each learns from more before it (default: %(default)s)",
-    )
-    search.add_argument(
-        "--no_early_stopping",
-        action="store_true",
-        help="train each trial to its end, though others were better at the same epoch",
-    )
-    search.add_argument(
-        "--warm_start_from",
-        metavar="TUNING_JOB",
-        help="an earlier search of the same recipe and dataset, to go on from what it has learned",
-    )
-    here = parser.add_argument_group("on this machine")
-    here.add_argument(
-        "--local",
-        action="store_true",
-        help="run the trials here, one at a time; --dataset is a folder, as a model may be",
-    )
-    here.add_argument(
-        "--report", metavar="NAME", help="write the trials of a tuning job, and do nothing else"
-    )
-    here.add_argument(
-        "--output_dir",
-        default="runs/tune",
-        metavar="FOLDER",
-        help=f"of {TABLE} and {PICTURE}, and with --local of the trials (default: %(default)s)",
-    )
-    add_flags_of_any_job(parser, recipe)
-    parser.set_defaults(checkpoints=None, keep_alive=None, profile=False)
-    return parser
-
-
-def space_of(arguments: argparse.Namespace) -> SearchSpace:
-    """Return the space that parsed flags describe. Raises: ValueError: a range holds nothing."""
-    return SearchSpace(
-        tuple(arguments.learning_rate_range),
-        tuple(arguments.batch_sizes),
-        tuple(arguments.epochs_range),
-    )
-
-
-def hyperparameters_of_all_trials(
-    recipe: Recipe, given: Hyperparameters, space: SearchSpace, objective: str
-) -> Hyperparameters:
-    """Return what all trials share.
-
-    Raises: ValueError: a flag that the search chooses itself, that would look at the test split, or
-        that would push every trial.
-    """
-    for name in space.one_point():
-        if name in given:
-            raise ValueError(f"--{name} is searched: give its range instead (--help).")
-    if given.get("do_predict", False) is not False:
-        raise ValueError("--do_predict: a search must not see the test split; leave it out.")
-    if given.get("push_to_hub", False) is not False:
-        raise ValueError(
-            "--push_to_hub: all trials would push to one repository; push the best when it is "
-            "trained."
-        )
-    shared = {
-        "metric_for_best_model": objective,
-        **merged(recipe.hyperparameters, given),
-        "do_predict": False,
-    }
-    return {name: value for name, value in shared.items() if name not in space.one_point()}
-
-
-def tuning_job(
-    arguments: argparse.Namespace,
-    recipe: Recipe,
-    space: SearchSpace,
-    hyperparameters: Hyperparameters,
-) -> TuningJob:
-    """Return the tuning job that parsed flags describe. Raises: ValueError: AWS would refuse it."""
-    trial = job_of(arguments, recipe, {**hyperparameters, "output_dir": TRIAL_CHECKPOINTS})
-    if not trial.is_spot:
-        # Nothing goes on from them, and each trial would first fetch those of all before it.
-        trial = dataclasses.replace(trial, checkpoints=None)
-    return TuningJob(
-        trial=trial,
-        space=space,
-        objective=arguments.objective,
-        max_jobs=arguments.max_jobs,
-        max_parallel_jobs=arguments.max_parallel_jobs,
-        early_stopping=not arguments.no_early_stopping,
-        warm_start_from=arguments.warm_start_from,
-    )
 
 
 def dry_run(job: TuningJob, region: str | None, role: str | None) -> dict[str, Any]:
@@ -412,26 +265,6 @@ def write_report(trials: Sequence[Trial], objective: str, output_dir: Path) -> T
     return best
 
 
-def check_local(arguments: argparse.Namespace, parser: EntryParser) -> None:
-    """Check the flags of a search on this machine.
-
-    Raises: ValueError: no dataset, or a flag that only AWS can follow.
-    """
-    if arguments.dataset is None:
-        raise ValueError("--local: give --dataset, a folder of data_prep/build_dataset.py.")
-    if arguments.warm_start_from:
-        raise ValueError(
-            "--warm_start_from is for AWS; with --local the same folder goes on with more "
-            "--max_jobs."
-        )
-    for name in (
-        *("output", "role", "region", "instance_type", "instance_count", "input_mode", "max_run"),
-        *("spot", "max_wait", "job_name", "price_per_hour", "dry_run", "wait", "max_parallel_jobs"),
-    ):
-        if getattr(arguments, name) != parser.get_default(name):
-            raise ValueError(f"--local and --{name} exclude one another: leave one out.")
-
-
 def search_here(
     arguments: argparse.Namespace,
     space: SearchSpace,
@@ -443,7 +276,7 @@ def search_here(
     Raises: ValueError: the flags do not fit, or the folder holds another search.
     """
     # Takes a second to import, which no other command needs.
-    from local_search import LocalSearch, run_search, train_command
+    from tuning.local_search import LocalSearch, run_search, train_command
 
     search = LocalSearch(
         hyperparameters=hyperparameters,

@@ -7,8 +7,8 @@ Any flag of train.py may follow (--learning_rate 1e-4 --num_train_epochs 3). Oth
 224 pixels: --model_name_or_path google/vit-large-patch16-224-in21k, facebook/dino-vitb16, ...
 """
 
-from launch import launch
-from recipe import EVERY_RECIPE, Recipe
+from launching.launch import launch
+from launching.recipe import EVERY_RECIPE, Recipe
 
 RECIPE = Recipe(
     name="vit",
@@ -25,7 +25,8 @@ RECIPE = Recipe(
     expectation=(
         "52.5 % accuracy was published for plain fine-tuning of this model at 2e-5: 198,000 "
         "training photos, 1 to 5 items, 5 epochs, on splits that leak; expect less on splits that "
-        "do not. The recipe of train.py was measured with fewer photos and a smaller ViT (README)."
+        "do not. The recipe of train.py was measured with fewer photos and a smaller ViT "
+        "(docs/results.md)."
     ),
 )
 

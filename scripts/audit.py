@@ -12,17 +12,15 @@ costs, another budget or another --wrong_rate it does not look at the photos aga
     python scripts/audit.py --evaluate runs/vit_tiny          # how many wrong bins does it find?
     python scripts/audit.py --label_errors --model runs/vit_tiny/model --bins data/bins \\
         --output_dir audits/labels                            # training labels that look wrong
+    python scripts/audit.py --fit_error_model data/bins --model runs/vit_tiny/model
+                       # how far off wrong records are, for a model folder that does not say
 """
 
 import argparse
 import hashlib
 import json
-import os
 import shlex
 import sys
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,43 +29,42 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from audit_bins import BinSource, UnusablePhotoError, open_bins, thumbnail
-from audit_decisions import CHECK, OK, WRONG, Costs
-from audit_evaluation import NUM_DRAWS, JudgedBins, evaluate_audit
-from audit_parts import (
-    BATCH_SIZE,
-    claim_output,
-    model_identity,
-    read_parts,
-    write_parts,
-    write_whole,
+from auditing.bins import open_bins
+from auditing.decisions import Costs
+from auditing.error_model import (
+    ERROR_MODEL,
+    ErrorModel,
+    read_error_model,
+    training_error_model,
+    write_error_model,
 )
-from audit_verdicts import Judge, checking_order, write_decisions
-from bin_counter import BinCounter, available_cores
+from auditing.evaluation import NUM_DRAWS, JudgedBins, evaluate_audit, print_evaluation
+from auditing.parts import claim_output, model_identity, read_parts, write_parts, write_whole
+from auditing.review_page import REVIEW_PAGE, page_summary, write_page
+from auditing.verdicts import DECISIONS_CSV, Judge, decide_all
 from count_distribution import counts_of_labels
-from error_model import ERROR_MODEL, ErrorModel, read_error_model
 from one_line_parser import OneLineErrorsParser
-from review_page import page_bin, write_review_page
+from serving.bin_counter import BinCounter, available_cores
 
-DECISIONS_CSV, SUMMARY, REVIEW_PAGE = "decisions.csv", "summary.json", "review.html"
+SUMMARY = "summary.json"
 AUDIT_EVALUATION = "audit_evaluation.json"
 DEFAULT_BUDGET = 0.05
 MAX_PAGE_BINS = 5000
-THUMBNAIL_PIXELS = 224
-NUM_NAMED = 20
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Audit, evaluate the audit, or rank labels, as the flags ask."""
+    """Audit, evaluate the audit, rank labels or fit an error model, as the flags ask."""
     parser = make_parser()
     arguments = parser.parse_args(argv)
     try:
         check_flags(arguments)
         if arguments.evaluate:
             evaluate(arguments.evaluate, costs_of(arguments))
+        elif arguments.fit_error_model:
+            fit_error_model(arguments.fit_error_model, arguments.model)
         elif arguments.label_errors:
             # Here: an audit itself needs neither cleanlab nor scikit-learn, which it imports.
-            from label_errors import rank_label_errors
+            from auditing.label_errors import rank_label_errors
 
             budget = DEFAULT_BUDGET if arguments.review_budget is None else arguments.review_budget
             rank_label_errors(arguments.model, arguments.bins, arguments.output_dir, budget)
@@ -84,7 +81,7 @@ def make_parser() -> OneLineErrorsParser:
     parser = OneLineErrorsParser(__doc__)
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="model folder: RUN/model")
     parser.add_argument(
-        "--bins", type=Path, metavar="PATH", help="a dataset folder, or a csv (README: The audit)"
+        "--bins", type=Path, metavar="PATH", help="a dataset folder, or a csv (docs/audit.md)"
     )
     parser.add_argument("--output_dir", type=Path, metavar="FOLDER")
     parser.add_argument(
@@ -127,6 +124,12 @@ def make_parser() -> OneLineErrorsParser:
     parser.add_argument(
         "--label_errors", action="store_true", help="rank the training labels that look wrong"
     )
+    parser.add_argument(
+        "--fit_error_model",
+        type=Path,
+        metavar="DATASET",
+        help=f"write {ERROR_MODEL} of this dataset into the folder of --model, as train.py does",
+    )
     return parser
 
 
@@ -144,6 +147,10 @@ def check_flags(arguments: argparse.Namespace) -> None:
         raise ValueError(
             "--label_errors takes --model, --bins, --output_dir and --review_budget alone."
         )
+    if arguments.fit_error_model:
+        if given != {"fit_error_model", "model"}:
+            raise ValueError("--fit_error_model DATASET takes --model FOLDER, and nothing else.")
+        return
     missing = [f"--{name}" for name in named if vars(arguments)[name] is None]
     if missing and not arguments.evaluate:
         raise ValueError(f"{', '.join(missing)} missing (or --evaluate RUN).")
@@ -209,101 +216,6 @@ def audit(arguments: argparse.Namespace) -> int:
     return 1 if summary["without_decision"] else 0
 
 
-def decide_all(
-    judge: Judge, checked: np.ndarray | None, output_dir: Path, num_bins: int
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Write decisions.csv; return the rows in checking order, and what the decisions sum up to."""
-    decisions: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    named: list[str] = []
-    short = np.empty(num_bins, dtype="U1")
-    saving, suspicion = np.empty(num_bins), np.empty(num_bins)
-    path = output_dir / DECISIONS_CSV
-    temporary = path.with_name(f"{path.name}.part")
-    verdicts = judge.verdicts(read_parts(output_dir, num_bins, judge.counts), checked)
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        written = write_decisions(file, verdicts)
-        for row, verdict in enumerate(tqdm(written, "decisions", num_bins, unit="bins")):
-            short[row] = verdict.decision[:1]
-            saving[row], suspicion[row] = verdict.saving, verdict.wrong_probability
-            decisions[verdict.decision] += 1
-            is_odd = not verdict.decision or np.isnan(verdict.wrong_probability)
-            if is_odd:
-                reasons["no decision" if not verdict.decision else "outside the counts"] += 1
-                if len(named) < NUM_NAMED:
-                    named.append(f"{verdict.id}: {verdict.reason}")
-    os.replace(temporary, path)
-    decision = np.select([short == CHECK[0], short == ""], [CHECK, ""], default=OK)
-    return checking_order(decision, saving, suspicion), {
-        "bins": num_bins,
-        "decisions": {name: decisions[name] for name in (OK, CHECK, WRONG)},
-        "without_decision": decisions[""],
-        "outside_the_models_counts": reasons["outside the counts"],
-        "expected_wrong": float(np.nansum(suspicion)),
-        "expected_saving": float(np.nansum(saving)),
-        "named": named,
-    }
-
-
-def write_page(
-    judge: Judge,
-    checked: np.ndarray | None,
-    output_dir: Path,
-    source: BinSource,
-    rows: np.ndarray,
-    summary: dict[str, Any],
-    identity: dict[str, Any],
-) -> None:
-    """Write the review page of some rows, in their order."""
-    wanted = set(rows.tolist())
-    verdicts = judge.verdicts(read_parts(output_dir, source.num_bins, judge.counts), checked)
-    shown = {row: page_bin(row, verdict) for row, verdict in enumerate(verdicts) if row in wanted}
-    photos: dict[int, bytes | None] = {}
-    bins = enumerate(source.bins(photos_of=wanted))
-    remaining = ((row, a_bin.photo) for row, a_bin in bins if row in wanted)
-    with (
-        ThreadPoolExecutor() as pool,
-        tqdm(total=len(wanted), unit="photos", desc="review page") as progress,
-    ):
-        while batch := list(islice(remaining, BATCH_SIZE)):
-            photos |= pool.map(lambda row: (row[0], small_photo(row[1])), batch)
-            progress.update(len(batch))
-    content = {
-        "summary": f"{page_summary(summary, len(rows))} Those whose check saves most come first.",
-        "counts": judge.counts,
-        "unit": "" if judge.costs else " errors",
-        "fingerprint": f"{identity['bins']} {identity['model'][:16]}",
-    }
-    write_review_page(
-        output_dir / REVIEW_PAGE,
-        content,
-        [shown[row] for row in rows.tolist()],
-        (photos.get(row) for row in rows.tolist()),
-    )
-
-
-def small_photo(photo: bytes | None) -> bytes | None:
-    """Return a photo for the page, None where there is none to show: the verdict says why."""
-    try:
-        return None if photo is None else thumbnail(photo, THUMBNAIL_PIXELS)
-    except UnusablePhotoError:
-        return None
-
-
-def page_summary(summary: dict[str, Any], num_shown: int) -> str:
-    """Return the page's first sentence."""
-    decisions = summary["decisions"]
-    text = (
-        f"{summary['bins']:,} bins: {decisions[CHECK]:,} to check by hand, {decisions[WRONG]:,} "
-        f"wrong, {decisions[OK]:,} ok"
-    )
-    if summary["without_decision"]:
-        text += f", {summary['without_decision']:,} without a decision"
-    if num_shown < summary["bins"]:
-        text += f". The first {num_shown:,} are here"
-    return f"{text}."
-
-
 def report(summary: dict[str, Any], output_dir: Path) -> None:
     """Print what was decided, and name what could not be."""
     for line in summary["named"]:
@@ -320,6 +232,18 @@ def report(summary: dict[str, Any], output_dir: Path) -> None:
     print(f"Expected to be saved by these decisions: {summary['expected_saving']:.1f}{unit}.")
     print(f"Decisions: {output_dir / DECISIONS_CSV}")
     print(f"Next: open {shlex.quote(str(output_dir / REVIEW_PAGE))} in a browser.")
+
+
+def fit_error_model(dataset_dir: Path, model_dir: Path) -> None:
+    """Write the error model of a dataset's training split into a model folder.
+
+    Raises: ValueError: there is no training split, or no model.
+    """
+    if not (model_dir / "config.json").is_file():
+        raise ValueError(f"{model_dir} holds no model (no config.json).")
+    error_model = training_error_model(dataset_dir)
+    write_error_model(model_dir, error_model)
+    print(f"{model_dir / ERROR_MODEL}: {error_model.num_pairs:,} pairs")
 
 
 def evaluate(run_dir: Path, costs: Costs | None) -> None:
@@ -351,47 +275,6 @@ def evaluate(run_dir: Path, costs: Costs | None) -> None:
         print(f"The default error model: {run_dir / 'model'} has no {ERROR_MODEL}.")
     print(f"Figures: {run_dir / AUDIT_EVALUATION}")
     print(f"Next: python metrics/report.py {shlex.quote(str(run_dir))}")
-
-
-def print_evaluation(figures: dict[str, Any]) -> None:
-    """Print a table of each kind of wrong records."""
-
-    def with_interval(figure: dict[str, float], factor: float, digits: int) -> str:
-        value, low, high = (f"{factor * figure[k]:.{digits}f}" for k in ("value", "low", "high"))
-        return f"{value} [{low}, {high}]"
-
-    for name, kind in figures["kinds"].items():
-        print(
-            f"\n{name.replace('_', ' ').capitalize()}: {kind['num_photos']:,} photos in "
-            f"{kind['num_groups']:,} bin groups, {figures['wrong_share']:.0%} of the records wrong"
-        )
-        print(
-            "| checked | wrong bins found % | of those checked, wrong % | times random "
-            "| 'count differs', times random |"
-        )
-        print(f"|{'--:|' * 5}")
-        for row in kind["budgets"]:
-            print(
-                f"| {row['budget']:.0%} | {with_interval(row['found'], 100, 1)} "
-                f"| {with_interval(row['precision'], 100, 1)} "
-                f"| {with_interval(row['times_random'], 1, 2)} "
-                f"| {with_interval(row['rule_times_random'], 1, 2)} |"
-            )
-        print(
-            f"Area under the ROC curve: {with_interval(kind['area_under_curve'], 1, 3)}, of the "
-            f"rule {with_interval(kind['rule_area_under_curve'], 1, 3)}."
-        )
-        error = kind["calibration"]["expected_calibration_error"]
-        print(f"Calibration error of the probability to be wrong: {100 * error:.1f} %.")
-        if kind["savings"]:
-            saved = kind["savings"]
-            print(
-                f"Saved per 1,000 bins, at {saved['cost_missed_error']:g} an error and "
-                f"{saved['cost_manual_check']:g} a check: "
-                f"{with_interval(saved['saved'], 1, 0)}; by checking where the count differs "
-                f"{with_interval(saved['rule_saved'], 1, 0)}; by as many checks at random "
-                f"{with_interval(saved['random_saved'], 1, 0)}."
-            )
 
 
 if __name__ == "__main__":

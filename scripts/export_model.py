@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from bin_counter import (
+from count_distribution import confidence_levels
+from one_line_parser import OneLineErrorsParser
+from serving.bin_counter import (
     EXPORT_FOLDER,
     EXPORT_MODEL,
     EXPORT_RECORD,
@@ -30,10 +32,8 @@ from bin_counter import (
     import_openvino,
     photos_to_probabilities,
 )
-from count_distribution import confidence_levels
-from one_line_parser import OneLineErrorsParser
-from photo_checks import decode_photo
-from served_code import write_served_code
+from serving.photo_checks import decode_photo
+from serving.served_code import write_served_code
 
 PRECISIONS = ("bf16", "f32")
 SPLIT = "test"
@@ -124,8 +124,8 @@ def read_test_photos(dataset_dir: str, counter: BinCounter) -> tuple[list[bytes]
 
     Raises: ValueError: no such dataset or split, or it counts something else.
     """
-    from bin_dataset import load_bins  # seconds to import: not for --help
     from count_distribution import counts_of_labels
+    from training.bin_dataset import load_bins  # seconds to import: not for --help
 
     bins = load_bins(dataset_dir, [SPLIT])[SPLIT]
     if counts_of_labels(bins.features["label"].names) != counter.counts:

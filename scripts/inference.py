@@ -20,12 +20,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bin_counter import BinCounter, available_cores
-from bin_requests import JSON, PhotoSources, Question, photo_bytes, read_request
 from count_distribution import mean_count, mode_count
 from one_line_parser import OneLineErrorsParser
-from photo_checks import decode_photo
-from request_errors import RequestError
+from serving.bin_counter import BinCounter, available_cores
+from serving.bin_requests import JSON, PhotoSources, Question, photo_bytes, read_request
+from serving.photo_checks import decode_photo
+from serving.request_errors import RequestError
 
 CSV = "text/csv"
 DECIMALS = 6
@@ -250,7 +250,7 @@ def main(argv: list[str] | None = None) -> None:
     if not 0 <= arguments.port <= MAX_PORT:
         parser.error(f"--port has to be 0 to {MAX_PORT}")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    from local_server import serve  # on an endpoint nothing of it is needed
+    from serving.local_server import serve  # on an endpoint nothing of it is needed
 
     try:
         serve(sys.modules[__name__], arguments.model, arguments.port)

@@ -21,14 +21,14 @@ import hypothesis
 import pytest
 from moto.server import ThreadedMotoServer
 
-import aws_server
 import build_dataset
-import hub_server
 import synthetic_bins
 import train
-from aws_server import AwsServer
-from hub_server import HubServer
-from served_model import ServedModel, serve_locally
+from stand_ins import aws_server, hub_server
+from stand_ins.aws_server import AwsServer
+from stand_ins.hub_server import HUB_TOKEN, HubServer
+from stand_ins.served_model import ServedModel, serve_locally
+from tiny_model import TINY_VIT
 
 # The same examples everywhere, and no verdict on the speed of a shared machine.
 hypothesis.settings.register_profile(
@@ -40,46 +40,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("steady")
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 
-ROOT = Path(__file__).resolve().parent.parent
-# Real bins (CC BY-NC-SA), which lie beside a developer's checkout and are never copied into it.
-SHARED = ROOT.parent / "shared"
-
-TOOLKIT_TESTS = ("test_debug.py", "test_container_contract.py")
-HUB_TOKEN = "hf_CanaryThatMustStayUnseen0123456789"
-
-TINY_VIT = {
-    "model_type": "vit",
-    "image_size": 32,
-    "patch_size": 8,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-}
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kills", type=int, default=2, help="of each build in test_interrupted_builds.py"
     )
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process (--dist loadgroup): they share what is slow to make.
-
-    SageMaker's toolkit has its processes meet at one port, whatever the job.
-    """
-    for item in items:
-        name = "toolkit" if item.path.name in TOOLKIT_TESTS else item.path.name
-        item.add_marker(pytest.mark.xdist_group(name))
-
-
-def real_path(name: str) -> Path:
-    """Return a path among the real bins, or skip the test that asks for it."""
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip(f"needs the real bins: no {name} beside this checkout")
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -175,24 +140,36 @@ def hub(running_hub_server: HubServer, tmp_path: Path) -> HubServer:
     return running_hub_server
 
 
-@pytest.fixture
-def s3_bucket(bucket: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Serve the drawn bucket from a real S3 endpoint on loopback; return its URL."""
+@pytest.fixture(scope="session")
+def running_s3() -> Iterator[str]:
+    """Return the address of one S3 server for all tests, which ask for `s3_bucket`."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def s3_bucket(running_s3: str, bucket: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Return the URL of the drawn bucket at a real S3 endpoint on loopback; nothing else is there.
+
+    It is filled once: moto's memory is the process's, and `aws` empties it.
+    """
     for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ENDPOINT_URL": running_s3,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_REGION": "us-east-1",
         "AWS_ALLOW_HTTP": "true",
     }.items():
         monkeypatch.setenv(name, value)
-    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
-    client.create_bucket(Bucket="mirror")
-    for path in bucket.rglob("*.*"):
-        key = f"abid/{path.relative_to(bucket)}"
-        client.put_object(Bucket="mirror", Key=key, Body=path.read_bytes())
+    s3 = boto3.resource("s3", endpoint_url=running_s3, region_name="us-east-1")
+    mirror = s3.Bucket("mirror")
+    if mirror not in s3.buckets.all():
+        mirror.create()
+        for path in bucket.rglob("*.*"):
+            mirror.put_object(Key=f"abid/{path.relative_to(bucket)}", Body=path.read_bytes())
     yield "s3://mirror/abid"
-    server.stop()
+    for entry in mirror.objects.all():
+        if not entry.key.startswith("abid/"):
+            entry.delete()

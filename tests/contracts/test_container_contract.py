@@ -18,8 +18,9 @@ import pytest
 from transformers import AutoModelForImageClassification
 
 import toolkit
-from conftest import ROOT, TINY_VIT
 from layout import configuration, job_variables, lay_out
+from paths import ROOT
+from tiny_model import TINY_VIT
 
 # Whole jobs, each of which imports torch three times.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

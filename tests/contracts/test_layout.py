@@ -1,35 +1,78 @@
-"""The rules that keep the folders independent of one another, read from the sources themselves."""
+"""The rules that keep folders apart and rooms on their floors, read from the sources themselves."""
 
 import ast
 import re
 import sys
+from collections import Counter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 import container
-from conftest import ROOT
+from paths import ROOT
 
 FOLDERS = ("data_prep", "scripts", "sagemaker_jobs", "metrics", "docker_debugging", "benchmarks")
-MODULES = {path.stem: path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))}
+# What each room may import beside itself and the ground of its folder.
+FLOORS: dict[str, tuple[str, ...]] = {
+    "catalog": (),
+    "dataset": ("catalog",),
+    "drawing": (),
+    "diagnostics": (),
+    "training": ("diagnostics",),
+    "serving": (),
+    "auditing": ("serving",),
+    "aws": (),
+    "launching": ("aws",),
+    "tuning": ("aws", "launching"),
+    "publishing": ("aws",),
+    "deployment": ("aws", "publishing"),
+    # Others start these: evaluate.load, AWS Lambda, Python as it starts.
+    "counting_metric": (),
+    "lambda_function": (),
+    "debugger": (),
+}
+# The modules at the top of a folder that its rooms stand on, and the rooms below each.
+GROUND: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("command_line", "object_store", "whole_files", "worker_pool"), ()),
+    **dict.fromkeys(("count_distribution", "one_line_parser"), ()),
+    "container": ("aws",),
+}
+BELOW_THE_GROUND = {room for rooms in GROUND.values() for room in rooms}
+MAX_FILES = 16  # of a folder or a room, beside its entries
 # What `make test-latest` takes the newest release of.
-NEWEST = {"transformers", "datasets", "accelerate", "huggingface_hub", "evaluate"}
+NEWEST = {"transformers", "datasets", "accelerate", "huggingface_hub", "evaluate", "numpy"}
 
 
-def folder_of(path: Path) -> str:
-    return path.relative_to(ROOT).parts[0]
+def name_of(path: Path) -> str:
+    """Return a module's name as its folder's entries import it: decide, auditing.decisions."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts[1:])
+
+
+PATHS = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+MODULES = {name_of(path): path for path in PATHS}
+
+
+def folder_of(name: str) -> str:
+    return MODULES[name].relative_to(ROOT).parts[0]
+
+
+def room_of(name: str) -> str:
+    """Return the room of a module, empty for one that stands at the top of its folder."""
+    return name.rpartition(".")[0]
 
 
 def imports_of(path: Path) -> set[str]:
-    """Return the first part of each module that a file imports, wherever in the file."""
-    found = set()
+    """Return the modules that a file imports, wherever in the file."""
+    found = set[str]()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: siblings are imported by name"
-            found.add(str(node.module).partition(".")[0])
+            module = str(node.module)
+            of_room = {f"{module}.{alias.name}" for alias in node.names}
+            found |= of_room if module in FLOORS else {module}
     return found
 
 
@@ -38,18 +81,46 @@ OWN_IMPORTS = {name: imports_of(path) & MODULES.keys() for name, path in MODULES
 
 def test_the_walk_sees_the_project() -> None:
     assert {"build_dataset", "train", "container", "compare_runs"} <= MODULES.keys()
-    assert "count_distribution" in OWN_IMPORTS["counting_metric"]
+    assert {"auditing.decisions", "training.losses", "aws.jobs"} <= MODULES.keys()
+    assert "count_distribution" in OWN_IMPORTS["counting_metric.counting_metric"]
+    assert {"training.bin_trainer", "serving.served_code"} <= OWN_IMPORTS["train"]
+    assert {room_of(name) for name in MODULES} - {""} == FLOORS.keys()
 
 
 def test_no_two_modules_have_the_same_name() -> None:
-    paths = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
-    assert len(paths) == len(MODULES)
+    assert len(PATHS) == len(MODULES)
+
+
+def test_the_name_of_a_room_is_its_own() -> None:
+    """All folders are on the path at once in the tests, and a job's beside every library."""
+    folders = [*FOLDERS, "tests", "tests/stand_ins"]
+    rooms = Counter(path.parent for path in PATHS if room_of(name_of(path)))
+    names = [room.name for room in rooms] + ["stand_ins", "contracts"]
+    names += [path.stem for folder in folders for path in (ROOT / folder).glob("*.py")]
+    assert [name for name, number in Counter(names).items() if number > 1] == []
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_no_module_imports_one_of_another_folder(name: str) -> None:
-    folder = folder_of(MODULES[name])
-    assert {folder_of(MODULES[other]) for other in OWN_IMPORTS[name]} <= {folder}
+    assert {folder_of(other) for other in OWN_IMPORTS[name]} <= {folder_of(name)}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if room_of(name) or name in GROUND])
+def test_rooms_keep_to_their_floors(name: str) -> None:
+    room = room_of(name)
+    below = (*FLOORS[room], room) if room else GROUND[name]
+    for other in OWN_IMPORTS[name]:
+        if not room_of(other):
+            assert other in GROUND, f"{name} imports {other}, which a person runs"
+            assert room not in BELOW_THE_GROUND, f"{name} lies below {other}"
+        else:
+            assert room_of(other) in below, f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("folder", ["data_prep", "scripts", "sagemaker_jobs"])
+def test_what_stands_at_the_top_is_run_by_a_person_or_carries_rooms(folder: str) -> None:
+    for path in (ROOT / folder).glob("*.py"):
+        assert path.stem in GROUND or 'if __name__ == "__main__":' in path.read_text(), path
 
 
 def test_no_circle_of_imports() -> None:
@@ -60,11 +131,29 @@ def test_no_circle_of_imports() -> None:
     assert not remaining
 
 
+def test_no_circle_between_rooms() -> None:
+    remaining = dict(FLOORS)
+    while free := [room for room, below in remaining.items() if not {*below} & remaining.keys()]:
+        for room in free:
+            del remaining[room]
+    assert not remaining
+
+
+def test_no_folder_is_too_full_to_be_read() -> None:
+    def is_entry(path: Path) -> bool:
+        return path.suffix == ".py" and 'if __name__ == "__main__":' in path.read_text()
+
+    folders = {path.parent for name in (*FOLDERS, "tests") for path in (ROOT / name).rglob("*.py")}
+    for folder in folders:
+        files = [path for path in folder.iterdir() if path.is_file() and not is_entry(path)]
+        assert len(files) <= MAX_FILES, f"{folder} holds {len(files)} files beside its entries"
+
+
 def test_no_module_is_named_like_a_library() -> None:
     libraries = sys.stdlib_module_names | packages_distributions().keys()
     # These shadow their library beside the scripts in a job, where nothing else is on the path.
     libraries |= {"evaluate", "datasets", "transformers", "accelerate", "sagemaker", "torch"}
-    assert not MODULES.keys() & libraries
+    assert not {name.partition(".")[0] for name in MODULES} & libraries
 
 
 def test_no_folder_is_a_package() -> None:
@@ -77,7 +166,7 @@ def test_container_versions_have_one_home() -> None:
     versions = {*container.TRAINING_PACKAGES.values(), container.TRAINING_IMAGE_TAG}
     pattern = "|".join(rf"(?<![\d.]){re.escape(version)}(?![\d.])" for version in versions)
     stating = {
-        path.name
+        str(path.relative_to(ROOT))
         for path in MODULES.values()
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
@@ -85,7 +174,7 @@ def test_container_versions_have_one_home() -> None:
     }
     for path in (ROOT / "Makefile", ROOT / "pyproject.toml", *(ROOT / ".github").rglob("*.yml")):
         stating |= {path.name} if re.search(pattern, path.read_text()) else set()
-    assert stating == {"container.py"}
+    assert stating == {"sagemaker_jobs/container.py"}
 
 
 def test_the_laptop_has_the_containers_versions() -> None:
@@ -100,7 +189,7 @@ def test_the_laptop_has_the_containers_versions() -> None:
 def test_every_requirement_is_pinned() -> None:
     paths = [*ROOT.glob("requirements*.txt"), *ROOT.glob("docker_debugging/*requirements.txt")]
     paths += [ROOT / "data_prep/requirements.txt", ROOT / "scripts/requirements.txt"]
-    paths += ROOT.glob("tests/*requirements.txt")
+    paths += ROOT.glob("tests/**/*requirements.txt")
     assert len(paths) == 8
     for path in paths:
         for line in path.read_text().splitlines():
@@ -109,14 +198,8 @@ def test_every_requirement_is_pinned() -> None:
 
 
 def test_the_second_lane_differs_from_the_first_in_the_newest_alone() -> None:
-    pins = {
-        line
-        for name in ("requirements.txt", "requirements-dev.txt")
-        for line in (ROOT / name).read_text().splitlines()
-    }
     latest = (ROOT / "requirements-latest.txt").read_text().splitlines()
-    own = {line for line in latest if not line.startswith("#")}
-    assert own - pins == NEWEST
+    assert {line for line in latest if not line.startswith("#")} == NEWEST
 
 
 def test_a_job_that_prepares_data_installs_what_its_entries_import_in_the_laptops_versions() -> (
@@ -132,6 +215,7 @@ def test_a_job_that_prepares_data_installs_what_its_entries_import_in_the_laptop
         modules.add(name := entries.pop())
         entries |= OWN_IMPORTS[name] - modules
     imported = set.union(*(imports_of(MODULES[name]) for name in modules)) - modules
+    imported = {name.partition(".")[0] for name in imported}
     distributions = packages_distributions()
     needed = {distributions[name][0].lower() for name in imported - sys.stdlib_module_names}
     assert {pin.partition("==")[0].lower() for pin in pins} == needed

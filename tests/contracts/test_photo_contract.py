@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 from transformers import ViTImageProcessor
 
-import bin_images
-import models
-import photo_checks
-from augmentation import normalize
-from request_errors import RequestError
-from served_model import drawn_photo, encoded
+from dataset import photos as bin_images
+from serving import photo_checks
+from serving.request_errors import RequestError
+from stand_ins.served_model import drawn_photo, encoded
+from training import models
+from training.augmentation import normalize
 
 SIZE = 32
 

@@ -16,9 +16,9 @@ import pytest
 
 import container
 import export_model
-import served_archive
-from model_server import ensure_environment, serve_as_container
-from served_model import ServedModel, drawn_photo, encoded, serve_locally
+from deployment import served_archive
+from stand_ins.model_server import ensure_environment, serve_as_container
+from stand_ins.served_model import ServedModel, drawn_photo, encoded, serve_locally
 
 PHOTO = encoded(drawn_photo())
 NUM_CLIENTS, SECONDS = 64, 60

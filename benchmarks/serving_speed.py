@@ -1,0 +1,182 @@
+"""Time the endpoint's handler against transformers' own pipeline, in one run on one machine.
+
+    python benchmarks/serving_speed.py
+    python benchmarks/serving_speed.py --models vit_tiny --rounds 100
+
+From JPEG bytes to JSON, in one process without HTTP: p50 and p99 of one photo, photos a second with
+32 in a request. The weights are random, which changes no time. All contenders take turns, so that a
+machine that others use slows all of them alike. `pipeline` is used as its documentation has it, in
+f32; `pipeline bf16` has the precision of the exported form, and all have the same threads.
+"""
+
+import argparse
+import base64
+import importlib
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from tqdm import tqdm
+from transformers import AutoConfig, AutoModelForImageClassification, ViTImageProcessor, pipeline
+
+ROOT = Path(__file__).resolve().parent.parent
+VIT = {"model_type": "vit", "image_size": 224, "patch_size": 16}
+CONFIGS = {
+    "vit_tiny": VIT | {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768},
+    "vit_base": VIT,
+    "resnet34": json.loads((ROOT / "scripts/model_configs/resnet34/config.json").read_text()),
+}
+BATCH_SIZE = 32
+COUNTS = range(1, 6)
+OURS, THEIRS = "handler, exported", "pipeline"
+P50_GOAL, RATE_GOAL = 2.0, 2.5  # times as fast as the pipeline
+
+Answer = Callable[[list[bytes]], str]
+
+
+def run(*command: str) -> None:
+    """Run one of the project's entries; what it prints goes to standard error."""
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=sys.stderr)
+
+
+def make_dataset(folder: Path) -> None:
+    """Draw some bins, which the export is checked on."""
+    mirror = str(folder / "mirror")
+    run("data_prep/synthetic_bins.py", "--output_dir", mirror, "--num_bins", "60")
+    flags = ["--source", mirror, "--output_dir", str(folder / "bins"), "--test_fraction", "0.5"]
+    run("data_prep/build_dataset.py", *flags)
+
+
+def make_model(name: str, folder: Path) -> None:
+    """Write a model folder of random weights, as scripts/train.py lays it out."""
+    torch.manual_seed(0)
+    labels = {label: str(count) for label, count in enumerate(COUNTS)}
+    (folder / name).mkdir()
+    (folder / name / "config.json").write_text(json.dumps(CONFIGS[name]))
+    config = AutoConfig.from_pretrained(
+        folder / name, id2label=labels, label2id={text: label for label, text in labels.items()}
+    )
+    model = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
+    # Of random weights any rounding could change the most likely count, and the export be refused.
+    head = next(m for m in reversed(list(model.modules())) if isinstance(m, torch.nn.Linear))
+    torch.nn.init.constant_(head.bias[2:3], 5.0)
+    model.save_pretrained(folder / name)
+    processor = ViTImageProcessor(size={"height": 224, "width": 224}, resample=2)
+    processor.save_pretrained(folder / name)
+
+
+def handler(model_dir: Path) -> tuple[Answer, str]:
+    """Return the model folder's own handler, as a function from photos to JSON, and its runtime."""
+    module: ModuleType = importlib.import_module("inference")
+    endpoint = module.model_fn(str(model_dir))
+
+    def answer(photos: list[bytes]) -> str:
+        if len(photos) == 1:
+            request = module.input_fn(photos[0], "image/jpeg")
+        else:
+            instances = [{"image": base64.b64encode(photo).decode()} for photo in photos]
+            request = module.input_fn(json.dumps({"instances": instances}), "application/json")
+        return module.output_fn(module.predict_fn(request, endpoint), "application/json")
+
+    return answer, endpoint.counter.runtime
+
+
+def plain_pipeline(model_dir: Path, dtype: torch.dtype) -> Answer:
+    """Return transformers' pipeline as a function from photos to JSON."""
+    classify = pipeline("image-classification", model=str(model_dir), dtype=dtype)
+
+    def answer(photos: list[bytes]) -> str:
+        images = [Image.open(io.BytesIO(photo)) for photo in photos]
+        return json.dumps(classify(images, batch_size=len(images)))
+
+    return answer
+
+
+def measure(
+    contenders: dict[str, Answer], photos: list[bytes], rounds: int, label: str
+) -> dict[str, np.ndarray]:
+    """Return the seconds of each contender, (rounds,), all taking turns."""
+    for answer in contenders.values():
+        answer(photos)
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in tqdm(range(rounds), desc=label):
+        for name, answer in contenders.items():
+            start = time.perf_counter()
+            answer(photos)
+            seconds[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", choices=CONFIGS, default=list(CONFIGS))
+    parser.add_argument("--rounds", type=int, default=200, help="of one photo; a twentieth of 32")
+    arguments = parser.parse_args()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    num_threads = len(os.sched_getaffinity(0))
+    torch.set_num_threads(num_threads)
+
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        make_dataset(folder)
+        photo = next(iter(sorted((folder / "mirror" / "bin-images").iterdir()))).read_bytes()
+        size = Image.open(io.BytesIO(photo)).size
+        for name in arguments.models:
+            make_model(name, folder)
+            model_dir = folder / name
+            flags = ["--model", str(model_dir), "--dataset_dir", str(folder / "bins")]
+            run("scripts/export_model.py", *flags)
+            if str(model_dir.parent / arguments.models[0] / "code") not in sys.path:
+                sys.path.insert(0, str(model_dir / "code"))
+            exported, runtime = handler(model_dir)
+            contenders = {
+                OURS: exported,
+                THEIRS: plain_pipeline(model_dir, torch.float32),
+                f"{THEIRS} bf16": plain_pipeline(model_dir, torch.bfloat16),
+            }
+            one = measure(contenders, [photo], arguments.rounds, f"{name}, one photo")
+            rounds = max(3, arguments.rounds // 20)
+            many = measure(contenders, [photo] * BATCH_SIZE, rounds, f"{name}, {BATCH_SIZE} photos")
+            for contender in contenders:
+                p50, p99 = np.percentile(one[contender], [50, 99])
+                rate = BATCH_SIZE / np.median(many[contender])
+                p50_ratio = p50 / np.median(one[OURS])
+                rate_ratio = np.median(many[contender]) / np.median(many[OURS])
+                comparison = "| | | |"
+                if contender != OURS:
+                    is_reached = p50_ratio >= P50_GOAL and rate_ratio >= RATE_GOAL
+                    verdict = "yes" if is_reached else "**no**"
+                    comparison = f"| {p50_ratio:.2f} | {rate_ratio:.2f} | {verdict} |"
+                rows.append(
+                    f"| {name} | {contender} | {1e3 * p50:.1f} | {1e3 * p99:.1f} | {rate:.1f} "
+                    f"{comparison}"
+                )
+    print(f"\n{platform.machine()}, {num_threads} threads; exported: {runtime}")
+    print(f"A JPEG of {size[0]}x{size[1]} pixels and {len(photo):,} bytes\n")
+    heads = ["model", "contender", "p50, ms", "p99, ms", f"photos/s at {BATCH_SIZE}"]
+    heads += ["p50, times ours", "our rate, times"]
+    heads += [f"at least {P50_GOAL:g} and {RATE_GOAL:g}"]
+    print(f"| {' | '.join(heads)} |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|")
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""Write the dataset's parquet shards, each by one worker process.
+
+A shard is done or it does not exist: it gets its name only when it is complete, and its statistics
+last, so a killed run goes on with the shards that are missing.
+"""
+
+import asyncio
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from obstore.store import ObjectStore
+
+from dataset.photos import UnusablePhotoError, prepare_photo
+from object_store import UnansweredError, object_sizes, open_store, read_objects, write_object
+from worker_pool import map_in_workers
+
+# The Hub's viewer and random access read whole row groups.
+ROWS_PER_ROW_GROUP = 100
+BYTES_PER_ROW_GROUP = 90_000_000
+SHARD_COLUMNS = ["id", "count", "bin_group", "asins", "quantities"]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One parquet file to be, and the bins that go into it, in order: a table of SHARD_COLUMNS."""
+
+    name: str
+    split: str
+    bins: pa.Table
+
+
+@dataclass(frozen=True)
+class ShardStatistics:
+    """What became of a shard's bins; its JSON form is the sign that the shard is complete."""
+
+    split: str
+    kept: dict[str, int]  # count, as its label -> bins
+    set_aside: list[dict[str, str]]  # [{"id": ..., "reason": ...}]
+    histogram: np.ndarray  # int (3, 256), pixels
+    num_bytes: int  # of the parquet file; 0 where no photo was usable: then there is none
+    sha256: str | None
+    seconds: float
+
+    @property
+    def num_bins(self) -> int:
+        return sum(self.kept.values()) + len(self.set_aside)
+
+    def to_json(self) -> bytes:
+        """Return the content of its file."""
+        return json.dumps({**vars(self), "histogram": self.histogram.tolist()}).encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> "ShardStatistics":
+        """Read its file. Raises: ValueError, TypeError: another version of this program's."""
+        fields = json.loads(content)
+        return cls(**{**fields, "histogram": np.array(fields["histogram"], dtype=np.int64)})
+
+
+@dataclass(frozen=True)
+class ShardWriter:
+    """What a worker process needs to know to make any shard of one dataset."""
+
+    source: str
+    output: str
+    image_size: int
+    label_names: Sequence[str]
+
+    # Opened once in a process: with a new store every connection is made anew.
+    @cached_property
+    def source_store(self) -> ObjectStore:
+        return open_store(self.source)
+
+    @cached_property
+    def output_store(self) -> ObjectStore:
+        return open_store(self.output, "--output_dir", create=True)
+
+    def write(self, shard: Shard) -> ShardStatistics | UnansweredError:
+        """Fetch, prepare and write one shard.
+
+        A photo that is missing or cannot be used is set aside with its reason. Returns an
+        UnansweredError, and writes nothing, where photos did not arrive: other shards may do.
+
+        Raises: OSError, obstore.exceptions.BaseError: the shard cannot be written.
+        """
+        start = time.monotonic()
+        try:
+            jpegs, reasons, histogram = asyncio.run(self._prepare(shard))
+        except UnansweredError as error:
+            return error
+        # In the order of the plan, not of arrival: the bytes depend on the inputs alone.
+        is_kept = [bin_id in jpegs for bin_id in shard.bins["id"].to_pylist()]
+        kept = shard.bins.filter(pa.array(is_kept))
+        content = self._parquet(kept, jpegs) if jpegs else memoryview(b"")
+        if content:  # `datasets` cannot read a file without rows
+            write_object(self.output_store, data_path(shard.name), content)
+        labels = Counter(str(count) for count in kept["count"].to_pylist())
+        statistics = ShardStatistics(
+            split=shard.split,
+            kept=dict(sorted(labels.items())),
+            set_aside=[
+                {"id": bin_id, "reason": reasons[bin_id]}
+                for bin_id in shard.bins["id"].to_pylist()
+                if bin_id in reasons
+            ],
+            histogram=histogram,
+            num_bytes=len(content),
+            sha256=hashlib.sha256(content).hexdigest() if content else None,
+            seconds=round(time.monotonic() - start, 3),
+        )
+        write_object(self.output_store, statistics_path(shard.name), statistics.to_json())
+        # Or a worker's memory grows by some megabytes a shard, for the first ones.
+        del kept, content, jpegs
+        pa.default_memory_pool().release_unused()
+        return statistics
+
+    async def _prepare(self, shard: Shard) -> tuple[dict[str, bytes], dict[str, str], np.ndarray]:
+        jpegs: dict[str, bytes] = {}
+        reasons: dict[str, str] = {}
+        histogram = np.zeros((3, 256), dtype=np.int64)
+        wanted = {f"bin-images/{bin_id}.jpg": bin_id for bin_id in shard.bins["id"].to_pylist()}
+        async for path, content, problem in read_objects(self.source_store, wanted):
+            bin_id = wanted[path]
+            if content is None:
+                reasons[bin_id] = "no photo" if problem == "missing" else f"photo: {problem}"
+                continue
+            try:
+                photo = prepare_photo(content, self.image_size)
+            except UnusablePhotoError as error:
+                reasons[bin_id] = str(error)
+                continue
+            jpegs[bin_id] = photo.jpeg
+            histogram += photo.histogram
+        return jpegs, reasons, histogram
+
+    def _parquet(self, bins: pa.Table, jpegs: dict[str, bytes]) -> memoryview:
+        ids = bins["id"].to_pylist()
+        counts = bins["count"].to_pylist()
+        contents = pa.array([jpegs[bin_id] for bin_id in ids], pa.binary())
+        names = pa.array([f"{bin_id}.jpg" for bin_id in ids])
+        schema = dataset_schema(self.label_names)
+        table = pa.table(
+            {
+                "image": pa.StructArray.from_arrays([contents, names], ["bytes", "path"]),
+                "label": [self.label_names.index(str(count)) for count in counts],
+                "id": bins["id"],
+                "bin_group": bins["bin_group"],
+                "expected_quantity": bins["count"],
+                "asins": bins["asins"],
+                "quantities": bins["quantities"],
+            },
+            schema=schema,
+        )
+        stream = pa.BufferOutputStream()
+        with pq.ParquetWriter(stream, schema) as writer:
+            for start, end in row_groups([len(jpegs[bin_id]) for bin_id in ids]):
+                writer.write_table(table.slice(start, end - start))
+        return memoryview(stream.getvalue())
+
+
+def data_path(name: str) -> str:
+    """Return where the shard of this name is, in the dataset folder."""
+    return f"data/{name}.parquet"
+
+
+def statistics_path(name: str) -> str:
+    """Return where the statistics of the shard of this name are, in the dataset folder."""
+    return f"statistics/{name}.json"
+
+
+def row_groups(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield first and last row (exclusive) of groups that stay below both limits.
+
+    Args:
+        sizes: of each row's photo, bytes.
+    """
+    start, held = 0, 0
+    for row, size in enumerate(sizes):
+        if row > start and (row - start == ROWS_PER_ROW_GROUP or held + size > BYTES_PER_ROW_GROUP):
+            yield start, row
+            start, held = row, 0
+        held += size
+    yield start, len(sizes)
+
+
+def dataset_schema(label_names: Sequence[str]) -> pa.Schema:
+    """Return the arrow schema of a shard, which carries the `datasets` features with it.
+
+    Written down here because importing `datasets` takes two seconds; a test holds the two together.
+    """
+
+    def value(dtype: str) -> dict[str, str]:
+        return {"dtype": dtype, "_type": "Value"}
+
+    features: dict[str, Any] = {
+        "image": {"_type": "Image"},
+        "label": {"names": list(label_names), "_type": "ClassLabel"},
+        "id": value("string"),
+        "bin_group": value("string"),
+        "expected_quantity": value("int32"),
+        "asins": {"feature": value("string"), "_type": "List"},
+        "quantities": {"feature": value("int32"), "_type": "List"},
+    }
+    return pa.schema(
+        {
+            "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+            "label": pa.int64(),
+            "id": pa.string(),
+            "bin_group": pa.string(),
+            "expected_quantity": pa.int32(),
+            "asins": pa.list_(pa.string()),
+            "quantities": pa.list_(pa.int32()),
+        },
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+
+
+def write_shards(
+    writer: ShardWriter, shards: Iterable[Shard], num_workers: int
+) -> Iterator[ShardStatistics | UnansweredError]:
+    """Write the shards in worker processes; yield what became of each as it is done."""
+    if num_workers == 1:
+        return map(writer.write, shards)
+    return map_in_workers(_write, shards, num_workers, _become, writer)
+
+
+_writer: ShardWriter  # of this worker process
+
+
+def _become(writer: ShardWriter) -> None:
+    global _writer
+    _writer = writer
+
+
+def _write(shard: Shard) -> ShardStatistics | UnansweredError:
+    return _writer.write(shard)
+
+
+def finished_shards(store: ObjectStore, names: Iterable[str]) -> dict[str, ShardStatistics]:
+    """Return the statistics of the shards that are done.
+
+    A file of another size than its statistics say was damaged, or copied in part: not done.
+    """
+    sizes = object_sizes(store, "data")
+    written = object_sizes(store, "statistics")
+    paths = {statistics_path(name): name for name in names if statistics_path(name) in written}
+    found = {}
+
+    async def read_all() -> None:
+        async for path, content, _ in read_objects(store, paths):
+            try:
+                statistics = ShardStatistics.from_json(content or b"")
+            except (ValueError, TypeError, KeyError):
+                continue
+            if statistics.num_bytes == sizes.get(data_path(paths[path]), 0):
+                found[paths[path]] = statistics
+
+    asyncio.run(read_all())
+    return found

@@ -1,0 +1,195 @@
+"""The processing jobs that prepare a dataset, as data, and the SDK's processor for them.
+
+Everything here is pure, so that what the jobs will be can be tested without an account.
+"""
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import container
+from aws.names import check_instance_type
+
+CATALOG, SHARDS, FINISH = "catalog", "shards", "finish"  # the stages, in their order
+# Where SageMaker tells a machine which one it is. Source: AWS's "Build your own processing
+# container".
+RESOURCE_CONFIG = "/opt/ml/config/resourceconfig.json"
+# Flags of build_dataset.py that name a file here, and what kind; it travels with the code.
+FILE_FLAGS = {
+    **dict.fromkeys(("bin_list", "official_train", "official_validation"), "json"),
+    "exclude": "csv",
+}
+SET_BY_A_STAGE = ("--output_dir", "--resource_config", "--finish", "--check")
+# Source of both: AWS's reference of CreateProcessingJob.
+MAX_INSTANCES = 100
+MAX_ARGUMENT_LENGTH = 256
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One job: an entry of data_prep/ with its arguments, on one machine or several."""
+
+    name: str
+    entry: str
+    arguments: tuple[str, ...]
+    instance_count: int
+
+
+@dataclass(frozen=True)
+class DatasetJob:
+    """What is prepared, and where, before anybody knows as whom it runs.
+
+    `source`, `output`, `code` and `catalog` are S3 locations; without a catalog one is built first.
+    `files` holds the contents of the files that FILE_FLAGS name, `flags` all other words for
+    build_dataset.py. `max_run` is the seconds after which AWS stops a stage.
+
+    Raises: ValueError: AWS would refuse a job, or it would fail after minutes that are paid for.
+    """
+
+    source: str
+    output: str
+    code: str
+    catalog: str | None
+    files: Mapping[str, bytes]
+    flags: tuple[str, ...]
+    instance_type: str
+    instance_count: int
+    max_run: int
+
+    def __post_init__(self) -> None:
+        check_instance_type(self.instance_type, "processing", "ml.c5.4xlarge")
+        if container.processor_of(self.instance_type) == "gpu":
+            raise ValueError(
+                f"--instance_type {self.instance_type}: nothing here uses a GPU; choose one "
+                "without, such as ml.c5.4xlarge."
+            )
+        if self.instance_count > MAX_INSTANCES:
+            raise ValueError(
+                f"--instance_count {self.instance_count}: AWS allows {MAX_INSTANCES} at most."
+            )
+        for flag in self.flags:
+            if flag.partition("=")[0] in SET_BY_A_STAGE:
+                raise ValueError(f"{flag}: each stage sets this itself; leave it out.")
+        for stage in self.stages():
+            for argument in stage.arguments:
+                if len(argument) > MAX_ARGUMENT_LENGTH:
+                    raise ValueError(
+                        f"{argument}: AWS takes arguments of {MAX_ARGUMENT_LENGTH} characters at "
+                        "most; choose a shorter name."
+                    )
+
+    @property
+    def name(self) -> str:
+        """What the names of its jobs begin with: the same for the same command.
+
+        So a command that is given again finds the jobs that it started before. How many machines
+        do the work, and with how many processes, does not change what is done.
+        """
+        what = {
+            "source": self.source,
+            "output": self.output,
+            "catalog": self.catalog,
+            "flags": without_num_workers(self.flags),
+            "files": {
+                name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()
+            },
+        }
+        digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
+        folder = re.sub("[^a-zA-Z0-9]+", "-", self.output.rpartition("/")[2]).strip("-")[:20]
+        return "-".join(filter(None, ("bins-data", folder.rstrip("-"), digest)))
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the jobs to run, one after the other."""
+        source = ("--source", self.source)
+        listed = _file_arguments(self.files, "bin_list")
+        catalog = self.catalog or f"{self.output}/catalog.parquet"
+        dataset = (
+            *source,
+            *_file_arguments(self.files, *FILE_FLAGS),
+            *self.flags,
+            *("--catalog", catalog, "--output_dir", self.output),
+        )
+        stages = (
+            Stage(CATALOG, "build_catalog.py", (*source, *listed, "--output", catalog), 1),
+            Stage(
+                SHARDS,
+                "build_dataset.py",
+                (*dataset, "--resource_config", RESOURCE_CONFIG),
+                self.instance_count,
+            ),
+            Stage(FINISH, "build_dataset.py", (*dataset, "--finish"), 1),
+        )
+        return stages[1:] if self.catalog else stages
+
+    def most_it_can_cost(self, price_per_hour: float) -> float:
+        """Return the cost of all time limits together, in the price's currency."""
+        machines = sum(stage.instance_count for stage in self.stages())
+        return price_per_hour * machines * self.max_run / 3600
+
+
+def _file_arguments(files: Mapping[str, bytes], *names: str) -> tuple[str, ...]:
+    """Return the flags of files that lie beside the code."""
+    present = [name for name in names if name in files]
+    return tuple(word for name in present for word in (f"--{name}", file_name(name)))
+
+
+def file_name(flag: str) -> str:
+    """Return what the file that a flag names is called beside the code."""
+    return f"{flag}.{FILE_FLAGS[flag]}"
+
+
+def without_num_workers(flags: tuple[str, ...]) -> list[str]:
+    """Return flags of build_dataset.py without the one that does not change what it writes."""
+    kept = [flag for flag in flags if not flag.startswith("--num_workers=")]
+    if "--num_workers" in kept:
+        at = kept.index("--num_workers")
+        del kept[at : at + 2]
+    return kept
+
+
+def job_name(job: DatasetJob, stage: Stage, attempt: int) -> str:
+    """Return the name of a stage's job. AWS takes each name once, so each attempt has its own."""
+    return f"{job.name}-{stage.name}" + (f"-{attempt}" if attempt > 1 else "")
+
+
+def processor_arguments(job: DatasetJob, stage: Stage, region: str, role: str) -> dict[str, Any]:
+    """Return the keyword arguments of sagemaker.processing.FrameworkProcessor, but for the session.
+
+    Raises: ValueError: AWS keeps no container in the region.
+    """
+    return {
+        "framework_version": container.CPU_TRAINING_PYTORCH,
+        "py_version": container.PYTHON_VERSION,
+        # The newest Python among AWS's CPU images; requirements.txt brings what it lacks.
+        "image_uri": container.image_uri(region, "cpu", "training"),
+        "role": role,
+        "instance_type": job.instance_type,
+        "instance_count": stage.instance_count,
+        "code_location": job.code,
+        "base_job_name": job.name,
+        "max_runtime_in_seconds": job.max_run,
+        # obstore finds a job's credentials by itself, and its region only here.
+        "env": {"AWS_REGION": region, "PYTHONUNBUFFERED": "1"},
+    }
+
+
+def processor(job: DatasetJob, stage: Stage, sdk: ModuleType, sdk_session: Any, role: str) -> Any:
+    """Return the SDK's processor of a stage.
+
+    Args:
+        sdk: the module that quiet_sdk.import_sagemaker returns.
+        sdk_session: sagemaker.Session.
+
+    Raises: ValueError: AWS keeps no container in the region.
+    """
+    return sdk.processing.FrameworkProcessor(
+        # It packs the code. Without an output path it would look for a bucket to make.
+        estimator_cls=functools.partial(sdk.pytorch.PyTorch, output_path=job.code),
+        sagemaker_session=sdk_session,
+        **processor_arguments(job, stage, sdk_session.boto_region_name, role),
+    )

@@ -1,0 +1,310 @@
+"""The bins to audit, one after another: from a dataset folder, or from a csv.
+
+What is wrong with a bin goes along with it (`problem`), so that no row is lost on the way.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from serving import photo_checks
+from serving.request_errors import RequestError
+
+MAX_BYTES = 50_000_000
+UNUSABLE = {
+    415: "not a JPEG or PNG photo",
+    413: f"photo of more than {photo_checks.MAX_PIXELS // 1_000_000} megapixels",
+}
+WHOLE_NUMBER = re.compile(r"\s*([0-9]{1,9})(\.0*)?\s*", re.ASCII)
+QUANTITY = "expected_quantity"
+
+
+class UnusablePhotoError(Exception):
+    """The photo cannot be used; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What should lie in a bin, so many times; the name is a stranger's."""
+
+    name: str
+    quantity: int | None
+
+
+@dataclass(frozen=True)
+class AuditBin:
+    """A bin as the source has it: its record as written, its photo's bytes if they were asked for.
+
+    Args:
+        problem: why it cannot be judged; None if it can.
+        note: what else is wrong with it.
+    """
+
+    id: str
+    recorded: str
+    items: tuple[Item, ...]
+    photo: bytes | None
+    problem: str | None
+    note: str | None
+
+    @property
+    def expected_quantity(self) -> int | None:
+        """What the inventory expects, items; None if the record says no such number."""
+        return whole_number(self.recorded)
+
+
+class BinSource(Protocol):
+    """Where bins come from; rows are numbered from 0, in an order that stays."""
+
+    num_bins: int
+    fingerprint: str
+
+    def bins(self, first: int = 0, photos_of: Collection[int] | None = None) -> Iterator[AuditBin]:
+        """Yield the bins from row `first` on; only those rows' photos, if `photos_of` is given."""
+        ...
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that a record says: "3" and "3.0" are 3; "-1", "2.5" and "two" are none."""
+    match = WHOLE_NUMBER.fullmatch(text)
+    return int(match[1]) if match else None
+
+
+def open_bins(
+    path: Path, splits: Collection[str] | None, photos: Path | None, metadata: Path | None
+) -> BinSource:
+    """Return the bins of a dataset folder or a csv.
+
+    Args:
+        splits: of a dataset folder, in this order; None takes all.
+        photos: where the photos of a csv lie; None: beside it.
+        metadata: folder with the bucket's <id>.json, to name a dataset's items; None: ASINs.
+
+    Raises: ValueError: there is no such source, or it has not the right form.
+    """
+    if path.is_dir():
+        if photos is not None:
+            raise ValueError("--photos belongs to a csv: a dataset folder holds its photos.")
+        return DatasetBins(path, splits, metadata)
+    if splits is not None or metadata is not None:
+        raise ValueError("--split and --metadata belong to a dataset folder.")
+    return CsvBins(path, photos)
+
+
+class CsvBins:
+    """The rows of a csv: expected_quantity, and photo (a path), id, or both; items if known.
+
+    A photo's path starts at `photos`; without the column it is `photos`/<id>.jpg. Without id a bin
+    is called as its photo. items is JSON: [{"name": "Oil filter", "quantity": 2}].
+
+    Raises: ValueError: not a csv with these columns.
+    """
+
+    def __init__(self, path: Path, photos: Path | None) -> None:
+        self.path, self.photos = path, photos or path.parent
+        if not path.is_file():
+            raise ValueError(f"--bins {path}: there is no such file or folder.")
+        if not self.photos.is_dir():
+            raise ValueError(f"--photos {self.photos}: there is no such folder.")
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self.fingerprint = f"csv {digest} {self.photos.resolve()}"
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            self.header = next(csv.reader(file), [])
+        if QUANTITY not in self.header or not {"photo", "id"} & set(self.header):
+            raise ValueError(
+                f"--bins {path}: the first line must name the columns {QUANTITY} and photo (or "
+                f"id), separated by commas; it is {','.join(self.header)[:80]!r}."
+            )
+        self.num_bins = sum(1 for _ in self._rows())
+
+    def _rows(self) -> Iterator[list[str]]:
+        # Whatever its encoding, a row is not lost: what is not UTF-8 becomes a replacement mark.
+        with self.path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            reader = csv.reader(file)
+            try:
+                next(reader)
+                yield from (row for row in reader if row)
+            except csv.Error as error:
+                raise ValueError(f"{self.path}, line {reader.line_num}: {error}") from error
+
+    def bins(self, first: int = 0, photos_of: Collection[int] | None = None) -> Iterator[AuditBin]:
+        for number, values in enumerate(self._rows()):
+            if number < first:
+                continue
+            row = dict(zip(self.header, values, strict=False))
+            photo = row.get("photo", "")
+            bin_id = row.get("id", "") or Path(photo).stem or f"row {number + 1}"
+            problem = None
+            if len(values) != len(self.header):
+                problem = f"the row has {len(values)} fields, the header {len(self.header)}"
+            content = None
+            if problem is None and (photos_of is None or number in photos_of):
+                try:
+                    content = self._read(photo, row.get("id", ""))
+                except UnusablePhotoError as error:
+                    problem = str(error)
+            items, items_note = parse_items(row.get("items", ""))
+            yield AuditBin(
+                bin_id,
+                row.get(QUANTITY, ""),
+                items,
+                content,
+                problem or _quantity_problem(row.get(QUANTITY, "")),
+                items_note,
+            )
+
+    def _read(self, photo: str, bin_id: str) -> bytes:
+        if not photo and ("photo" in self.header or not bin_id):
+            raise UnusablePhotoError("the row names no photo")
+        path = self.photos / (photo or f"{bin_id}.jpg")
+        try:
+            # Not a folder, and not a pipe that would never end.
+            if not path.is_file():
+                raise UnusablePhotoError(
+                    f"no photo {photo}" if photo else f"unknown id: no photo {path.name}"
+                )
+            if path.stat().st_size > MAX_BYTES:
+                raise UnusablePhotoError(f"photo of more than {MAX_BYTES // 1_000_000} MB")
+            return path.read_bytes()
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            raise UnusablePhotoError(f"photo cannot be read: {error}") from error
+
+
+class DatasetBins:
+    """The bins of a dataset folder of data_prep/build_dataset.py, a row group at a time.
+
+    Raises: ValueError: not such a folder, or no such split.
+    """
+
+    COLUMNS = ("id", QUANTITY, "asins", "quantities")
+
+    def __init__(self, folder: Path, splits: Collection[str] | None, metadata: Path | None) -> None:
+        self.metadata = metadata
+        if metadata is not None and not metadata.is_dir():
+            raise ValueError(f"--metadata {metadata}: there is no such folder.")
+        if not (folder / "README.md").exists():
+            raise ValueError(
+                f"--bins {folder} is not a finished dataset (no README.md): run "
+                "data_prep/build_dataset.py."
+            )
+        paths = sorted((folder / "data").glob("*.parquet"))
+        there = list(dict.fromkeys(path.name.partition("-")[0] for path in paths))
+        for split in splits or ():
+            if split not in there:
+                raise ValueError(f"--bins {folder} has no split {split}, only {', '.join(there)}.")
+        wanted = list(splits or there)
+        paths = [path for split in wanted for path in paths if path.name.startswith(f"{split}-")]
+        if not paths:
+            raise ValueError(f"--bins {folder} holds no bins (data/*.parquet).")
+        self.paths, self.num_bins = paths, 0
+        digest = hashlib.sha256()
+        for path in paths:
+            try:
+                parquet = pq.ParquetFile(path)
+            except pa.ArrowInvalid as error:
+                raise ValueError(f"{path} is damaged: copy it again.") from error
+            with parquet:
+                missing = {*self.COLUMNS, "image"} - set(parquet.schema_arrow.names)
+                if missing:
+                    raise ValueError(f"{path} has no column {', '.join(sorted(missing))}.")
+                self.num_bins += parquet.metadata.num_rows
+                digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+                digest.update(repr(parquet.read(["id", QUANTITY]).to_pydict()).encode())
+        self.fingerprint = f"dataset {digest.hexdigest()} {metadata and metadata.resolve()}"
+
+    def bins(self, first: int = 0, photos_of: Collection[int] | None = None) -> Iterator[AuditBin]:
+        start = 0
+        for path in self.paths:
+            with pq.ParquetFile(path) as parquet:
+                for group in range(parquet.num_row_groups):
+                    rows = range(start, start + parquet.metadata.row_group(group).num_rows)
+                    start = rows.stop
+                    if rows.stop <= first:
+                        continue
+                    has_photos = photos_of is None or not set(rows).isdisjoint(photos_of)
+                    columns = [*self.COLUMNS, *(["image"] if has_photos else [])]
+                    content = parquet.read_row_group(group, columns=columns).to_pylist()
+                    for number, row in zip(rows, content, strict=True):
+                        if number >= first:
+                            yield self._bin(row, photos_of is None or number in photos_of)
+
+    def _bin(self, row: dict[str, Any], has_photo: bool) -> AuditBin:
+        photo = (row["image"] or {}).get("bytes") if has_photo else None
+        recorded = "" if row[QUANTITY] is None else str(row[QUANTITY])
+        problem = "no photo" if has_photo and photo is None else _quantity_problem(recorded)
+        asins = row["asins"] or []
+        names, note = self._names(row["id"]) if self.metadata else ({}, None)
+        items = tuple(
+            Item(names.get(asin, asin), quantity)
+            for asin, quantity in zip(asins, row["quantities"] or [None] * len(asins), strict=True)
+        )
+        return AuditBin(row["id"], recorded, items, photo, problem, note)
+
+    def _names(self, bin_id: str) -> tuple[dict[str, str], str | None]:
+        try:
+            content = json.loads((Path(str(self.metadata)) / f"{bin_id}.json").read_text())
+            listed = content["BIN_FCSKU_DATA"].values()
+            return {item["asin"]: str(item.get("name") or item["asin"]) for item in listed}, None
+        except OSError:
+            return {}, f"unknown id: no metadata {bin_id}.json"
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return {}, f"metadata {bin_id}.json is damaged"
+
+
+def _quantity_problem(recorded: str) -> str | None:
+    if whole_number(recorded) is not None:
+        return None
+    return f"expected quantity {recorded[:40]!r} is not a whole number from 0 on"
+
+
+def parse_items(text: str) -> tuple[tuple[Item, ...], str | None]:
+    """Return a bin's items from JSON, and what is wrong with it.
+
+    >>> parse_items('[{"name": "Oil filter", "quantity": 2}]')
+    ((Item(name='Oil filter', quantity=2),), None)
+    """
+    if not text.strip():
+        return (), None
+    try:
+        return tuple(
+            Item(str(item["name"]), None if item.get("quantity") is None else int(item["quantity"]))
+            for item in json.loads(text)
+        ), None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return (), 'items is not JSON such as [{"name": "Oil filter", "quantity": 2}]'
+
+
+def open_photo(content: bytes) -> Image.Image:
+    """Return a photo in colour and upright, by the endpoint's own rules.
+
+    Raises: UnusablePhotoError: not a JPEG or PNG, damaged, truncated, or too large.
+    """
+    try:
+        return photo_checks.open_photo(content)
+    except RequestError as error:
+        raise UnusablePhotoError(
+            UNUSABLE.get(error.status, f"damaged photo: {error.reason}")
+        ) from error
+
+
+def thumbnail(content: bytes, longest_edge: int) -> bytes:
+    """Return a photo as a small JPEG, for a page that holds thousands.
+
+    Raises: UnusablePhotoError: as in open_photo.
+    """
+    photo = open_photo(content)
+    photo.thumbnail((longest_edge, longest_edge), Image.Resampling.BILINEAR)
+    small = io.BytesIO()
+    photo.save(small, format="JPEG", quality=70, optimize=True)
+    return small.getvalue()

@@ -1,0 +1,145 @@
+"""How far off a wrong record is, learned from bins that were photographed before and after a pick.
+
+Two neighbouring photos of one bin group show one bin in two states. An inventory that missed the
+pick between them holds the count of the other state: such pairs say how often a record is off by
+one, two or more. train.py writes error_model.json into the model folder, audit.py
+--fit_error_model into one that lacks it.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset as arrow_dataset
+
+ERROR_MODEL = "error_model.json"
+# What is believed before any pair was seen, with the weight of this many pairs for each count: an
+# error of one more item is half as frequent. It also keeps errors possible that no pair showed.
+PRIOR_PAIRS = 10.0
+
+
+@dataclass(frozen=True)
+class ErrorModel:
+    """The pairs that were seen: (smaller count, larger count) -> how many. Empty: the prior alone.
+
+    A pair counts for both directions, since a record may be late (it misses a pick or a stow) and
+    either is as likely.
+    """
+
+    pairs: Mapping[tuple[int, int], int] = field(default_factory=dict)
+
+    @property
+    def num_pairs(self) -> int:
+        return sum(self.pairs.values())
+
+    def record_probabilities(self, counts: Sequence[int]) -> np.ndarray:
+        """Return how likely a wrong record says each count, given what the bin holds.
+
+        Records outside `counts` are left to a person before this is asked.
+
+        Args:
+            counts: (num_counts,), items.
+
+        Returns: float (num_counts, num_counts): row true count, column recorded count. The diagonal
+            is 0, rows sum to 1; with a single count there is no wrong record, and all is 0.
+        """
+        true, recorded = np.meshgrid(counts, counts, indexing="ij")
+        distance = np.abs(true - recorded).astype(float)
+        prior = rows_to_one(np.where(distance > 0, 0.5**distance, 0.0))
+        seen = [
+            [self.pairs.get((min(a, b), max(a, b)), 0) if a != b else 0 for b in counts]
+            for a in counts
+        ]
+        return rows_to_one(PRIOR_PAIRS * prior + np.array(seen))
+
+
+def rows_to_one(weights: np.ndarray) -> np.ndarray:
+    """Return weights, (rows, columns), as distributions; a row of zeros stays one."""
+    sums = weights.sum(axis=1, keepdims=True)
+    return np.divide(weights, sums, out=np.zeros_like(weights), where=sums > 0)
+
+
+def neighbouring_pairs(ids: Sequence[str], groups: Sequence[str | None]) -> np.ndarray:
+    """Return which photos show one bin in two states that follow each other.
+
+    Args:
+        ids: (num_bins,), the bucket's; those that are no numbers have no neighbours.
+        groups: (num_bins,), the bin group; None where it is not known.
+
+    Returns: int (num_pairs, 2), rows of `ids`, the earlier photo first.
+    """
+    row_of = {
+        (group, len(bin_id), int(bin_id)): row
+        for row, (bin_id, group) in enumerate(zip(ids, groups, strict=True))
+        if group is not None and bin_id.isascii() and bin_id.isdecimal()
+    }
+    pairs = [
+        (row, row_of[group, width, number + 1])
+        for (group, width, number), row in row_of.items()
+        if (group, width, number + 1) in row_of
+    ]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def fit_error_model(
+    ids: Sequence[str], groups: Sequence[str | None], counts: Sequence[int]
+) -> ErrorModel:
+    """Return the error model of the pairs among some bins; of none, the prior.
+
+    Args:
+        ids, groups: as in neighbouring_pairs.
+        counts: (num_bins,), items.
+    """
+    states = np.sort(np.asarray(counts)[neighbouring_pairs(ids, groups)], axis=1)
+    seen = Counter((int(low), int(high)) for low, high in states if low != high)
+    return ErrorModel(dict(sorted(seen.items())))
+
+
+def write_error_model(model_dir: Path, error_model: ErrorModel) -> None:
+    """Write the pairs into a model folder as JSON: [[smaller count, larger count, pairs], ...]."""
+    content = {"pairs": [[low, high, number] for (low, high), number in error_model.pairs.items()]}
+    temporary = model_dir / f"{ERROR_MODEL}.part"
+    temporary.write_text(json.dumps(content) + "\n")
+    os.replace(temporary, model_dir / ERROR_MODEL)
+
+
+def read_error_model(model_dir: Path) -> ErrorModel | None:
+    """Return a model folder's error model, None where it has none.
+
+    Raises: ValueError: the file is not one.
+    """
+    path = model_dir / ERROR_MODEL
+    if not path.exists():
+        return None
+    try:
+        pairs = {(low, high): number for low, high, number in json.loads(path.read_text())["pairs"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path) from error
+    whole = all(isinstance(value, int) for key, number in pairs.items() for value in (*key, number))
+    if not whole or any(not 0 <= key[0] < key[1] or number < 0 for key, number in pairs.items()):
+        raise _damaged(path)
+    return ErrorModel(pairs)
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(
+        f"{path} is damaged: python scripts/audit.py --fit_error_model DATASET --model MODEL "
+        "writes it anew."
+    )
+
+
+def training_error_model(dataset_dir: Path) -> ErrorModel:
+    """Return the error model of a dataset folder's training split.
+
+    Raises: ValueError: there is no training split.
+    """
+    shards = sorted(str(path) for path in dataset_dir.glob("data/train-*.parquet"))
+    if not shards:
+        raise ValueError(f"{dataset_dir} has no training split (data/train-*.parquet).")
+    columns = ["id", "bin_group", "expected_quantity"]
+    table = arrow_dataset.dataset(shards).to_table(columns=columns)
+    return fit_error_model(*(table[name].to_pylist() for name in columns))

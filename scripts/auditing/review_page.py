@@ -1,0 +1,157 @@
+"""The page for the person who checks bins: one HTML file that holds all it shows.
+
+Ids and item names come from strangers. They travel as JSON that cannot end its own element, the
+page's script writes them as text only, and its policy lets no other script, style or address in.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from auditing.bins import BinSource, UnusablePhotoError, thumbnail
+from auditing.decisions import CHECK, OK, WRONG
+from auditing.parts import BATCH_SIZE, read_parts
+from auditing.verdicts import Judge, Verdict
+
+REVIEW_PAGE = "review.html"
+TEMPLATE = Path(__file__).parent / "review_page.html"
+THUMBNAIL_PIXELS = 224
+
+
+def write_review_page(
+    path: Path,
+    audit: dict[str, Any],
+    bins: Sequence[dict[str, Any]],
+    photos: Iterable[bytes | None],
+) -> None:
+    """Write the page.
+
+    Args:
+        audit: summary (a sentence), counts (the model's), unit (of what is saved) and fingerprint,
+            which tells the marks of one audit from those of another in the same browser.
+        bins: of page_bin, in the order in which they are shown.
+        photos: JPEGs in the same order; None where there is none.
+    """
+    head, middle, photos_place, tail = split_template(TEMPLATE.read_text())
+    temporary = path.with_name(f"{path.name}.part")
+    with temporary.open("w") as file:
+        file.write(head + harmless_json(audit) + middle + harmless_json(bins) + photos_place)
+        # One at a time: five thousand photos are most of the page.
+        separators = chain(["["], iter(lambda: ",", None))
+        for separator, photo in zip(separators, photos, strict=False):
+            encoded = None if photo is None else base64.b64encode(photo).decode()
+            file.write(separator + json.dumps(encoded))
+        file.write(("]" if bins else "[]") + tail)
+    os.replace(temporary, path)
+
+
+def split_template(template: str) -> list[str]:
+    """Return the pieces between audit, bins and photos, with the policy's hashes in place."""
+    for kind, pattern in (("style", "<style>(.*?)</style>"), ("script", "<script>(.*?)</script>")):
+        (text,) = re.findall(pattern, template, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        template = template.replace(f"{{{{{kind}_hash}}}}", digest)
+    pieces = re.split(r"{{(?:audit|bins|photos)}}", template)
+    assert len(pieces) == 4
+    return pieces
+
+
+def page_bin(row: int, verdict: Verdict) -> dict[str, Any]:
+    """Return what the page shows of a bin, ready for JSON.
+
+    Args:
+        row: of the bin in its source, by which the page remembers its mark.
+    """
+    return {
+        "row": row,
+        "id": verdict.id,
+        "recorded": verdict.recorded,
+        "most_likely": verdict.most_likely,
+        "low": verdict.low,
+        "high": verdict.high,
+        "probabilities": [round(share, 4) for share in verdict.probabilities],
+        "wrong_probability": _number(verdict.wrong_probability),
+        "decision": verdict.decision,
+        "suggested": verdict.suggested,
+        "saving": _number(verdict.saving),
+        "reason": verdict.reason,
+        "items": list(verdict.items),
+    }
+
+
+def harmless_json(content: Any) -> str:
+    """Return JSON that is safe between <script> tags, whatever strangers wrote."""
+    return json.dumps(content, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 6)
+
+
+def write_page(
+    judge: Judge,
+    checked: np.ndarray | None,
+    output_dir: Path,
+    source: BinSource,
+    rows: np.ndarray,
+    summary: dict[str, Any],
+    identity: dict[str, Any],
+) -> None:
+    """Write the review page of some rows, in their order."""
+    wanted = set(rows.tolist())
+    verdicts = judge.verdicts(read_parts(output_dir, source.num_bins, judge.counts), checked)
+    shown = {row: page_bin(row, verdict) for row, verdict in enumerate(verdicts) if row in wanted}
+    photos: dict[int, bytes | None] = {}
+    bins = enumerate(source.bins(photos_of=wanted))
+    remaining = ((row, a_bin.photo) for row, a_bin in bins if row in wanted)
+    with (
+        ThreadPoolExecutor() as pool,
+        tqdm(total=len(wanted), unit="photos", desc="review page") as progress,
+    ):
+        while batch := list(islice(remaining, BATCH_SIZE)):
+            photos |= pool.map(lambda row: (row[0], small_photo(row[1])), batch)
+            progress.update(len(batch))
+    content = {
+        "summary": f"{page_summary(summary, len(rows))} Those whose check saves most come first.",
+        "counts": judge.counts,
+        "unit": "" if judge.costs else " errors",
+        "fingerprint": f"{identity['bins']} {identity['model'][:16]}",
+    }
+    write_review_page(
+        output_dir / REVIEW_PAGE,
+        content,
+        [shown[row] for row in rows.tolist()],
+        (photos.get(row) for row in rows.tolist()),
+    )
+
+
+def small_photo(photo: bytes | None) -> bytes | None:
+    """Return a photo for the page, None where there is none to show: the verdict says why."""
+    try:
+        return None if photo is None else thumbnail(photo, THUMBNAIL_PIXELS)
+    except UnusablePhotoError:
+        return None
+
+
+def page_summary(summary: dict[str, Any], num_shown: int) -> str:
+    """Return the page's first sentence."""
+    decisions = summary["decisions"]
+    text = (
+        f"{summary['bins']:,} bins: {decisions[CHECK]:,} to check by hand, {decisions[WRONG]:,} "
+        f"wrong, {decisions[OK]:,} ok"
+    )
+    if summary["without_decision"]:
+        text += f", {summary['without_decision']:,} without a decision"
+    if num_shown < summary["bins"]:
+        text += f". The first {num_shown:,} are here"
+    return f"{text}."

@@ -1,0 +1,279 @@
+"""A model folder that answers: photos in, one probability a count out.
+
+Takes the form that export_model.py wrote where it belongs to these weights, else the safetensors.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from count_distribution import counts_of_labels
+
+WEIGHTS = "model.safetensors"
+EXPORT_FOLDER, EXPORT_RECORD = "openvino", "export.json"
+# Not model.bin, OpenVINO's own name: archives that hold a .bin are refused as possible pickles.
+EXPORT_MODEL, EXPORT_WEIGHTS = "model.xml", "model.weights"
+# Photos that a core takes at once: more, and their activations leave its cache. With many cores
+# fewer, so that a full request still fills all of them.
+MAX_CHUNK, FULL_BATCH = 4, 32
+
+
+class Network(Protocol):
+    """What turns photos, uint8 (batch, height, width, 3), into probabilities."""
+
+    def __call__(self, photos: np.ndarray) -> np.ndarray:
+        """Return float32 (batch, num_counts)."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What the model folder's image processor does to a photo."""
+
+    size: tuple[int, int]  # height, width
+    resample: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class BinCounter:
+    """A loaded model.
+
+    Args:
+        model_dir: the model folder of a run.
+        num_threads: cores that one answer may use.
+        use_export: whether to take the exported form where there is one.
+
+    Raises: ValueError: no model, one that brings code or pickles, or labels that are no counts.
+    """
+
+    def __init__(self, model_dir: Path, num_threads: int, use_export: bool = True) -> None:
+        self.model_dir = model_dir
+        config = _read_json(model_dir / "config.json")
+        if "auto_map" in config:
+            raise ValueError(f"{model_dir}: the model brings code of its own, which is refused.")
+        if not (model_dir / WEIGHTS).is_file():
+            raise ValueError(f"{model_dir} holds no {WEIGHTS}; pickled weights are not loaded.")
+        labels = {int(label): name for label, name in config.get("id2label", {}).items()}
+        self.counts = counts_of_labels([labels[label] for label in sorted(labels)])
+        self.name = str(config.get("model_type"))
+        self.preparation = read_preparation(model_dir)
+        try:
+            exported = self._exported_network(num_threads) if use_export else None
+            self.network: Network = exported or TorchNetwork(
+                model_dir, self.preparation, num_threads
+            )
+        except (ValueError, ImportError):
+            raise
+        # The libraries raise nearly anything for files that are damaged.
+        except Exception as error:
+            raise ValueError(f"{model_dir} cannot be loaded, copy it again: {error}") from error
+        self.runtime = f"openvino {exported.precision}" if exported else "torch f32"
+
+    @cached_property
+    def version(self) -> str:
+        """The first digits of the weights' SHA-256."""
+        with (self.model_dir / WEIGHTS).open("rb") as weights:
+            return hashlib.file_digest(weights, "sha256").hexdigest()[:12]
+
+    def _exported_network(self, num_threads: int) -> "OpenVinoNetwork | None":
+        folder = self.model_dir / EXPORT_FOLDER
+        if not (folder / EXPORT_RECORD).is_file():
+            return None
+        exported = _read_json(folder / EXPORT_RECORD)
+        if exported.get("version") != self.version:
+            print(f"{folder} was made from other weights: not used.", file=sys.stderr)
+            return None
+        try:
+            core = import_openvino().Core()
+            graph = core.read_model(folder / EXPORT_MODEL, folder / EXPORT_WEIGHTS)
+            return OpenVinoNetwork(graph, exported["precision"], num_threads)
+        except ImportError:
+            print("openvino is not installed: the safetensors answer.", file=sys.stderr)
+            return None
+
+    def probabilities(self, photos: Sequence[np.ndarray]) -> np.ndarray:
+        """Return one probability a count, float64 (num_photos, num_counts), rows sum to 1.
+
+        Args:
+            photos: uint8 (height, width, 3) each, as decode_photo returns them.
+        """
+        answers = np.asarray(self.network(np.stack(photos)), dtype=np.float64)
+        if not np.isfinite(answers).all():
+            raise ArithmeticError("the model's answer is not a number")
+        return answers / answers.sum(axis=1, keepdims=True)
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere nothing confines a process
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def read_preparation(model_dir: Path) -> Preparation:
+    """Return what the image processor of a model folder does.
+
+    scripts/training/models.py writes it: squeeze to a square, scale to 0..1, normalize; anything
+    else would show the model other pixels than training did.
+
+    Raises: ValueError: there is none, or it does something else.
+    """
+    path = model_dir / "preprocessor_config.json"
+    config = _read_json(path)
+    size = config.get("size", {})
+    expected = {"do_resize": True, "do_rescale": True, "do_normalize": True}
+    if (
+        set(size) != {"height", "width"}
+        or any(config.get(name, True) != value for name, value in expected.items())
+        or config.get("do_center_crop")
+        or abs(config.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9
+    ):
+        raise ValueError(f"{path} does not prepare photos as scripts/train.py has it written.")
+    return Preparation(
+        (int(size["height"]), int(size["width"])),
+        int(config["resample"]),
+        tuple(config["image_mean"]),
+        tuple(config["image_std"]),
+    )
+
+
+class OpenVinoNetwork:
+    """The form that export_model.py writes: photos in, probabilities out, in one graph.
+
+    Compiled twice, both times for a fixed number of photos, which is faster than for any: one photo
+    on all cores, and a few photos on each core, none of which waits for another within a layer.
+    """
+
+    def __init__(self, graph: Any, precision: str, num_threads: int) -> None:
+        self.num_streams = min(num_threads, FULL_BATCH)
+        self.chunk = min(MAX_CHUNK, FULL_BATCH // self.num_streams)
+        self.one = _compiled(graph, precision, num_photos=1, num_threads=num_threads, num_streams=1)
+        self.chunks = _compiled(graph, precision, self.chunk, num_threads, self.num_streams)
+        # A CPU without bf16 computes in f32.
+        kind = self.one.get_property("INFERENCE_PRECISION_HINT").to_string()
+        self.precision = {"bfloat16": "bf16", "float": "f32"}.get(kind, kind)
+        self.local = threading.local()
+
+    def __call__(self, photos: np.ndarray) -> np.ndarray:
+        """Return float32 (batch, num_counts)."""
+        # For each thread its own: an inference request holds the buffers of one answer.
+        if not hasattr(self.local, "one"):
+            self.local.one = self.one.create_infer_request()
+            self.local.chunks = [
+                self.chunks.create_infer_request() for _ in range(self.num_streams)
+            ]
+        answers = []
+        a_round = self.chunk * self.num_streams
+        num_in_rounds = len(photos) // a_round * a_round
+        for start in range(0, num_in_rounds, a_round):
+            parts = np.split(photos[start : start + a_round], self.num_streams)
+            for request, part in zip(self.local.chunks, parts, strict=True):
+                request.start_async([part])
+            for request in self.local.chunks:
+                request.wait()
+                answers.append(request.get_output_tensor().data.copy())
+        # What fills no round is faster one by one than with idle cores.
+        for photo in photos[num_in_rounds:]:
+            answers.append(self.local.one.infer([photo[None]])[0])
+        return np.concatenate(answers)
+
+
+def _compiled(
+    graph: Any, precision: str, num_photos: int, num_threads: int, num_streams: int
+) -> Any:
+    """Return a graph, ready for batches of so many photos, as many at once as there are streams."""
+    fixed = graph.clone()
+    fixed.reshape([num_photos, *list(fixed.input().partial_shape)[1:]])
+    settings = {
+        # Without it the device chooses a precision by itself.
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": num_threads,
+        "NUM_STREAMS": num_streams,
+        # Workers of a server know nothing of one another: all would pin themselves to core 0.
+        "ENABLE_CPU_PINNING": False,
+    }
+    return import_openvino().Core().compile_model(fixed, "CPU", settings)
+
+
+def import_openvino() -> Any:
+    """Return the library, without the usage reports that it sends to its makers when imported.
+
+    Raises: ImportError: it is not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+class TorchNetwork:
+    """The safetensors in transformers, in full precision."""
+
+    def __init__(self, model_dir: Path, preparation: Preparation, num_threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(num_threads)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.module = photos_to_probabilities(model_dir, preparation).to(self.device)
+
+    def __call__(self, photos: np.ndarray) -> np.ndarray:
+        """Return float32 (batch, num_counts)."""
+        import torch
+
+        with torch.inference_mode():
+            return self.module(torch.from_numpy(photos).to(self.device)).cpu().numpy()
+
+
+def photos_to_probabilities(model_dir: Path, preparation: Preparation) -> Any:
+    """Return a torch module: uint8 (batch, height, width, 3) to float32 (batch, num_counts).
+
+    Raises: ValueError: the folder's weights are not the model's.
+    """
+    import torch
+    from transformers import AutoModelForImageClassification
+
+    model, loading = AutoModelForImageClassification.from_pretrained(
+        model_dir,
+        local_files_only=True,
+        use_safetensors=True,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    if absent := sorted({*loading["missing_keys"], *map(str, loading["mismatched_keys"])}):
+        raise ValueError(f"{model_dir}: weights are missing, such as {absent[0]}.")
+
+    class PhotosToProbabilities(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            # The arithmetic of training (augmentation.py): bytes, scaled mean and deviation.
+            channels = (1, -1, 1, 1)
+            self.register_buffer("offset", torch.tensor(preparation.mean).mul(255).view(channels))
+            self.register_buffer("scale", torch.tensor(preparation.std).mul(255).view(channels))
+
+        def forward(self, photos: torch.Tensor) -> torch.Tensor:
+            pixel_values = (photos.permute(0, 3, 1, 2).float() - self.offset) / self.scale
+            return torch.softmax(self.model(pixel_values=pixel_values).logits, dim=-1)
+
+    return PhotosToProbabilities().eval()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read: name the model folder of a run, such as runs/vit_base/model."
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no object.")
+    return content

@@ -1,0 +1,131 @@
+"""The command line of train.py: strict parsing, flags from JSON, errors of one line.
+
+    cd scripts; python -m training.command_line FLAG ...
+
+is train.py --dry_run in half the time, without the libraries that training needs: launchers ask so.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from transformers import HfArgumentParser
+
+from training.arguments import SECRETS, BinTrainingArguments, DataArguments, ModelArguments
+from training.device import in_sagemaker_job
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keep the description's lines, and show each default that says something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class BinArgumentParser(HfArgumentParser):
+    """HfArgumentParser without abbreviations, whose errors are one line and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print `PROGRAM: error: MESSAGE` on standard error and exit with code 2.
+
+        In a SageMaker job `ValueError: MESSAGE`: its toolkit reports as the reason of a failure
+        what follows the name of an exception.
+        """
+        kind = "ValueError" if in_sagemaker_job() else f"{self.prog}: error"
+        print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def make_parser(description: str | None) -> BinArgumentParser:
+    """Return the parser of train.py's flags."""
+    return BinArgumentParser(
+        (ModelArguments, DataArguments, BinTrainingArguments),
+        prog="train.py",
+        # argparse would list all 150 flags here, and then explain them.
+        usage="train.py [RECIPE.json] [FLAG ...]",
+        description=description,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def parse_arguments(
+    parser: BinArgumentParser, argv: list[str]
+) -> tuple[ModelArguments, DataArguments, BinTrainingArguments]:
+    """Parse flags, or a JSON file of them, which flags may follow.
+
+    Raises: SystemExit: code 2, after one line that says what is wrong.
+    """
+    try:
+        if argv and argv[0].endswith(".json"):
+            argv = flags_of_json(Path(argv[0])) + argv[1:]
+        argv = without_empty_flags(argv)
+        parser.parse_args(argv)  # names an unknown flag before a missing one
+        model, data, training = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    # TrainingArguments raises TypeError for a value of a wrong kind, ImportError for a flag whose
+    # library is absent.
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        parser.error(str(error))
+    if data.dataset_dir is None and not data.dry_run:
+        parser.error("give --dataset_dir: the folder that data_prep/build_dataset.py wrote.")
+    if not (training.do_train or training.do_eval or training.do_predict or data.dry_run):
+        parser.error("nothing to do: give --do_train, --do_eval or --do_predict.")
+    if model.model_dir is None:
+        default_dir = str(Path(training.output_dir or "") / "model")
+        model.model_dir = os.environ.get("SM_MODEL_DIR", default_dir)
+    return model, data, training
+
+
+def flags_of_json(path: Path) -> list[str]:
+    """Return the flags that a JSON object stands for, so that one parser checks both forms.
+
+    Raises: ValueError: not a JSON object. OSError: it cannot be read.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f'{path}: expected a JSON object such as {{"do_train": true}}.')
+    flags: list[str] = []
+    for name, value in values.items():
+        listed = value if isinstance(value, list) else [value]
+        if not listed or value is None:
+            continue
+        flags += [f"--{name}", *(v if isinstance(v, str) else json.dumps(v) for v in listed)]
+    return flags
+
+
+def without_empty_flags(argv: list[str]) -> list[str]:
+    """Leave out flags whose value is the empty string: SageMaker sends None so."""
+    kept: list[str] = []
+    for argument in argv:
+        if argument == "" and kept and kept[-1].startswith("--"):
+            kept.pop()
+        else:
+            kept.append(argument)
+    return kept
+
+
+def resolved_arguments(
+    model: ModelArguments, data: DataArguments, training: BinTrainingArguments
+) -> dict[str, Any]:
+    """Return every argument by its flag's name, without SECRETS."""
+    record = {**dataclasses.asdict(model), **dataclasses.asdict(data), **training.to_dict()}
+    return {name: value for name, value in record.items() if name not in SECRETS}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print what flags resolve to, without the libraries that training needs."""
+    parser = make_parser(__doc__)
+    flags = sys.argv[1:] if argv is None else argv
+    arguments = parse_arguments(parser, [*flags, "--dry_run"])
+    print(json.dumps(resolved_arguments(*arguments), indent=2))
+
+
+if __name__ == "__main__":
+    main()

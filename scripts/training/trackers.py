@@ -1,0 +1,55 @@
+"""Trackers of --report_to whose files lie in the run folder and hold all of a run."""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer
+from transformers.integrations import TensorBoardCallback, TrackioCallback
+
+from training.run_folder import TRACKER_FOLDERS
+
+# What tells each tracker where to write.
+VARIABLES = ("TENSORBOARD_LOGGING_DIR", "TRACKIO_DIR")
+
+
+class WholeRunTrackio(TrackioCallback):
+    """Trackio that takes what comes after the training, too.
+
+    transformers finishes a run when its training ends, and then fails at the evaluation.
+    """
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        """Leave the run open."""
+
+    def finish(self) -> None:
+        """Write what is still held back."""
+        if self._initialized and self._trackio.context_vars.current_run.get() is not None:
+            self._trackio.finish()
+
+
+def keep_trackers_here(output_dir: Path, report_to: Collection[str]) -> None:
+    """Have the trackers write into the run folder, unless told where to.
+
+    Elsewhere than in the run folder a job's would be lost with its machine, and those of a run
+    that goes on after an interruption would lie in two places.
+    """
+    for variable, name in zip(VARIABLES, TRACKER_FOLDERS, strict=True):
+        if name in report_to:
+            os.environ.setdefault(variable, str(output_dir.resolve() / name))
+
+
+def track_whole_run(trainer: Trainer) -> None:
+    """Keep Trackio open until `close_trackers`."""
+    if trainer.pop_callback(TrackioCallback) is not None:
+        trainer.add_callback(WholeRunTrackio)
+
+
+def close_trackers(trainer: Trainer) -> None:
+    """Have the trackers write what they hold of evaluation and prediction."""
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback):
+            callback.on_train_end(trainer.args, trainer.state, trainer.control)
+        elif isinstance(callback, WholeRunTrackio):
+            callback.finish()

@@ -1,0 +1,214 @@
+"""What the launchers show and send: the request is read where it arrives, at a real HTTP server."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+import container
+import resnet34
+import vit
+from launches import DATASET, error_of, run_vit
+from paths import ROOT
+from stand_ins.aws_server import AwsServer
+
+JOBS = ROOT / "sagemaker_jobs"
+
+
+@pytest.mark.parametrize("entry", ["vit.py", "resnet34.py"])
+def test_a_dry_run_needs_nothing_but_the_command(entry: str) -> None:
+    result = subprocess.run(
+        [sys.executable, str(JOBS / entry), "--dry_run", "--price_per_hour", "2"],
+        env={"HOME": "/nonexistent", "PATH": "/usr/bin:/bin"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    request = json.loads(result.stdout)
+    assert request["HyperParameters"]["do_train"] == "true"
+    assert request["RoleArn"].endswith("/YOUR-ROLE")
+    assert request["ResourceConfig"]["InstanceType"] == "ml.g5.2xlarge"
+    assert "costs at most 48.00" in result.stderr
+    assert "accuracy was published for plain" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_dry_run_shows_the_region_and_the_role_that_a_launch_would_take(
+    aws: AwsServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    role = "arn:aws:iam::123456789012:role/jobs"
+    monkeypatch.setenv("AWS_REGION", "eu-south-1")
+    monkeypatch.setenv("SAGEMAKER_ROLE", role)
+    run_vit("--dry_run")
+    request = json.loads(capsys.readouterr().out)
+    assert request["RoleArn"] == role
+    run_vit("--dry_run", "--role", "mine")  # whose account only AWS could tell
+    assert json.loads(capsys.readouterr().out)["RoleArn"].endswith(":role/mine")
+    assert ".ecr.eu-south-1." in request["AlgorithmSpecification"]["TrainingImage"]
+    assert not aws.received
+
+
+def test_what_was_published_for_other_settings_is_not_promised(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_vit("--dry_run", "--config_name", "resnet34")
+    assert "published" not in capsys.readouterr().err
+
+
+def test_the_recipes_train_the_two_published_models() -> None:
+    assert vit.RECIPE.hyperparameters["learning_rate"] == 3e-4
+    assert vit.RECIPE.hyperparameters["num_train_epochs"] == 5
+    assert resnet34.RECIPE.hyperparameters["learning_rate"] == 1e-3
+    assert resnet34.RECIPE.hyperparameters["num_train_epochs"] == 10
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--spot", "--max_run", "3600", "--max_wait", "7200"],
+        ["--instance_count", "2", "--input_mode", "FastFile"],
+        ["--instance_type", "ml.c5.xlarge", "--bf16", "false"],
+        ["--profile", "--keep_alive", "600"],
+        ["--learning_rate", "3e-5", "--config_name", "resnet34", "--output", "s3://photos/out/"],
+        ["--checkpoints", "s3://photos/bin-counting/checkpoints/bins-old"],
+    ],
+    ids=["plain", "spot", "two instances", "cpu", "profile", "flags", "checkpoints"],
+)
+def test_what_arrives_is_what_the_dry_run_printed(
+    flags: list[str], account: AwsServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--dataset", DATASET, "--job_name", "bins-vit-1", *flags]
+    arn = account.client("iam").get_role(RoleName="jobs")["Role"]["Arn"]
+    account.received.clear()
+    run_vit("--dry_run", "--role", arn, *common)
+    printed = json.loads(capsys.readouterr().out)
+    assert not account.received
+    run_vit("--role", "jobs", *common)
+    (arrived,) = account.requests("CreateTrainingJob")
+    assert arrived == printed
+    assert capsys.readouterr().out == "bins-vit-1\n"
+
+
+def test_the_code_that_arrives_is_scripts_alone(account: AwsServer) -> None:
+    run_vit("--dataset", DATASET, "--role", "jobs", "--job_name", "bins-1")
+    key = "bin-counting/bins-1/source/sourcedir.tar.gz"
+    body = account.client("s3").get_object(Bucket="photos", Key=key)["Body"].read()
+    with tarfile.open(fileobj=BytesIO(body)) as archive:
+        names = {name.removeprefix("./") for name in archive.getnames()}
+    assert {"train.py", "model_configs/resnet34/config.json"} <= names
+    assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
+
+
+def test_a_cpu_job_installs_what_its_image_lacks(account: AwsServer) -> None:
+    flags = ["--instance_type", "ml.c5.xlarge", "--bf16", "false", "--job_name", "bins-1"]
+    run_vit("--dataset", DATASET, "--role", "jobs", *flags)
+    key = "bin-counting/bins-1/source/sourcedir.tar.gz"
+    body = account.client("s3").get_object(Bucket="photos", Key=key)["Body"].read()
+    with tarfile.open(fileobj=BytesIO(body)) as archive:
+        requirements = archive.extractfile("requirements.txt")
+        assert requirements is not None
+        lines = requirements.read().decode().splitlines()
+    pins = {f"{name}=={version}" for name, version in container.TRAINING_PACKAGES.items()}
+    assert pins <= set(lines)
+
+
+def test_the_next_commands_are_printed(
+    account: AwsServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_vit("--dataset", DATASET, "--role", "jobs", "--job_name", "bins-1")
+    printed = capsys.readouterr().err
+    for verb in ("attach", "stop", "report"):
+        assert f"job_report.py {verb} bins-1 --region us-east-1" in printed
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "give --dataset s3://BUCKET/FOLDER"),
+        (["--dataset", "data/bins"], "data/bins is not an S3 URI"),
+        (["--dataset", DATASET, "--max_wait", "9"], "--max_wait is for --spot"),
+        (["--dataset", DATASET, "--role", "jobs", "--learning_rte", "1"], "--learning_rte"),
+        (
+            ["--dataset", DATASET, "--role", "jobs", "--learning_rate", "fast"],
+            "invalid float value: 'fast'",
+        ),
+        (["--dataset", DATASET, "--instance_count", "0"], "--instance_count"),
+        (
+            ["--dataset", DATASET, "--role", "jobs", "--region", "mars-1"],
+            "--region mars-1: AWS keeps no GPU",
+        ),
+        (["--dataset", "s3://photos/empty", "--role", "jobs"], "holds no README.md"),
+        (["--dataset", DATASET], "no role for the job: make one with"),
+        (
+            ["--dataset", DATASET, "--role", "jobs", "--output", "s3://nowhere/out"],
+            "--output s3://nowhere/out: there is no such bucket",
+        ),
+        (["--dataset", DATASET, "--local", "--spot"], "--local and --spot exclude"),
+        (["--dataset", DATASET, "--local"], "with --local it is a folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_sent(
+    flags: list[str], message: str, account: AwsServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in error_of(capsys, *flags)
+    assert not account.requests("CreateTrainingJob")
+    assert not [r for r in account.received if r.method == "PUT" and "sourcedir" in r.path]
+
+
+def test_a_name_that_is_taken_is_refused_before_the_code_is_overwritten(
+    account: AwsServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--dataset", DATASET, "--role", "jobs", "--job_name", "bins-1"]
+    run_vit(*flags)
+    capsys.readouterr()
+    account.received.clear()
+    assert "bins-1: there is such a job already" in error_of(capsys, *flags)
+    assert not [r for r in account.received if r.method == "PUT"]
+
+
+def test_without_credentials_or_region_one_line_says_so(
+    account: AwsServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    assert "no AWS region: give --region" in error_of(capsys, "--dataset", DATASET)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    line = error_of(capsys, "--dataset", DATASET, "--region", "us-east-1")
+    assert "no AWS credentials: run `aws configure`" in line
+
+
+def test_no_secret_leaves_with_a_job(account: AwsServer, tmp_path: Path) -> None:
+    canary = "canary7Jq2"
+    defaults = tmp_path / ".config" / "sagemaker" / "config.yaml"
+    defaults.parent.mkdir(parents=True)
+    defaults.write_text(
+        "SchemaVersion: '1.0'\nSageMaker:\n  TrainingJob:\n    Environment:\n"
+        f"      LEAK: {canary}\n"
+    )
+    (tmp_path / ".netrc").write_text(f"machine api.wandb.ai login user password {canary}\n")
+    names = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "GITHUB_TOKEN")
+    planted = dict.fromkeys(names, canary)
+    planted |= {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / ".config")}
+    # boto3 signs with it, and sends it nowhere.
+    planted["AWS_SECRET_ACCESS_KEY"] = canary
+    result = subprocess.run(
+        [sys.executable, str(JOBS / "vit.py"), "--dataset", DATASET, "--role", "jobs"]
+        + ["--spot", "--profile"],
+        env={**os.environ, **planted},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert account.requests("CreateTrainingJob")
+    assert [r for r in account.received if r.method == "PUT" and "sourcedir" in r.path]
+    assert not account.requests_with(canary)
+    assert canary not in result.stdout + result.stderr
+    # The search does find what is there.
+    assert account.requests_with(re.search(r"bins-vit-[\d-]+", result.stdout)[0])  # type: ignore[index]

@@ -1,0 +1,183 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from huggingface_hub import ModelCard, metadata_load, set_client_factory
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from huggingface_hub.utils._http import default_client_factory
+
+from publishing.model_card import base_model, model_card
+from stand_ins.hub_server import HubServer
+
+COUNTS = ["1", "2", "3"]
+ARGUMENTS = {
+    "model_name_or_path": "google/vit-base-patch16-224-in21k",
+    "dataset_fingerprint": "0123456789abcdef",
+    "dataset_settings": {"source": "s3://aft-vbi-pds", "split_by": "bin_group"},
+    "learning_rate": 2e-5,
+    "num_train_epochs": 5.0,
+    "bf16": True,
+    "fp16": False,
+    "seed": 42,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "loss",
+    "versions": {"torch": "2.0", "transformers": "5.0"},
+}
+
+
+def figure(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+
+FIGURES = {
+    "num_bins": 10,
+    "num_groups": 8,
+    "overall": {
+        "accuracy": figure(0.6),
+        "within_one_accuracy": figure(0.9),
+        "mae": figure(0.5),
+        "rmse": figure(0.8),
+        "negative_log_likelihood": figure(1.1),
+    },
+    "confusion_matrix": [[1, 1, 0], [0, 4, 1], [1, 1, 1]],
+    "by_count": [
+        {"key": key, "num_bins": 3, "accuracy": figure(0.5), "rmse": figure(0.7)}
+        for key in (1, 2, 3)
+    ],
+    "reliability": [{"num_bins": 10, "confidence": 0.7, "accuracy": 0.6}],
+    "expected_calibration_error": 0.1,
+}
+
+
+def card(**arguments: Any) -> str:
+    return model_card("ann/bins", {**ARGUMENTS, **arguments}, COUNTS, FIGURES)
+
+
+@pytest.fixture
+def through_the_local_hub(hub: HubServer) -> Iterator[HubServer]:
+    """ModelCard.validate asks huggingface.co, whatever HF_ENDPOINT says: lead it here."""
+
+    def to_local_hub(request: httpx.Request) -> None:
+        assert request.url.host == "huggingface.co"
+        local = httpx.URL(hub.url)
+        request.url = request.url.copy_with(scheme="http", host=local.host, port=local.port)
+
+    set_client_factory(
+        lambda: httpx.Client(event_hooks={"request": [to_local_hub]}, trust_env=False)
+    )
+    yield hub
+    set_client_factory(default_client_factory)
+
+
+def test_the_hub_takes_the_card(through_the_local_hub: HubServer) -> None:
+    ModelCard(card()).validate()
+    (request,) = through_the_local_hub.received
+    assert request.path == "/api/validate-yaml"
+    with pytest.raises(ValueError, match="license"):
+        ModelCard(card().replace("license: cc-by-nc-sa-3.0", "license: free")).validate()
+
+
+def test_the_header_holds_each_figure_with_its_interval(tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_text(card())
+    header = metadata_load(path)
+    assert header is not None
+    assert header["license"] == "cc-by-nc-sa-3.0"
+    assert header["pipeline_tag"] == "image-classification"
+    assert header["base_model"] == "google/vit-base-patch16-224-in21k"
+    name, results = model_index_to_eval_results(header["model-index"])
+    assert name == "bins"
+    assert {result.metric_type: result.metric_value for result in results} == {
+        kind: row["value"]
+        for kind, row in FIGURES["overall"].items()  # type: ignore[attr-defined]
+    }
+    assert results[0].metric_name == "Accuracy [95 % interval 0.5 to 0.7]"
+    assert results[0].dataset_name == "Amazon Bin Image Dataset, 1 to 3 items, split by bin"
+    assert ModelCard(card()).data.to_dict()["model-index"] == header["model-index"]
+
+
+def test_the_text_says_what_a_reader_has_to_know() -> None:
+    text = card()
+    for part in (
+        "always answering 2 is right for 50.0%",
+        "| 3 | 3 | 50.0% [40.0%, 60.0%] | 0.700 [0.600, 0.800] |",
+        "The expected calibration error is 0.100",
+        "more sure than it is right",
+        "CC BY-NC-SA 3.0 US",
+        "no near-copy of a test photo",
+        'pipeline("image-classification", model="ann/bins")',
+        "--model_name_or_path google/vit-base-patch16-224-in21k",
+        "--learning_rate 2e-05",
+        "--bf16",
+        "torch 2.0, transformers 5.0",
+        "best loss on the validation split",
+        "plots/confusion_matrix.png",
+    ):
+        assert part in text, part
+    assert "--fp16" not in text
+
+
+def test_what_an_audit_finds_is_told_where_it_was_measured() -> None:
+    assert "Finding wrong records" not in card()
+    kind = {
+        "budgets": [
+            {
+                "budget": budget,
+                "found": figure(2 * budget),
+                "precision": figure(0.2),
+                "times_random": figure(2.0),
+                "rule_times_random": figure(1.2),
+            }
+            for budget in (0.15, 0.2)
+        ],
+        "calibration": {"expected_calibration_error": 0.021},
+        "savings": None,
+    }
+    saved: dict[str, Any] = {"cost_missed_error": 20.0, "cost_manual_check": 1.0}
+    saved |= {"saved": figure(1200.0), "random_saved": figure(300.0)}
+    kinds = {"real_pairs": kind, "symmetric_errors": {**kind, "savings": saved}}
+    audit = {"wrong_share": 0.1, "kinds": kinds}
+    text = model_card("ann/bins", ARGUMENTS, COUNTS, {**FIGURES, "audit": audit})
+    row = "| real pairs | 20% | 40.0% [30.0%, 50.0%] | 20.0% [10.0%, 30.0%] "
+    assert row + "| 2.000 [1.900, 2.100] | 1.200 [1.100, 1.300] |" in text
+    words = " ".join(text.split())
+    assert "Real pairs: the probability to be wrong has a calibration error of 2.1%. S" in words
+    assert "At 20 an error and 1 a check, decisions by cost save 1,200 [1,200, 1,200]" in words
+    assert "| real pairs | 15%" not in text
+
+
+def test_a_split_that_leaks_or_is_unknown_is_said_to() -> None:
+    assert "**The split leaks**" in card(dataset_settings={"split_by": "random"})
+    assert "may have been" in card(dataset_settings=None)
+
+
+def test_paths_of_somebodys_machine_stay_there() -> None:
+    text = card(
+        model_name_or_path="/home/ann/models/vit-tiny",
+        dataset_settings={"source": "/home/ann/mirror", "split_by": "bin_group"},
+        output_dir="/home/ann/runs",
+    )
+    assert "/home/ann" not in text
+    assert "--model_name_or_path vit-tiny" in text
+    assert "base_model" not in text
+
+
+def test_a_record_of_strangers_brings_no_markup() -> None:
+    hostile = "<script>x</script>](http://evil) `|\n---\nlicense: mit"
+    text = card(
+        model_name_or_path=hostile, optim=hostile, versions={hostile: hostile}, seed=hostile
+    )
+    assert "<script>" not in text
+    assert "](http://evil)" not in text
+    assert text.count("\n---\n") == 1
+    assert ModelCard(text).data.to_dict()["license"] == "cc-by-nc-sa-3.0"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("google/vit", "google/vit"), ("./runs/a", None), ("../m/vit", None), ("scripts/x/y", None)],
+)
+def test_only_an_id_of_the_hub_is_a_base_model(name: str, expected: str | None) -> None:
+    assert base_model({"model_name_or_path": name}) == expected

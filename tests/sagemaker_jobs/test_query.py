@@ -1,0 +1,330 @@
+"""Queries against the handler served here: behind a proxy that fails, and as an endpoint on AWS."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import query
+from deployment import endpoint_client
+from paths import ROOT
+from stand_ins.aws_server import AwsServer
+from stand_ins.flaky_server import serve_flakily
+from stand_ins.served_model import ServedModel, drawn_photo, encoded
+
+ENTRY = [sys.executable, str(ROOT / "sagemaker_jobs/query.py")]
+NUM_PHOTOS = 24
+NAME = "bins-tiny"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of drawn photos, some of them a folder deeper."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "deeper").mkdir()
+    for number in range(NUM_PHOTOS):
+        kind = ("jpg", "JPEG", "png")[number % 3]
+        path = folder / ("deeper" if number % 4 == 0 else "") / f"{number:02}.{kind}"
+        path.write_bytes(encoded(drawn_photo(seed=number), "PNG" if kind == "png" else "JPEG"))
+    (folder / "notes.txt").write_text("no photo")
+    return folder
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask again at once."""
+    monkeypatch.setattr(endpoint_client, "FIRST_DELAY", 0)
+
+
+def rows_of(output: Path) -> list[dict[str, str]]:
+    with output.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def ask(*flags: str) -> int:
+    """Run the entry and return its exit code."""
+    with pytest.raises(SystemExit) as exit_info:
+        query.main([*flags])
+    assert isinstance(exit_info.value.code, int)
+    return exit_info.value.code
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
+    assert ask(*flags) == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_every_photo_gets_its_own_answer_though_requests_fail(
+    photos: Path, served_run: ServedModel, tmp_path: Path, quick: None
+) -> None:
+    output = tmp_path / "counts.csv"
+    with serve_flakily(served_run, share_of_503=0.2, share_of_resets=0.1) as server:
+        assert ask(str(photos), "--local", server.url, "--output", str(output)) == 0
+        assert server.num_503 > 0
+        assert len(server.bodies) > server.num_answers + server.num_503  # some were reset
+    rows = rows_of(output)
+    paths = sorted(path for path in photos.rglob("*.*") if path.suffix != ".txt")
+    assert [row["photo"] for row in rows] == [str(path) for path in paths]
+    for path, row in zip(paths, rows, strict=True):
+        answer = served_run.ask(path.read_bytes(), "application/x-image").content
+        assert int(row["count"]) == answer["count"]
+        for count, share in answer["probabilities"].items():
+            assert float(row[f"probability_{count}"]) == pytest.approx(share, abs=1e-5)
+        assert row["version"] == answer["version"]
+        assert row["error"] == row["expected_quantity"] == ""
+
+
+def test_a_killed_query_goes_on_and_ends_in_the_same_csv(
+    photos: Path, served_run: ServedModel, tmp_path: Path
+) -> None:
+    undisturbed, killed = tmp_path / "a.csv", tmp_path / "b.csv"
+    assert ask(str(photos), "--local", url_of(served_run), "--output", str(undisturbed)) == 0
+    workers = 2
+    with serve_flakily(served_run, pause_after=9) as server:
+        command = [*ENTRY, str(photos), "--local", server.url, "--output", str(killed)]
+        process = subprocess.Popen([*command, "--workers", str(workers)], stderr=subprocess.DEVNULL)
+        try:
+            assert server.is_paused.wait(timeout=240)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        server.may_go_on.set()
+        assert not killed.exists()
+        journal = Path(f"{killed}.part")
+        kept = len(journal.read_text().splitlines())
+        # Those that were on their way when it was killed may be lost, or answered beyond the nine.
+        assert 9 - 2 * workers <= kept < 9 + workers
+        with journal.open("a") as file:
+            file.write('{"photo": {"locat')  # as a kill may leave it
+        asked_before = len(server.bodies)
+        assert ask(str(photos), "--local", server.url, "--output", str(killed)) == 0
+        assert len(server.bodies) - asked_before == NUM_PHOTOS - kept
+    assert without_shares(killed) == without_shares(undisturbed)
+    assert not journal.exists()
+
+
+def without_shares(output: Path) -> list[tuple[str, str, str]]:
+    """Return what does not depend on how a processor adds up a batch."""
+    return [(row["photo"], row["count"], row["version"]) for row in rows_of(output)]
+
+
+def url_of(served: ServedModel) -> str:
+    return f"http://{served.host}:{served.port}"
+
+
+def test_a_finished_query_is_not_asked_again_but_what_failed_and_what_is_new(
+    photos: Path,
+    served_run: ServedModel,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, output = tmp_path / "photos", tmp_path / "counts.csv"
+    folder.mkdir()
+    content = (photos / "01.JPEG").read_bytes()
+    (folder / "a.jpg").write_bytes(content)
+    (folder / "b.jpg").write_bytes(content[:900])
+    (folder / "c.jpg").write_bytes(b"no photo")
+    with serve_flakily(served_run) as server:
+        flags = [str(folder), "--local", server.url, "--output", str(output)]
+        assert ask(*flags) == 1
+        assert "2 were not counted, such as" in capsys.readouterr().err
+        assert [row["error"] for row in rows_of(output)] == [
+            "",
+            "The photo is damaged or truncated.",
+            "The photo is not a JPEG or PNG file.",
+        ]
+        first = rows_of(output)[0]
+        (folder / "b.jpg").write_bytes(content)
+        (folder / "c.jpg").unlink()
+        (folder / "d.jpg").write_bytes(content)
+        server.bodies.clear()
+        assert ask(*flags) == 0
+        assert len(server.bodies) == 2
+        assert "1 of 3 are answered already" in capsys.readouterr().err
+        rows = rows_of(output)
+        assert rows[0] == first
+        assert [row["count"] for row in rows] == [first["count"]] * 3
+        # Another query into the same file loses nothing.
+        assert ask(str(photos / "02.png"), *flags[1:]) == 0
+        assert [row["photo"] for row in rows_of(output)] == [
+            str(photos / "02.png"),
+            *(row["photo"] for row in rows),
+        ]
+
+
+def test_a_csv_brings_what_the_inventory_expects(
+    photos: Path, served_run: ServedModel, tmp_path: Path
+) -> None:
+    bins, output = photos / "bins.csv", tmp_path / "counts.csv"
+    bins.write_text(
+        "bin,photo,expected_quantity\nx,01.JPEG,3\ny,02.png,\nz,absent.jpg,1\nx,01.JPEG,3\n"
+        "v,01.JPEG,9\n"
+    )
+    assert ask(str(bins), "--local", url_of(served_run), "--output", str(output)) == 1
+    rows = rows_of(output)
+    bins.unlink()
+    assert [row["expected_quantity"] for row in rows] == ["3", "", "1", "3", "9"]
+    assert rows[0] == rows[3]
+    wrong = 1 - float(rows[0]["probability_3"])
+    assert float(rows[0]["probability_wrong"]) == pytest.approx(wrong, abs=1e-5)
+    assert rows[1]["probability_wrong"] == rows[4]["probability_wrong"] == ""
+    assert rows[2]["error"] == "The file cannot be read: No such file or directory."
+
+
+def test_without_an_output_a_photos_answer_is_printed(
+    photos: Path, served_run: ServedModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = photos / "01.JPEG"
+    assert ask(str(photo), "--local", url_of(served_run)) == 0
+    answer = served_run.ask(photo.read_bytes(), "image/jpeg").content
+    assert json.loads(capsys.readouterr().out) == {"photo": str(photo), **answer}
+
+
+@pytest.fixture
+def account(aws: AwsServer, served_run: ServedModel, photos: Path, quick: None) -> AwsServer:
+    """Return an account with photos in S3 and an endpoint."""
+    bucket = aws.bucket("photos")
+    for path in photos.glob("0*.*"):
+        bucket.put_object(Key=f"bin-images/{path.name}", Body=path.read_bytes())
+    bucket.put_object(Key="bin-images/readme.txt", Body=b"")
+    bucket.put_object(Key="bin-images_2/1.jpg", Body=b"")
+    aws.containers[NAME] = served_run.as_container
+    aws.received.clear()
+    return aws
+
+
+def test_photos_in_s3_are_asked_of_an_endpoint_that_throttles(
+    account: AwsServer, photos: Path, served_run: ServedModel, tmp_path: Path
+) -> None:
+    account.invoke_errors += [
+        *((400, "ThrottlingException"), (503, "ServiceUnavailable"), (500, "InternalFailure")),
+        *((429, "ModelNotReadyException"), (530, "InternalDependencyException")),
+    ]
+    output = tmp_path / "counts.csv"
+    assert ask("s3://photos/bin-images", "--endpoint", NAME, "--output", str(output)) == 0
+    names = sorted(path.name for path in photos.glob("0*.*"))
+    rows = rows_of(output)
+    assert [row["photo"] for row in rows] == [f"s3://photos/bin-images/{name}" for name in names]
+    answer = served_run.ask((photos / names[0]).read_bytes(), "application/x-image").content
+    assert int(rows[0]["count"]) == answer["count"]
+    asked = [r for r in account.received if r.path.endswith("/invocations")]
+    assert len(asked) == len(names) + 5
+
+
+def test_a_photo_in_s3_that_is_not_there_is_a_row_of_its_own(
+    account: AwsServer, tmp_path: Path
+) -> None:
+    bins, output = tmp_path / "bins.csv", tmp_path / "counts.csv"
+    bins.write_text("photo\ns3://photos/bin-images/01.JPEG\ns3://photos/bin-images/absent.jpg\n")
+    assert ask(str(bins), "--endpoint", NAME, "--output", str(output)) == 1
+    rows = rows_of(output)
+    assert rows[0]["error"] == ""
+    assert rows[1]["error"] == "There is no such object, or you may not read it (NoSuchKey)."
+
+
+def test_a_fault_of_the_photo_is_told_from_one_of_the_endpoint(
+    account: AwsServer, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = tmp_path / "1.jpg"
+    photo.write_bytes(b"no photo")
+    assert ask(str(photo), "--endpoint", NAME) == 1
+    assert json.loads(capsys.readouterr().out)["error"] == "The photo is not a JPEG or PNG file."
+    asked = [r for r in account.received if r.path.endswith("/invocations")]
+    assert len(asked) == 1  # no use in asking again
+    line = error_of(capsys, str(photos), "--endpoint", "bins-absent")
+    assert "AWS refused InvokeEndpoint: ValidationError of bins-absent" in line
+
+
+def test_an_endpoint_that_is_gone_ends_the_query_and_keeps_what_was_answered(
+    photos: Path,
+    served_run: ServedModel,
+    tmp_path: Path,
+    quick: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "counts.csv"
+    flags = [str(photos), "--output", str(output), "--workers", "1"]
+    with serve_flakily(served_run, ends_after=5) as server:
+        line = error_of(capsys, *flags, "--local", server.url)
+    assert "does not answer (status 503: busy): what has been answered is kept" in line
+    kept = Path(f"{output}.part").read_text().splitlines()
+    assert len(kept) == 5
+    assert ask(*flags, "--local", url_of(served_run)) == 0
+    assert len(rows_of(output)) == NUM_PHOTOS
+
+
+def test_answers_of_two_models_are_not_mixed(
+    photos: Path, served_run: ServedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "counts.csv"
+    flags = ["--local", url_of(served_run), "--output", str(output)]
+    assert ask(str(photos / "01.JPEG"), *flags) == 0
+    rows = output.read_text()
+    version = rows_of(output)[0]["version"]
+    output.write_text(rows.replace(version, "0" * len(version)))
+    line = error_of(capsys, str(photos), *flags)
+    assert f"{output} holds answers of another model" in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["nowhere.jpg", "--local", "http://127.0.0.1:1"], "there is no nowhere.jpg"),
+        (["EMPTY", "--local", "http://127.0.0.1:1"], "holds no photo"),
+        (["EMPTY", "--local", "ftp://x"], "--local ftp://x: write http://"),
+        (["EMPTY", "--local", "http://x:8o80"], "--local http://x:8o80: write http://"),
+        (["EMPTY"], "one of the arguments --endpoint --local is required"),
+        (["EMPTY", "--endpoint", "a", "--local", "b"], "not allowed with"),
+        (["EMPTY", "--endpoint", "a"], "no AWS region: give --region"),
+        (["NOPHOTO.csv", "--local", "http://127.0.0.1:1"], "has no column `photo`"),
+        (["QUANTITY.csv", "--local", "http://127.0.0.1:1"], "line 3: expected_quantity 'two'"),
+        (["PHOTO.jpg", "--local", "http://127.0.0.1:1", "--output", "OTHER.csv"], "no csv of"),
+        (["PHOTO.jpg", "--local", "SERVED/elsewhere"], "answers 404: no handler is there"),
+    ],
+)
+def test_bad_input_is_one_line(
+    flags: list[str],
+    message: str,
+    served_run: ServedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    monkeypatch.chdir(tmp_path)
+    Path("EMPTY").mkdir()
+    Path("NOPHOTO.csv").write_text("id\n1\n")
+    Path("QUANTITY.csv").write_text("photo,expected_quantity\na.jpg,1\nb.jpg,two\n")
+    Path("OTHER.csv").write_text("mine\n")
+    Path("PHOTO.jpg").write_bytes(encoded(drawn_photo()))
+    arguments = [flag.replace("SERVED", url_of(served_run)) for flag in flags]
+    assert message in error_of(capsys, *arguments)
+    assert Path("OTHER.csv").read_text() == "mine\n"
+
+
+def test_delays_grow_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float] = []
+
+    def fail() -> None:
+        raise endpoint_client.NoAnswer("busy")
+
+    monkeypatch.setattr(endpoint_client.random, "uniform", lambda low, high: high)
+    with pytest.raises(endpoint_client.NoAnswer, match="busy"):
+        endpoint_client.with_retries(fail, delays.append)
+    assert delays == [0.25, 0.5, 1, 2, 4, 8, 10]
+    with pytest.raises(endpoint_client.NoAnswer):
+        endpoint_client.with_retries(fail, lambda delay: True)  # told to give up: no second delay
+
+
+def test_help_needs_nothing() -> None:
+    result = subprocess.run(
+        [*ENTRY, "--help"], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True
+    )
+    assert result.returncode == 0
+    assert "--local" in result.stdout

@@ -1,0 +1,389 @@
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
+
+from auditing.review_page import harmless_json, page_bin, write_review_page
+from auditing.verdicts import Verdict
+
+MARKUP = "</script><img src=x onerror=\"document.title='taken'\">"
+COUNTS = (1, 2, 3, 4, 5)
+
+
+def verdict(number: int, **changes: Any) -> Verdict:
+    recorded = number % 5 + 1
+    values: dict[str, Any] = {
+        "id": f"{number:05d}",
+        "recorded": str(recorded),
+        "probabilities": (0.1, 0.1, 0.5, 0.2, 0.1),
+        "most_likely": 3,
+        "low": 1,
+        "high": 5,
+        "wrong_probability": 0.9 / (number + 1),
+        "decision": "check by hand" if number < 20 else "ok",
+        "suggested": None,
+        "saving": 0.5 if number < 20 else 0.0,
+        "reason": "because",
+        "items": [{"name": f"Item {number}", "quantity": recorded}],
+    }
+    return Verdict(**(values | changes))
+
+
+def jpeg(shade: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48), (shade % 256, 90, 120)).save(buffer, format="JPEG")
+    return buffer.getvalue()
+
+
+def write_page(path: Path, verdicts: list[Verdict], photos: list[bytes | None]) -> Path:
+    audit = {"summary": "So many bins.", "counts": COUNTS, "unit": "", "fingerprint": path.name}
+    bins = [page_bin(row, one) for row, one in enumerate(verdicts)]
+    write_review_page(path, audit, bins, photos)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def show(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Return a function that opens a page in a browser without a past; errors on it fail."""
+    contexts, problems = [], []
+
+    def show(path: Path, width: int = 1200, scheme: str = "light", script: str = "") -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.add_init_script(script)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text))
+        page.goto(path.as_uri())
+        return page
+
+    yield show
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def exported(page: Page) -> list[dict[str, str]]:
+    """Return the rows of the csv that the page's button gives."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export marks").click()
+    return list(csv.DictReader(io.StringIO(download.value.path().read_text())))
+
+
+@pytest.fixture
+def page_path(tmp_path: Path) -> Path:
+    return write_page(
+        tmp_path / "review.html", [verdict(n) for n in range(120)], [jpeg(n) for n in range(120)]
+    )
+
+
+def test_json_cannot_end_its_element() -> None:
+    text = harmless_json({"name": MARKUP, "quote": '"\u2028'})
+    assert "<" not in text
+    assert json.loads(text) == {"name": MARKUP, "quote": '"\u2028'}
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(page_path: Path) -> None:
+    page = page_path.read_text()
+    assert not re.search(r"""(src|href)=["'](?!#|data:)""", page)
+    assert "http" not in page.replace("http-equiv", "")
+    assert "default-src 'none'" in page
+
+
+def test_photos_are_in_the_order_of_the_bins_and_may_be_missing(tmp_path: Path) -> None:
+    photos = [jpeg(1), None, jpeg(3)]
+    page = write_page(tmp_path / "page.html", [verdict(n) for n in range(3)], photos).read_text()
+    (text,) = re.findall(r'id="photos">(.*?)</script>', page)
+    decoded = [None if one is None else base64.b64decode(one) for one in json.loads(text)]
+    assert decoded == photos
+    empty = write_page(tmp_path / "empty.html", [], []).read_text()
+    assert 'id="photos">[]</script>' in empty
+
+
+def test_what_nobody_knows_is_null(tmp_path: Path) -> None:
+    unknown = verdict(0, wrong_probability=np.nan, saving=np.nan, most_likely=None)
+    shown = page_bin(0, unknown)
+    assert (shown["wrong_probability"], shown["saving"], shown["most_likely"]) == (None,) * 3
+    json.loads(harmless_json(shown))
+
+
+@pytest.mark.slow
+def test_bins_are_shown_filtered_and_searched(show: Callable[..., Page], page_path: Path) -> None:
+    page = show(page_path)
+    position, articles = page.locator("#position"), page.locator("article")
+    expect(position).to_have_text("Bins 1 to 50 of 120")
+    expect(articles).to_have_count(50)
+    expect(articles.first).to_contain_text("Bin 00000")
+    expect(articles.first).to_contain_text("Item 0")
+    page.get_by_role("button", name="Next").first.click()
+    expect(position).to_have_text("Bins 51 to 100 of 120")
+    page.get_by_label("Decision").select_option("check by hand")
+    expect(position).to_have_text("Bins 1 to 20 of 20")
+    page.get_by_label("Inventory says").select_option("2")
+    expect(position).to_have_text("Bins 1 to 4 of 4")
+    page.get_by_label("Probability wrong").select_option("0.1")
+    expect(position).to_have_text("Bins 1 to 2 of 2")
+    page.locator("#counted").select_option("3")
+    expect(articles).to_have_count(2)
+    for name in ("decision", "expected", "counted"):
+        page.locator(f"#{name}").select_option("")
+    page.locator("#suspicion").select_option("0")
+    page.get_by_label("Bin or item").fill("item 77")
+    expect(articles).to_have_count(1)
+    expect(articles.first).to_contain_text("Bin 00077")
+    page.get_by_label("Bin or item").fill("nothing of the kind")
+    expect(page.locator("#list")).to_contain_text("No bin fits these filters.")
+
+
+@pytest.mark.slow
+def test_marks_made_with_keys_are_kept_and_exported(
+    show: Callable[..., Page], page_path: Path, tmp_path: Path
+) -> None:
+    page = show(page_path)
+    progress = page.locator("#progress")
+    for key in "jrw4":  # to the first bin; right, wrong, and four counted where three are expected
+        page.keyboard.press(key)
+    expect(progress).to_have_text("3 of 120 marked, 2 of them wrong")
+    expect(page.locator("article").nth(3)).to_be_focused()
+    page.keyboard.press("k")
+    page.keyboard.press("k")
+    page.keyboard.press("u")
+    expect(progress).to_have_text("2 of 120 marked, 1 of them wrong")
+    expect(page.get_by_role("status")).to_have_text("Bin 00001: mark taken back.")
+    page.reload()
+    expect(progress).to_have_text("2 of 120 marked, 1 of them wrong")
+    expect(page.get_by_role("button", name="Record is right").first).to_have_attribute(
+        "aria-pressed", "true"
+    )
+    page.get_by_label("Marks").select_option("wrong")
+    expect(page.locator("article")).to_have_count(1)
+    rows = exported(page)
+    assert [(row["id"], row["expected_quantity"], row["mark"], row["counted"]) for row in rows] == [
+        ("00000", "1", "right", ""),
+        ("00002", "3", "wrong", "4"),
+    ]
+    other = write_page(tmp_path / "other.html", [verdict(0)], [None])
+    page.goto(other.as_uri())  # the same browser, another audit
+    expect(page.locator("#progress")).to_have_text("0 of 1 marked, 0 of them wrong")
+    # The same audit again, whose page shows other bins now.
+    page_path.write_text(page_path.read_text().replace('"row": 2,', '"row": 500,'))
+    page.goto(page_path.as_uri())
+    expect(progress).to_have_text("1 of 120 marked, 0 of them wrong")
+    assert [row["id"] for row in exported(page)] == ["00000", "00002"]
+
+
+@pytest.mark.slow
+def test_two_windows_keep_each_others_marks(show: Callable[..., Page], page_path: Path) -> None:
+    one = show(page_path)
+    other = one.context.new_page()
+    other.goto(page_path.as_uri())
+    for page, key in ((one, "r"), (other, "w")):
+        page.keyboard.press("j")
+        if page is other:
+            page.keyboard.press("j")
+        page.keyboard.press(key)
+        expect(page.locator("#progress")).to_contain_text("1 of 120 marked")
+        expect(page.locator("#progress")).not_to_contain_text("not kept")
+    one.reload()
+    expect(one.locator("#progress")).to_have_text("2 of 120 marked, 1 of them wrong")
+
+
+@pytest.mark.slow
+def test_a_browser_that_keeps_nothing_is_told_of_and_loses_no_mark_before(
+    show: Callable[..., Page], page_path: Path
+) -> None:
+    page = show(page_path, script="IDBFactory.prototype.open = () => { throw new Error('no'); }")
+    expect(page.locator("#unsaved")).to_be_visible()
+    for key in "jrw":
+        page.keyboard.press(key)
+    expect(page.locator("#progress")).to_have_text(
+        "2 of 120 marked, 1 of them wrong; 2 not kept yet"
+    )
+    assert [row["mark"] for row in exported(page)] == ["right", "wrong"]
+    asked: list[str] = []
+
+    def accept(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    page.on("dialog", accept)
+    with page.expect_event("close"):
+        page.close(run_before_unload=True)
+    assert asked == ["beforeunload"]
+
+
+@pytest.mark.slow
+def test_marks_are_made_with_the_mouse_too(show: Callable[..., Page], page_path: Path) -> None:
+    page = show(page_path)
+    second = page.locator("article").nth(1)
+    wrong = second.get_by_role("button", name="Record is wrong")
+    wrong.click()
+    expect(wrong).to_have_attribute("aria-pressed", "true")
+    wrong.click()
+    expect(wrong).to_have_attribute("aria-pressed", "false")
+    second.get_by_label("You count").fill("2")
+    second.get_by_label("You count").press("Enter")
+    expect(second.get_by_role("button", name="Record is right")).to_have_attribute(
+        "aria-pressed", "true"
+    )
+    second.get_by_role("button", name="Enlarge the photo of bin 00001").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+@pytest.mark.slow
+def test_keys_can_be_turned_off_and_do_not_disturb_typing(
+    show: Callable[..., Page], page_path: Path
+) -> None:
+    page = show(page_path)
+    page.get_by_label("Bin or item").press_sequentially("w3")
+    expect(page.locator("#progress")).to_have_text("0 of 120 marked, 0 of them wrong")
+    page.get_by_label("Bin or item").fill("")
+    page.get_by_label("Keys", exact=True).uncheck()
+    page.keyboard.press("j")
+    page.keyboard.press("w")
+    expect(page.locator("article.current")).to_have_count(0)
+    expect(page.locator("#progress")).to_have_text("0 of 120 marked, 0 of them wrong")
+
+
+@pytest.mark.slow
+def test_keys_lead_from_page_to_page_and_stop_at_the_end(
+    show: Callable[..., Page], page_path: Path
+) -> None:
+    page = show(page_path)
+    for _ in range(51):
+        page.keyboard.press("j")
+    expect(page.locator("#position")).to_have_text("Bins 51 to 100 of 120")
+    expect(page.locator("article").first).to_be_focused()
+    page.keyboard.press("k")
+    expect(page.locator("#position")).to_have_text("Bins 1 to 50 of 120")
+    page.get_by_label("Bin or item").fill("item 119")
+    page.locator("article").first.click()
+    page.keyboard.press("j")
+    expect(page.get_by_role("status")).to_have_text("This was the last bin.")
+
+
+@pytest.mark.slow
+def test_what_strangers_wrote_is_text_and_no_formula(
+    show: Callable[..., Page], tmp_path: Path
+) -> None:
+    evil = verdict(
+        0,
+        id="=HYPERLINK(1)",
+        recorded=MARKUP,
+        reason=MARKUP,
+        items=[{"name": MARKUP, "quantity": None}],
+    )
+    page = show(write_page(tmp_path / "evil.html", [evil], [None]))
+    article = page.locator("article")
+    expect(article).to_contain_text(MARKUP)
+    expect(article.locator("img")).to_have_count(0)
+    expect(page).to_have_title("Bins to check")
+    article.get_by_role("button", name="Record is wrong").click()
+    (row,) = exported(page)
+    assert row["id"] == "'=HYPERLINK(1)"
+    assert row["expected_quantity"] == MARKUP
+
+
+CONTRASTS = """
+() => {
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const rgba = (color) => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const luminance = (color) => color.slice(0, 3).map((v) => v / 255)
+    .map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const background = (node) => {
+    for (; node; node = node.parentElement) {
+      const color = rgba(getComputedStyle(node).backgroundColor);
+      if (color[3] === 255) return color;
+    }
+  };
+  const poor = [];
+  for (const node of document.querySelectorAll("body *")) {
+    const text = [...node.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+    if (!text || !node.checkVisibility() || node.disabled) continue;
+    const [a, b] = [rgba(getComputedStyle(node).color), background(node)].map(luminance);
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) poor.push(`${node.tagName} ${node.className} ${ratio.toFixed(2)}`);
+  }
+  return [...new Set(poor)];
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_page_is_legible_on_a_phone_and_in_the_dark(
+    scheme: str, width: int, show: Callable[..., Page], tmp_path: Path
+) -> None:
+    verdicts = [
+        verdict(0, items=[{"name": "x" * 300, "quantity": 1}]),
+        verdict(1, decision="wrong", suggested=4),
+        verdict(2, decision="", reason="no photo", probabilities=(), most_likely=None),
+        verdict(30),
+    ]
+    page = show(write_page(tmp_path / "page.html", verdicts, [jpeg(0)] * 4), width, scheme)
+    page.locator("article").nth(1).get_by_role("button", name="Record is wrong").click()
+    page.locator("article").nth(3).get_by_role("button", name="Record is right").click()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate(CONTRASTS) == []
+    # Whoever hears the page is told what each control is.
+    unnamed = page.evaluate(
+        "[...document.querySelectorAll('button, input, select')].filter((c) => c.checkVisibility()"
+        " && !(c.getAttribute('aria-label') || c.innerText || c.labels?.[0]?.innerText)).length"
+    )
+    assert unnamed == 0
+
+
+@pytest.mark.slow
+def test_five_thousand_bins_do_not_freeze_the_page(
+    show: Callable[..., Page], tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(0)
+    noise = io.BytesIO()
+    pixels = generator.integers(0, 256, size=(96, 96, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(noise, format="JPEG", quality=90)
+    photo = noise.getvalue()
+    assert len(photo) > 8000
+    path = write_page(
+        tmp_path / "large.html", [verdict(n) for n in range(5000)], [photo for _ in range(5000)]
+    )
+    page = show(path)
+    expect(page.locator("#position")).to_have_text("Bins 1 to 50 of 5,000")
+    # However many bins: what is drawn is one page of them.
+    assert page.locator("article").count() == 50
+    assert page.evaluate("document.querySelectorAll('*').length") < 5000
+    page.get_by_label("Bin or item").fill("item 4999")
+    expect(page.locator("article")).to_have_count(1)
+    page.locator("article").click()
+    page.keyboard.press("r")
+    expect(page.locator("#progress")).to_have_text("1 of 5,000 marked, 0 of them wrong")

@@ -1,0 +1,291 @@
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import audit
+from auditing import parts as audit_parts
+from auditing.error_model import ErrorModel, write_error_model
+from auditing.verdicts import FORMULA, harmless
+from paths import ROOT
+from serving.bin_counter import BinCounter
+
+MARKUP = '<script>alert("x")</script>'
+
+
+def decisions(output_dir: Path) -> list[dict[str, str]]:
+    with (output_dir / "decisions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def exit_code(*flags: object) -> int:
+    with pytest.raises(SystemExit) as exit_info:
+        audit.main([str(flag) for flag in flags])
+    return int(exit_info.value.code or 0)
+
+
+@pytest.fixture
+def model_dir(run_dir: Path) -> Path:
+    return run_dir / "model"
+
+
+@pytest.fixture
+def photos(bucket: Path) -> Path:
+    return bucket / "bin-images"
+
+
+def test_every_bin_of_a_dataset_gets_a_decision(
+    model_dir: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", model_dir, "--bins", dataset_dir, "--split", "test"]
+    assert exit_code(*flags, "--output_dir", tmp_path / "out", "--review_budget", "0.2") == 0
+    ids = pq.read_table(next(dataset_dir.glob("data/test-*.parquet")))["id"].to_pylist()
+    rows = decisions(tmp_path / "out")
+    assert [row["id"] for row in rows] == ids
+    by_hand = [row for row in rows if row["decision"] == "check by hand"]
+    assert len(by_hand) == int(0.2 * len(rows))
+    assert {row["decision"] for row in rows} <= {"ok", "check by hand", "wrong"}
+    assert all(0 <= float(row["probability_wrong"]) <= 1 for row in rows)
+    assert all(
+        int(row["count_low"]) <= int(row["most_likely_count"]) <= int(row["count_high"])
+        for row in rows
+    )
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["decisions"]["check by hand"] == len(by_hand)
+    assert summary["bins"] == len(rows)
+    assert summary["expected_wrong"] == pytest.approx(
+        sum(float(row["probability_wrong"]) for row in rows), abs=1e-3
+    )
+    printed = capsys.readouterr().out
+    assert f"{len(rows):,} bins: {len(by_hand)} to check by hand" in printed
+    assert "Next: open" in printed
+
+
+def test_probabilities_are_those_that_the_run_recorded(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    flags = ["--model", run_dir / "model", "--bins", dataset_dir, "--split", "test"]
+    exit_code(*flags, "--output_dir", tmp_path / "out")
+    counts = (1, 2, 3, 4, 5)
+    (part,) = audit_parts.read_parts(tmp_path / "out", len(decisions(tmp_path / "out")), counts)
+    table = pq.read_table(run_dir / "predictions_test.parquet")
+    recorded = np.column_stack([table[f"probability_{count}"].to_numpy() for count in counts])
+    assert part.ids == table["id"].to_pylist()
+    assert part.probabilities == pytest.approx(recorded, abs=1e-3)
+
+
+def test_what_is_wrong_with_a_bin_is_named_and_no_bin_is_lost(
+    model_dir: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, *_ = sorted(photos.iterdir())
+    (tmp_path / "cut.jpg").write_bytes(good.read_bytes()[:500])
+    evil = json.dumps([{"name": MARKUP, "quantity": 1}])
+    rows = [
+        (good, "1", "good", ""),
+        ("nowhere.jpg", "1", "missing", ""),
+        (good, "-1", "negative", ""),
+        (good, "2.5", "half", ""),
+        (good, "two", "word", ""),
+        (good, "7", "many", ""),
+        ("cut.jpg", "2", "cut", ""),
+        (good, "3", MARKUP, evil),
+        (good, "3", '=HYPERLINK("x")', "no json"),
+    ]
+    with (tmp_path / "bins.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("photo", "expected_quantity", "id", "items"), *rows])
+    flags = ["--model", model_dir, "--bins", tmp_path / "bins.csv"]
+    assert exit_code(*flags, "--output_dir", tmp_path / "out") == 1
+    found = decisions(tmp_path / "out")
+    assert [row["decision"] != "" for row in found] == [True, *[False] * 4, True, False, True, True]
+    reasons = {row["id"]: row["reason"] for row in found}
+    assert reasons["missing"] == "no photo nowhere.jpg"
+    for name, value in (("negative", "-1"), ("half", "2.5"), ("word", "two")):
+        assert reasons[name] == f"expected quantity '{value}' is not a whole number from 0 on"
+    assert reasons["many"] == "expected quantity 7 is outside the model's counts 1 to 5"
+    assert found[5]["decision"] == "check by hand"
+    assert found[5]["probability_wrong"] == ""
+    assert reasons["cut"].startswith("damaged photo")
+    assert "items is not JSON" in reasons['\'=HYPERLINK("x")']
+    errors = capsys.readouterr().err
+    for name in ("missing", "negative", "half", "word", "many", "cut"):
+        assert f"{name}: {reasons[name]}" in errors
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["without_decision"], summary["outside_the_models_counts"]) == (5, 1)
+    # Nothing that a spreadsheet runs, nothing that a browser does.
+    with (tmp_path / "out" / "decisions.csv").open(newline="") as file:
+        assert not [cell for row in csv.reader(file) for cell in row if FORMULA.match(cell)]
+    assert MARKUP not in (tmp_path / "out" / "review.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["=1+1", "+1", "-1", "@x", " =1", "\t=1", "\r", "\n=1", "＝1", "\u3000=1"]
+    + ["\ufeff=1", "\u200b+1", "\0=1"],
+)
+def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(text: str) -> None:
+    assert harmless(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("text", ["", "00123", "a=b", "B-1", "<b>"])
+def test_other_text_stays_as_it_is(text: str) -> None:
+    assert harmless(text) == text
+
+
+def test_another_price_needs_no_photo(
+    model_dir: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = sorted(path.name for path in photos.iterdir())[:12]
+    text = "photo,expected_quantity\n" + "".join(
+        f"{name},{k % 5 + 1}\n" for k, name in enumerate(names)
+    )
+    (tmp_path / "bins.csv").write_text(text)
+    flags = ["--model", model_dir, "--bins", tmp_path / "bins.csv", "--photos", photos]
+    flags += ["--output_dir", tmp_path / "out"]
+    costs = ["--cost_missed_error", 20, "--cost_manual_check", 1]
+    assert exit_code(*flags, *costs) == 0
+    first = decisions(tmp_path / "out")
+    monkeypatch.setattr(BinCounter, "probabilities", None)  # whoever calls it, fails
+    assert exit_code(*flags, "--cost_missed_error", 20, "--cost_manual_check", 0) == 0
+    assert {row["decision"] for row in decisions(tmp_path / "out")} == {"check by hand"}
+    assert exit_code(*flags, "--cost_missed_error", 1, "--cost_manual_check", 9) == 0
+    assert "check by hand" not in {row["decision"] for row in decisions(tmp_path / "out")}
+    assert exit_code(*flags, *costs) == 0
+    assert decisions(tmp_path / "out") == first
+
+
+def test_the_error_model_of_the_model_folder_is_used(
+    model_dir: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "model"
+    copy.mkdir()
+    for path in model_dir.iterdir():
+        if path.is_file():
+            (copy / path.name).write_bytes(path.read_bytes())
+    (copy / "error_model.json").unlink(missing_ok=True)
+    flags = ["--model", copy, "--bins", dataset_dir, "--split", "test"]
+    flags += ["--output_dir", tmp_path / "out"]
+    exit_code(*flags)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["error_model"] == "the default: the model folder has no error_model.json"
+    before = decisions(tmp_path / "out")
+    write_error_model(copy, ErrorModel({(1, 5): 5000, (2, 4): 5000}))
+    exit_code(*flags)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["error_model"] == "error_model.json, 10,000 pairs"
+    assert [row["probability_wrong"] for row in decisions(tmp_path / "out")] != [
+        row["probability_wrong"] for row in before
+    ]
+    (copy / "error_model.json").write_text("{")
+    assert exit_code(*flags) == 2
+
+
+def test_bad_flags_and_folders_are_refused_in_one_line(
+    model_dir: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other_labels = tmp_path / "animals"
+    other_labels.mkdir()
+    for path in model_dir.iterdir():
+        if path.is_file():
+            (other_labels / path.name).write_bytes(path.read_bytes())
+    config = json.loads((model_dir / "config.json").read_text())
+    names = ["cat", "dog", "cow", "hen", "pig"]
+    config["id2label"] = {str(label): name for label, name in enumerate(names)}
+    config["label2id"] = {name: label for label, name in enumerate(names)}
+    (other_labels / "config.json").write_text(json.dumps(config))
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "thesis.doc").write_text("")
+    whole = {"--model": model_dir, "--bins": dataset_dir, "--output_dir": tmp_path / "out"}
+    for change, reason in (
+        ({"--model": other_labels}, "are not counts in increasing order"),
+        ({"--model": tmp_path}, "name the model folder of a run"),
+        ({"--bins": tmp_path / "nowhere"}, "no such file or folder"),
+        ({"--output_dir": full}, "is not empty, and no audit"),
+        ({"--wrong_rate": 0}, "give a share between 0 and 1"),
+        ({"--wrong_rate": "nan"}, "give a share between 0 and 1"),
+        ({"--review_budget": 1.5}, "give a share from 0 to 1"),
+        ({"--cost_missed_error": 3}, "Give both"),
+        ({"--cost_missed_error": -3, "--cost_manual_check": 1}, "numbers from 0 on"),
+        (
+            {"--cost_missed_error": 3, "--cost_manual_check": 1, "--review_budget": 0.1},
+            "not both",
+        ),
+        ({"--photos": tmp_path}, "--photos belongs to a csv"),
+        ({"--evaluate": tmp_path}, "stands alone"),
+        ({"--label_errors": "", "--split": "test"}, "--label_errors takes --model"),
+    ):
+        flags = {**whole, **change}.items()
+        assert exit_code(*(word for flag in flags for word in flag if word != "")) == 2
+        (line,) = capsys.readouterr().err.splitlines()[-1:]
+        assert reason in line
+    assert not (tmp_path / "out").exists()
+    assert exit_code("--bins", dataset_dir) == 2
+    assert "--model, --output_dir missing" in capsys.readouterr().err
+    assert exit_code("--evaluate", tmp_path) == 2
+    assert "run scripts/train.py with --do_predict" in capsys.readouterr().err
+
+
+def test_a_folder_of_another_audit_is_refused(
+    model_dir: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", model_dir, "--bins", dataset_dir, "--output_dir", tmp_path / "out"]
+    assert exit_code(*flags, "--split", "test") == 0
+    assert exit_code(*flags, "--split", "validation") == 2
+    assert "holds another audit (other bins)" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_killed_audit_goes_on_to_the_same_bytes(
+    model_dir: Path, photos: Path, tmp_path: Path
+) -> None:
+    names = sorted(path.name for path in photos.iterdir())
+    lines = [f"{names[row % len(names)]},{row % 5 + 1}\n" for row in range(1100)]
+    (tmp_path / "bins.csv").write_text("photo,expected_quantity\n" + "".join(lines))
+    flags = ["--model", str(model_dir), "--bins", str(tmp_path / "bins.csv")]
+    flags += ["--photos", str(photos), "--review_budget", "0.1"]
+    command = [sys.executable, str(ROOT / "scripts" / "audit.py"), *flags]
+    command += ["--output_dir", str(tmp_path / "killed")]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    first_part = tmp_path / "killed" / "parts" / "000000.parquet"
+    while not first_part.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    written = first_part.stat().st_mtime_ns
+    assert not (tmp_path / "killed" / "decisions.csv").exists()
+    assert exit_code(*flags, "--output_dir", tmp_path / "killed") == 0
+    assert first_part.stat().st_mtime_ns == written
+    assert exit_code(*flags, "--output_dir", tmp_path / "whole") == 0
+    for name in ("decisions.csv", "summary.json", "review.html"):
+        killed, whole = (tmp_path / folder / name for folder in ("killed", "whole"))
+        assert killed.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_kept_with_the_run(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    (run / "model").mkdir(parents=True)
+    predictions = run_dir / "predictions_test.parquet"
+    (run / predictions.name).write_bytes(predictions.read_bytes())
+    audit.main(["--evaluate", str(run), "--cost_missed_error", "20", "--cost_manual_check", "1"])
+    figures = json.loads((run / "audit_evaluation.json").read_text())
+    assert set(figures["kinds"]) == {"real_pairs", "symmetric_errors"}
+    for kind in figures["kinds"].values():
+        assert kind["savings"]["cost_missed_error"] == 20
+        found = [row["found"]["value"] for row in kind["budgets"]]
+        assert found == sorted(found)
+    printed = capsys.readouterr().out
+    assert re.search(r"\| 20% \| [\d.]+ \[[\d.]+, [\d.]+\]", printed)
+    assert "The default error model" in printed

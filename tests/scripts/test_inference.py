@@ -1,0 +1,329 @@
+import builtins
+import csv
+import io
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import inference
+from damaged_requests import JPEG, JSON, PHOTO, REQUESTS, in_base64
+from inference import Answers, input_fn, model_fn, output_fn, predict_fn
+from paths import ROOT
+from serving.bin_counter import BinCounter
+from serving.bin_requests import MAX_INSTANCES, PhotoSources
+from serving.local_server import RequestContext
+from stand_ins.served_model import drawn_photo, encoded
+
+
+@pytest.fixture(scope="module")
+def endpoint(run_dir: Path) -> inference.Endpoint:
+    # One thread: on a busy machine two of them wait for one another.
+    return inference.Endpoint(BinCounter(run_dir / "model", num_threads=1), PhotoSources())
+
+
+def ask(
+    endpoint: inference.Endpoint, body: Any, content_type: str | None, accept: str | None = JSON
+) -> tuple[int, str]:
+    """Return status and text, as the toolkit's handler service has them."""
+    context = RequestContext()
+    request = input_fn(body, content_type, context)
+    text = output_fn(predict_fn(request, endpoint, context), accept, context)
+    if context.status != 200:
+        assert json.loads(text).keys() == {"error", "request_id"}
+        assert json.loads(text)["request_id"] == context.request_id
+    return context.status, text
+
+
+def answer(endpoint: inference.Endpoint, body: Any, content_type: str = JSON) -> Any:
+    body = json.dumps(body) if content_type == JSON else body
+    status, text = ask(endpoint, body, content_type)
+    assert status == 200, text
+    return json.loads(text)
+
+
+def test_probabilities_are_the_trainers_on_the_same_pixels(
+    endpoint: inference.Endpoint, run_dir: Path, dataset_dir: Path
+) -> None:
+    predictions = pq.read_table(run_dir / "predictions_test.parquet").to_pandas()
+    bins = load_dataset(str(dataset_dir), split="test").with_format("arrow")
+    photos = [image["bytes"] for image in bins[:]["image"].to_pylist()]
+    columns = [f"probability_{count}" for count in endpoint.counter.counts]
+    expected = predictions[columns].to_numpy()
+    assert expected.std() > 0.001
+    found = []
+    for start in range(0, len(photos), MAX_INSTANCES):
+        batch = photos[start : start + MAX_INSTANCES]
+        instances = [{"image": in_base64(photo)} for photo in batch]
+        found += answer(endpoint, {"instances": instances})["predictions"]
+    probabilities = np.array([list(row["probabilities"].values()) for row in found])
+    np.testing.assert_allclose(probabilities, expected, atol=1e-4)
+    assert [row["count"] for row in found] == list(predictions["count"])
+
+
+def test_an_answer_says_what_was_counted_how_surely_and_by_which_model(
+    endpoint: inference.Endpoint,
+) -> None:
+    found = answer(endpoint, PHOTO, JPEG)
+    assert list(found) == [
+        *("count", "probabilities", "expected_count", "model", "version", "runtime")
+    ]
+    probabilities = found["probabilities"]
+    assert list(probabilities) == ["1", "2", "3", "4", "5"]
+    assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert probabilities[str(found["count"])] == max(probabilities.values())
+    mean = sum(int(count) * value for count, value in probabilities.items())
+    assert found["expected_count"] == pytest.approx(mean, abs=1e-4)
+    assert (found["model"], len(found["version"])) == ("vit", 12)
+
+
+def test_a_quantity_gets_the_probability_that_the_bin_is_wrong(
+    endpoint: inference.Endpoint,
+) -> None:
+    found = answer(endpoint, {"image": in_base64(PHOTO), "expected_quantity": 2})
+    assert found["expected_quantity"] == 2
+    assert found["probability_wrong"] == pytest.approx(1 - found["probabilities"]["2"], abs=1e-5)
+
+
+@pytest.mark.parametrize("quantity", [0, 6, 88])
+def test_of_a_quantity_that_it_cannot_count_the_model_says_nothing(
+    quantity: int, endpoint: inference.Endpoint
+) -> None:
+    found = answer(endpoint, {"image": in_base64(PHOTO), "expected_quantity": quantity})
+    assert found["probability_wrong"] is None
+    assert found["reason"] == "the model counts 1 to 5 items only"
+
+
+def test_instances_are_counted_in_one_batch_and_in_order(
+    endpoint: inference.Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [encoded(drawn_photo(seed=seed)) for seed in range(5)]
+    alone = [answer(endpoint, photo, JPEG) for photo in photos]
+    batches = []
+    network = endpoint.counter.network
+
+    def counted(batch: np.ndarray) -> np.ndarray:
+        batches.append(len(batch))
+        return network(batch)
+
+    monkeypatch.setattr(endpoint.counter, "network", counted)
+    instances = [{"image": in_base64(photo)} for photo in photos]
+    together = answer(endpoint, {"instances": instances})["predictions"]
+    assert batches == [5]
+    for one, other in zip(alone, together, strict=True):
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+
+
+def test_several_cores_decode_side_by_side_and_in_order(endpoint: inference.Endpoint) -> None:
+    instances = [{"image": in_base64(encoded(drawn_photo(seed=seed)))} for seed in range(9)]
+    on_four = replace(endpoint, num_threads=4)
+    assert answer(on_four, {"instances": instances}) == answer(endpoint, {"instances": instances})
+    status, _ = ask(on_four, json.dumps({"instances": [*instances, {"image": "AAAA"}]}), JSON)
+    assert status == 415
+
+
+def test_one_instance_is_still_a_list(endpoint: inference.Endpoint) -> None:
+    found = answer(endpoint, {"instances": [{"image": in_base64(PHOTO)}]})
+    assert len(found["predictions"]) == 1
+
+
+def test_csv_has_a_line_of_names_and_a_line_a_photo(endpoint: inference.Endpoint) -> None:
+    instances = [{"image": in_base64(PHOTO), "expected_quantity": 2}, {"image": in_base64(PHOTO)}]
+    body = json.dumps({"instances": instances})
+    status, text = ask(endpoint, body, JSON, "text/csv")
+    assert status == 200
+    first, second = csv.DictReader(io.StringIO(text))
+    found = answer(endpoint, PHOTO, JPEG)
+    assert int(first["count"]) == found["count"]
+    assert float(first["probability_2"]) == pytest.approx(found["probabilities"]["2"], abs=1e-5)
+    assert first["expected_quantity"] == "2"
+    assert (second["expected_quantity"], second["probability_wrong"]) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [(None, 200), ("*/*", 200), ("text/html, application/json;q=0.9", 200), ("text/html", 406)],
+)
+def test_the_caller_chooses_among_the_types_that_there_are(
+    accept: str | None, status: int, endpoint: inference.Endpoint
+) -> None:
+    assert ask(endpoint, PHOTO, JPEG, accept)[0] == status
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        (b"<script>alert(1)</script>", JPEG, 415),
+        (PHOTO[:700], JPEG, 400),
+        (b"{", JSON, 400),
+        (PHOTO, "text/plain", 415),
+        (None, JPEG, 415),
+        ('{"url": "https://127.0.0.1/<script>"}', JSON, 403),
+        ('{"s3_key": "../../<script>"}', JSON, 403),
+    ],
+)
+def test_a_callers_fault_is_4xx_and_repeats_nothing_of_the_request(
+    body: Any, content_type: str, status: int, endpoint: inference.Endpoint
+) -> None:
+    found, text = ask(endpoint, body, content_type)
+    assert found == status
+    assert "script" not in text
+    assert len(text) < 200
+
+
+def test_our_fault_is_500_without_details_and_the_log_has_them(
+    endpoint: inference.Endpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(batch: np.ndarray) -> np.ndarray:
+        raise RuntimeError("secret/path/to/model")
+
+    monkeypatch.setattr(endpoint.counter, "network", fail)
+    status, text = ask(endpoint, PHOTO, JPEG)
+    assert status == 500
+    assert "secret" not in text
+    assert "secret/path/to/model" in caplog.text
+    assert json.loads(text)["request_id"] in caplog.text
+
+
+def test_an_answer_that_is_no_number_is_our_fault(
+    endpoint: inference.Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint.counter, "network", lambda batch: np.full((len(batch), 5), np.nan))
+    assert ask(endpoint, PHOTO, JPEG)[0] == 500
+
+
+def test_a_server_without_a_context_gets_an_exception_with_the_reason(
+    endpoint: inference.Endpoint,
+) -> None:
+    with pytest.raises(RuntimeError, match=r"not a JPEG or PNG file\. \(request \w+\)"):
+        output_fn(predict_fn(input_fn(b"x", JPEG), endpoint), JSON)
+    assert isinstance(predict_fn(input_fn(PHOTO, JPEG), endpoint), Answers)
+
+
+@pytest.mark.parametrize(
+    ("is_served", "workers", "threads"), [(False, None, 8), (True, None, 1), (True, "2", 4)]
+)
+def test_the_workers_of_a_server_share_the_cores(
+    is_served: bool, workers: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "available_cores", lambda: 8)
+    monkeypatch.delenv("SAGEMAKER_MODEL_SERVER_WORKERS", raising=False)
+    if workers:
+        monkeypatch.setenv("SAGEMAKER_MODEL_SERVER_WORKERS", workers)
+    assert inference.threads_of_a_worker(is_served) == threads
+
+
+class Malicious:
+    """A pickle that leaves a mark when it is read."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return builtins.open, (str(self.mark), "w")
+
+
+@pytest.mark.parametrize("keeps_safetensors", [True, False])
+def test_a_malicious_pickle_in_the_model_folder_is_not_executed(
+    keeps_safetensors: bool, run_dir: Path, tmp_path: Path
+) -> None:
+    model_dir = tmp_path / "model"
+    shutil.copytree(run_dir / "model", model_dir)
+    mark = tmp_path / "executed"
+    for name in ("pytorch_model.bin", "model.pt", "training_args.bin", "scaler.pkl"):
+        (model_dir / name).write_bytes(pickle.dumps(Malicious(mark)))
+    if keeps_safetensors:
+        assert answer(model_fn(str(model_dir)), PHOTO, JPEG)["count"] in range(1, 6)
+    else:
+        (model_dir / "model.safetensors").unlink()
+        with pytest.raises(ValueError, match="pickled weights are not loaded"):
+            model_fn(str(model_dir))
+    assert not mark.exists()
+    pickle.loads((model_dir / "scaler.pkl").read_bytes())
+    assert mark.exists()  # the pickle would have done it
+
+
+def changed(model_dir: Path, name: str, **values: Any) -> None:
+    content = json.loads((model_dir / name).read_text()) | values
+    (model_dir / name).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("config.json", {"auto_map": {"AutoModel": "evil.Model"}}, "code of its own"),
+        ("config.json", {"id2label": {"0": "cat", "1": "dog"}}, "not counts"),
+        ("config.json", {"num_hidden_layers": 3}, "weights are missing"),
+        ("preprocessor_config.json", {"do_center_crop": True}, "does not prepare photos"),
+        ("preprocessor_config.json", {"do_normalize": False}, "does not prepare photos"),
+    ],
+)
+def test_a_model_that_would_answer_otherwise_than_it_was_trained_is_refused(
+    name: str, values: dict[str, Any], reason: str, run_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run_dir / "model", tmp_path / "model")
+    changed(tmp_path / "model", name, **values)
+    with pytest.raises(ValueError, match=reason):
+        BinCounter(tmp_path / "model", num_threads=1)
+
+
+@pytest.mark.parametrize("length", [0, 100, 20_000])
+def test_damaged_weights_are_one_line(
+    length: int, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run_dir / "model", tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:length])
+    with pytest.raises(SystemExit, match="2"):
+        inference.main(["--model", str(tmp_path / "model"), "--port", "0"])
+    assert "cannot be loaded" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *(["--model", "nowhere"], ["--model", "x", "--prot", "1"], []),
+        *(["--model", "x", "--port", "65536"], ["--model", "x", "--port", "-1"]),
+    ],
+)
+def test_a_wrong_command_is_one_line(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        inference.main(flags)
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_help_needs_no_model_and_no_heavy_library() -> None:
+    program = (
+        "import sys; sys.argv = ['inference.py', '--help']; sys.path.insert(0, 'scripts')\n"
+        "import runpy\n"
+        "try: runpy.run_path('scripts/inference.py', run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "print(sorted({'torch', 'transformers', 'openvino', 'boto3'} & sys.modules.keys()))"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+    assert printed.startswith("usage: ")
+    assert printed.splitlines()[-1] == "[]"
+
+
+@settings(max_examples=500)
+@given(request=REQUESTS, accept=st.sampled_from([JSON, "text/csv", "a/b"]))
+def test_whatever_comes_the_answer_is_200_or_4xx(
+    endpoint: inference.Endpoint, request: tuple[bytes, str], accept: str
+) -> None:
+    status, _ = ask(endpoint, *request, accept)
+    assert status == 200 or 400 <= status < 500

@@ -1,0 +1,361 @@
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_dataset
+from transformers import pipeline
+
+import train
+from paths import ROOT
+
+TRAIN = str(ROOT / "scripts" / "train.py")
+
+
+def flags(dataset_dir: Path, config_dir: Path, output_dir: Path, *more: str) -> list[str]:
+    return ["--dataset_dir", str(dataset_dir), "--config_name", str(config_dir)] + [
+        "--output_dir",
+        str(output_dir),
+        "--disable_tqdm",
+        "true",
+        *more,
+    ]
+
+
+def results(output_dir: Path) -> dict[str, float]:
+    return json.loads((output_dir / "all_results.json").read_text())
+
+
+def weights(output_dir: Path) -> bytes:
+    return (output_dir / "model" / "model.safetensors").read_bytes()
+
+
+def fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as exit_info:
+        train.main(argv)
+    assert exit_info.value.code == 2
+    (line,) = [li for li in capsys.readouterr().err.splitlines() if ": error: " in li]
+    return line
+
+
+def test_a_run_leaves_results_predictions_arguments_and_a_model(
+    run_dir: Path, dataset_dir: Path
+) -> None:
+    figures = results(run_dir)
+    for name in ("loss", "accuracy", "within_one_accuracy", "mae", "rmse", "accuracy_3", "rmse_3"):
+        assert f"eval_{name}" in figures
+        assert f"test_{name}" in figures
+    arguments = json.loads((run_dir / "arguments.json").read_text())
+    assert arguments["learning_rate"] == 1e-3
+    assert len(arguments["dataset_fingerprint"]) == 16
+    assert sorted(path.name for path in (run_dir / "model").iterdir()) == [
+        "code",
+        "config.json",
+        "error_model.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    ]
+    table = pq.read_table(run_dir / "predictions_test.parquet")
+    assert table.column_names == [
+        *("id", "bin_group", "expected_quantity", "count"),
+        *(f"probability_{count}" for count in range(1, 6)),
+    ]
+    test = load_dataset(str(dataset_dir), split="test")
+    assert table["id"].to_pylist() == test["id"]
+    assert table["expected_quantity"].to_pylist() == test["expected_quantity"]
+    is_right = np.equal(table["count"].to_numpy(), table["expected_quantity"].to_numpy())
+    assert is_right.mean() == pytest.approx(figures["test_accuracy"])
+
+
+def test_the_pipeline_gives_the_trainers_probabilities(run_dir: Path, dataset_dir: Path) -> None:
+    classify = pipeline("image-classification", model=str(run_dir / "model"))
+    table = pq.read_table(run_dir / "predictions_test.parquet")
+    test = load_dataset(str(dataset_dir), split="test")
+    for row, answers in zip(table.to_pylist(), classify(list(test["image"])), strict=True):
+        assert {answer["label"] for answer in answers} == set("12345")
+        for answer in answers:
+            expected = row[f"probability_{answer['label']}"]
+            assert answer["score"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_finished_run_may_go_on_for_more_epochs(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--num_train_epochs")
+    train.main([*argv, "1"])
+    first = weights(tmp_path / "run")
+    train.main([*argv, "1"])
+    assert weights(tmp_path / "run") == first
+    train.main([*argv, "2"])
+    assert results(tmp_path / "run")["epoch"] == 2.0
+    assert json.loads((tmp_path / "run" / "arguments.json").read_text())["num_train_epochs"] == 2.0
+
+
+def test_more_epochs_go_on_at_the_rate_of_the_longer_schedule(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--logging_steps", "1")
+    argv += ["--learning_rate", "1e-3", "--lr_scheduler_type", "linear", "--warmup_steps", "0"]
+    argv.append("--num_train_epochs")
+    train.main([*argv, "1"])
+    num_steps = capsys.readouterr().out.count("metrics split=train") - 1
+    train.main([*argv, "2"])
+    printed = capsys.readouterr().out
+    assert f"Going on from {tmp_path}/run/checkpoint-{num_steps}." in printed
+    rates = [float(rate) for rate in re.findall(r"learning_rate=(\S+)", printed)]
+    expected = [1e-3 * left / (2 * num_steps) for left in range(num_steps, 0, -1)]
+    assert rates == pytest.approx(expected, rel=1e-4)
+    # The loss of half a run is not that of the run.
+    assert "train_loss" not in results(tmp_path / "run")
+
+
+def test_the_model_is_that_of_the_best_epoch_by_validation_loss(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A rate that wrecks the model soon: the last epoch is not the best one.
+    argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--do_eval")
+    argv += ["--warmup_steps", "0", "--lr_scheduler_type", "linear", "--calibrate", "false"]
+    argv += ["--augment_geometry", "false", "--mixup", "false", "--regularize", "false"]
+    train.main([*argv, "--num_train_epochs", "4", "--learning_rate", "0.05"])
+    printed = capsys.readouterr().out
+    losses = [
+        float(loss) for loss in re.findall(r"metrics split=validation \S+ \S+ loss=(\S+)", printed)
+    ]
+    assert len(losses) == 5
+    assert min(losses[:4]) != losses[3]
+    assert losses[4] == min(losses[:4])
+
+
+def test_the_best_epoch_by_an_error_is_the_one_with_the_least(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--do_eval")
+    argv += ["--calibrate", "false", "--num_train_epochs", "3", "--learning_rate", "0.01"]
+    argv.append("--metric_for_best_model")
+    train.main([*argv, "rmse"])
+    printed = capsys.readouterr().out
+    errors = [float(e) for e in re.findall(r"split=validation .* rmse=(\S+)", printed)]
+    assert len(set(errors[:3])) == 3
+    assert errors[3] == min(errors)
+
+
+def test_a_moved_run_folder_keeps_its_best_epoch(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    # Trainer remembers where the best checkpoint was, and would keep the last one instead.
+    more = ["--do_train", "--num_train_epochs", "3", "--learning_rate", "0.05"]
+    train.main(flags(dataset_dir, config_dir, tmp_path / "run", *more))
+    best = weights(tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    train.main(flags(dataset_dir, config_dir, tmp_path / "moved", *more))
+    assert weights(tmp_path / "moved") == best
+
+
+def test_a_finished_model_is_calibrated_once_whoever_asks_for_it_again(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--num_train_epochs", "2")
+    argv += ["--calibrate", "true"]
+    train.main([*argv, "--do_predict"])
+    first, figures = weights(tmp_path / "run"), results(tmp_path / "run")
+    assert figures["calibration_eval_loss_after"] <= figures["calibration_eval_loss_before"]
+    assert figures["calibration_test_loss_after"] == pytest.approx(figures["test_loss"], rel=1e-5)
+    assert abs(figures["calibration_temperature"] - 1) > 0.01
+    train.main([*argv, "--do_predict"])
+    assert weights(tmp_path / "run") == first
+    assert results(tmp_path / "run")["test_loss"] == figures["test_loss"]
+
+
+def test_what_the_test_split_says_changes_nothing_about_the_model(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(dataset_dir, other)
+    for shard in other.rglob("test-*.parquet"):
+        table = pq.read_table(shard)
+        for name in ("label", "expected_quantity"):
+            values = table[name].to_pylist()
+            index = table.column_names.index(name)
+            field = table.schema.field(name)
+            # The counts 1 to 5 the other way round.
+            turned = pa.array([min(values) + max(values) - value for value in values])
+            table = table.set_column(index, field, turned.cast(field.type))
+        pq.write_table(table, shard)
+    more = ["--do_train", "--do_eval", "--do_predict", "--num_train_epochs", "2"]
+    more += ["--calibrate", "true"]
+    for name, folder in (("run", dataset_dir), ("other_run", other)):
+        train.main(flags(folder, config_dir, tmp_path / name, *more))
+    figures, other_figures = results(tmp_path / "run"), results(tmp_path / "other_run")
+    assert figures["test_loss"] != other_figures["test_loss"]
+    assert figures["eval_loss"] == other_figures["eval_loss"]
+    assert weights(tmp_path / "run") == weights(tmp_path / "other_run")
+
+
+def test_figures_of_an_earlier_epoch_do_not_stay(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--num_train_epochs")
+    train.main([*argv, "1", "--do_predict"])
+    assert "test_rmse" in results(tmp_path / "run")
+    train.main([*argv, "2"])
+    assert "test_rmse" not in results(tmp_path / "run")
+    assert not (tmp_path / "run" / "predictions_test.parquet").exists()
+
+
+def test_every_bin_is_evaluated_also_where_training_drops_the_last_batch(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    train.main(
+        ["--dataset_dir", str(dataset_dir), "--model_name_or_path", str(run_dir / "model")]
+        + ["--output_dir", str(tmp_path / "again"), "--do_eval", "--do_predict"]
+        + ["--dataloader_drop_last", "--per_device_eval_batch_size", "64"]
+    )
+    test = load_dataset(str(dataset_dir), split="test")
+    assert pq.read_table(tmp_path / "again" / "predictions_test.parquet").num_rows == len(test)
+    assert results(tmp_path / "again")["eval_rmse"] == results(run_dir)["eval_rmse"]
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_bf16_is_said_to_be_slow_where_the_device_emulates_it(
+    dataset_dir: Path,
+    config_dir: Path,
+    tmp_path: Path,
+    has_bf16: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(train, "device_has_bf16", lambda: has_bf16)
+    short = ("--do_train", "--max_train_samples", "8", "--max_steps", "1")
+    train.main(flags(dataset_dir, config_dir, tmp_path, *short, "--bf16"))
+    assert ("--bf16 false is faster" in capsys.readouterr().err) == (not has_bf16)
+
+
+def test_predicting_alone_saves_no_model_and_gives_the_runs_own_figures(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    train.main(
+        ["--dataset_dir", str(dataset_dir), "--model_name_or_path", str(run_dir / "model")]
+        + ["--output_dir", str(tmp_path / "again"), "--do_predict"]
+    )
+    assert not (tmp_path / "again" / "model").exists()
+    recorded = json.loads((tmp_path / "again" / "arguments.json").read_text())
+    assert recorded["model_name_or_path"] == str(run_dir / "model")
+    again, first = results(tmp_path / "again"), results(run_dir)
+    assert again["test_rmse"] == pytest.approx(first["test_rmse"], abs=1e-9)
+    assert "eval_rmse" not in again
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--dataset_dir": "nowhere"}, "No dataset folder"),
+        (
+            {"--config_name": "nowhere", "--output_dir": "new"},
+            "--config_name nowhere: there is no such folder",
+        ),
+        ({"--resume_from_checkpoint": "nowhere"}, "nowhere is not a complete checkpoint"),
+        ({"--learning_rate": "0.1"}, "holds another run (learning_rate 0.001, now 0.1)"),
+        ({"--output_dir": __file__}, "test_train.py"),
+        ({"--output_dir": "new", "--report_to": "wandb"}, "wandb"),
+        (
+            {"--config_name": str(ROOT / "scripts/model_configs/vit_demo"), "--output_dir": "new"},
+            "photos of 64 pixels",
+        ),
+        ({"--max_train_samples": "9"}, "holds another run (max_train_samples None, now 9)"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_lost(
+    change: dict[str, str],
+    message: str,
+    run_dir: Path,
+    dataset_dir: Path,
+    config_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = weights(run_dir)
+    argv = flags(dataset_dir, config_dir, run_dir, "--do_train", "--learning_rate", "1e-3")
+    for name, value in change.items():
+        argv += [name, value]
+    assert message in fails(argv, capsys)
+    assert weights(run_dir) == before
+
+
+def test_a_missing_test_split_is_named(
+    bucket: Path, config_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import build_dataset
+
+    build_dataset.main(
+        ["--source", str(bucket), "--output_dir", str(tmp_path / "bins"), "--image_size", "32"]
+        + ["--test_fraction", "0", "--num_workers", "1"]
+    )
+    argv = flags(tmp_path / "bins", config_dir, tmp_path / "run", "--do_train", "--do_predict")
+    assert "No 'test' split" in fails(argv, capsys)
+
+
+def test_a_sagemaker_job_leaves_model_and_results_where_sagemaker_collects_them(
+    dataset_dir: Path,
+    config_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SM_CHANNEL_DATASET", str(dataset_dir))
+    monkeypatch.setenv("SM_MODEL_DIR", str(tmp_path / "model"))
+    monkeypatch.setenv("SM_OUTPUT_DATA_DIR", str(tmp_path / "output" / "data"))
+    train.main(
+        ["--config_name", str(config_dir), "--do_train", "--do_predict", "--log_memory"]
+        + ["--diagnostics", "--trace_steps", "1-1"]
+        + ["--num_train_epochs", "1", "--model_revision", "", "--checkpoint_minutes", "0.000001"]
+    )
+    moments = re.findall(r"^memory at=(\w+)", capsys.readouterr().out, re.M)
+    assert moments == ["start", "model_loaded", "end"]
+    assert list((tmp_path / "checkpoints").glob("checkpoint-*"))
+    assert (tmp_path / "model" / "model.safetensors").exists()
+    assert {path.name for path in (tmp_path / "output" / "data").iterdir()} == {
+        "arguments.json",
+        "all_results.json",
+        "predictions_test.parquet",
+        "check.json",
+        "diagnostics.html",
+        "diagnostics.jsonl",
+        "trace.json.gz",
+    }
+    assert not list((tmp_path / "model").glob("checkpoint-*"))
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_every_bin_once_with_the_same_figures(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    argv = ["--dataset_dir", str(dataset_dir), "--model_name_or_path", str(run_dir / "model")]
+    # An odd batch size: the last batches of the two processes are uneven.
+    argv += ["--do_eval", "--do_predict", "--per_device_eval_batch_size", "7"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
+    tables = []
+    for num_processes in ("1", "2"):
+        output = ["--output_dir", str(tmp_path / num_processes)]
+        subprocess.run(
+            [*torchrun, num_processes, TRAIN, *argv, *output],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": "0"},
+        )
+        tables.append(pq.read_table(tmp_path / num_processes / "predictions_test.parquet"))
+    assert tables[0]["id"] == tables[1]["id"]
+    assert len(set(tables[1]["id"].to_pylist())) == tables[1].num_rows
+    one, two = results(tmp_path / "1"), results(tmp_path / "2")
+    compared = [name for name in one if not name.endswith(("per_second", "time"))]
+    assert len(compared) > 30
+    for name in compared:
+        assert two[name] == pytest.approx(one[name], abs=1e-6)

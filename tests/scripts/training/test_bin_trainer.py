@@ -1,0 +1,268 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForImageClassification,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
+
+from training.arguments import BinTrainingArguments, ModelArguments
+from training.bin_dataset import decoded_photos, load_bins
+from training.bin_trainer import BinTrainer
+from training.evaluation import MetricsLine, counting_metrics, softmax
+from training.models import load_image_processor, load_model
+from training.regularization import TRAINED_WEIGHTS
+
+LABELS = ["1", "2", "3", "4", "5"]
+
+
+def make_trainer(dataset_dir: Path, config_dir: Path, output_dir: Path, **flags: Any) -> BinTrainer:
+    dataset = load_bins(str(dataset_dir), ["train", "validation"])
+    arguments = ModelArguments(config_name=str(config_dir))
+    flags = {"bf16": False} | flags  # the same sums on every CPU
+    torch.manual_seed(0)
+    return BinTrainer(
+        model=load_model(arguments, LABELS, 32, train=True),
+        args=BinTrainingArguments(
+            output_dir=str(output_dir), do_train=True, disable_tqdm=True, **flags
+        ),
+        image_processor=load_image_processor(arguments, 32),
+        counts=(1, 2, 3, 4, 5),
+        is_pretrained=True,
+        train_dataset=decoded_photos(dataset["train"], 64),
+        eval_dataset=decoded_photos(dataset["validation"], None),
+    )
+
+
+def test_the_line_names_split_step_and_values(capsys: pytest.CaptureFixture[str]) -> None:
+    state = TrainerState(global_step=60, epoch=1.5, is_world_process_zero=True)
+    line, control = MetricsLine(), TrainerControl()
+    arguments = BinTrainingArguments(output_dir="unused")
+    line.on_log(
+        arguments, state, control, {"eval_loss": 1.397123456, "eval_mae": 1e-05, "epoch": 1.5}
+    )
+    line.on_log(arguments, state, control, {"loss": 1.5, "learning_rate": 2e-5, "epoch": 1.5})
+    assert capsys.readouterr().out.splitlines() == [
+        "metrics split=validation step=60 epoch=1.5 loss=1.39712 mae=1e-05",
+        "metrics split=train step=60 epoch=1.5 loss=1.5 learning_rate=2e-05",
+    ]
+
+
+def test_the_loss_of_an_evaluation_is_the_mean_negative_log_likelihood() -> None:
+    logits = np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32)
+    labels = np.arange(50) % 5
+    compute = counting_metrics((1, 2, 3, 4, 5))
+
+    class Prediction:
+        predictions, label_ids = logits, labels
+
+    expected = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(labels))
+    assert compute(Prediction())["loss"] == pytest.approx(expected.item(), rel=1e-6)
+    np.testing.assert_allclose(softmax(logits), torch.tensor(logits).softmax(1), rtol=1e-5)
+
+
+def test_evaluation_is_in_full_precision_also_when_training_is_not(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(
+        dataset_dir, config_dir, tmp_path, bf16=True, max_steps=4, per_device_train_batch_size=8
+    )
+    untrained = trainer.predict(trainer.eval_dataset).predictions
+    trainer.train()
+    after_training = trainer.predict(trainer.eval_dataset).predictions
+    assert np.abs(after_training - untrained).max() > 1e-3
+    exact = make_trainer(dataset_dir, config_dir, tmp_path / "exact", regularize=False)
+    exact.model.set_attn_implementation(trainer.model.config._attn_implementation)
+    exact.model.load_state_dict(trainer.model.state_dict())
+    expected = exact.predict(exact.eval_dataset).predictions
+    assert np.array_equal(after_training, expected)
+
+
+def test_gradients_of_accumulated_batches_are_those_of_one_large_batch(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    weights = []
+    for batch_size, accumulated in ((32, 1), (8, 4)):
+        trainer = make_trainer(
+            dataset_dir,
+            config_dir,
+            tmp_path / str(batch_size),
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulated,
+            max_steps=1,
+            optim="sgd",
+            learning_rate=1.0,
+            eval_strategy="no",
+            save_strategy="no",
+        )
+        # Flips are drawn batch by batch, so the two would see other photos.
+        trainer.train_dataset = trainer.train_dataset.with_transform(symmetric_photos)
+        trainer.train()
+        weights.append(trainer.model.classifier.weight.detach())
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-6)
+
+
+def symmetric_photos(rows: dict) -> dict:
+    """Return photos that a flip does not change, a different one for each label."""
+    labels = rows["label"]
+    photos = [torch.full((32, 32, 3), 40 * label, dtype=torch.uint8) for label in labels]
+    return {"pixel_values": photos, "labels": labels}
+
+
+def test_metrics_lines_are_written_by_training(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_trainer(dataset_dir, config_dir, tmp_path, num_train_epochs=1, logging_steps=1).train()
+    lines = re.findall(r"^metrics split=(\w+) step=(\d+) .*loss=\S+", capsys.readouterr().out, re.M)
+    assert lines == [("train", "1"), ("validation", "1"), ("train", "1")]
+
+
+FULL_RECIPE = {
+    "loss": "soft_labels",
+    "class_weights": "balanced",
+    "augment_geometry": True,
+    "augment_colour": True,
+    "mixup": True,
+    "regularize": True,
+}
+
+
+class EvaluatedWeights(TrainerCallback):
+    """Keeps what each evaluation saw, to compare with what is loaded from files later."""
+
+    def __init__(self, trainer: BinTrainer) -> None:
+        self.trainer = trainer
+        self.at_step: dict[int, dict[str, torch.Tensor]] = {}
+
+    def on_evaluate(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        average = self.trainer.average
+        model = self.trainer.model if average is None else average.model
+        weights = model.state_dict()
+        self.at_step[state.global_step] = {name: weights[name].clone() for name in weights}
+
+
+@pytest.mark.parametrize("recipe", [{}, FULL_RECIPE], ids=["plain", "full"])
+def test_the_best_weights_are_those_of_the_best_checkpoint(
+    recipe: dict[str, Any], dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(
+        dataset_dir, config_dir, tmp_path, num_train_epochs=3, learning_rate=0.02, **recipe
+    )
+    evaluated = EvaluatedWeights(trainer)
+    trainer.add_callback(evaluated)
+    # The first epoch is the best one, whatever the photos say.
+    trainer.compute_metrics = lambda prediction: {"loss": trainer.state.global_step}
+    trainer.train()
+    assert list(evaluated.at_step) == [1, 2, 3]
+    for name, tensor in trainer.model.state_dict().items():
+        assert torch.equal(tensor, evaluated.at_step[1][name]), name
+    last = evaluated.at_step[3]["classifier.weight"]
+    assert not torch.equal(trainer.model.classifier.weight, last)
+
+
+def test_training_goes_on_without_the_average_that_is_evaluated_and_saved(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    flags = {"num_train_epochs": 3, "learning_rate": 1e-3, "regularize": True}
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path, save_total_limit=9, **flags)
+    evaluated = EvaluatedWeights(trainer)
+    trainer.add_callback(evaluated)
+    trainer.train()
+    for step in (1, 2, 3):
+        folder = tmp_path / f"checkpoint-{step}"
+        kept = AutoModelForImageClassification.from_pretrained(folder).state_dict()
+        trained = load_file(folder / TRAINED_WEIGHTS)
+        for name, tensor in evaluated.at_step[step].items():
+            assert torch.equal(kept[name], tensor), name
+        is_same = torch.equal(trained["classifier.weight"], kept["classifier.weight"])
+        assert is_same == (step == 1)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind"),
+    [({}, "vit"), (FULL_RECIPE, "vit"), (FULL_RECIPE | {"bf16": True}, "resnet")],
+    ids=["plain", "full", "full-resnet"],
+)
+def test_training_that_goes_on_ends_with_the_weights_of_one_that_was_not_interrupted(
+    recipe: dict[str, Any], kind: str, dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    if kind == "resnet":
+        small = {"hidden_sizes": [4, 8, 16, 32], "depths": [1, 2, 1, 1], "layer_type": "basic"}
+        config_dir = tmp_path
+        content = {"model_type": kind, "embedding_size": 4, "image_size": 32, **small}
+        (config_dir / "config.json").write_text(json.dumps(content))
+    flags = {"num_train_epochs": 3, "learning_rate": 1e-3, "save_total_limit": 9, **recipe}
+    whole = make_trainer(dataset_dir, config_dir, tmp_path, **flags)
+    whole.train()
+    resumed = make_trainer(dataset_dir, config_dir, tmp_path, **flags)
+    with torch.no_grad():
+        for parameter in resumed.model.parameters():
+            parameter.fill_(7.0)  # all of them have to come from the checkpoint
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+def test_a_checkpoint_that_lacks_a_weight_is_not_loaded_in_part(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    make_trainer(dataset_dir, config_dir, tmp_path, num_train_epochs=1).train()
+    weights = load_file(tmp_path / "checkpoint-1" / "model.safetensors")
+    del weights["classifier.bias"]
+    save_file(weights, tmp_path / "checkpoint-1" / "model.safetensors", {"format": "pt"})
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path, num_train_epochs=2)
+    with pytest.raises(ValueError, match=r"classifier\.bias"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+def test_lower_layers_of_a_pretrained_model_learn_slower(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    rates = {}
+    for is_pretrained in (True, False):
+        flags = {"learning_rate": 2e-5, "warmup_steps": 0, "regularize": True}
+        trainer = make_trainer(dataset_dir, config_dir, tmp_path, **flags)
+        trainer.is_pretrained = is_pretrained
+        trainer.create_optimizer_and_scheduler(10)
+        rates[is_pretrained] = {group["lr"] for group in trainer.optimizer.param_groups}
+    assert rates[False] == {2e-5}
+    assert len(rates[True]) == 4
+    assert max(rates[True]) == 2e-5
+
+
+def test_calibration_brings_the_loss_of_the_validation_split_down_and_no_answer_changes(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path, regularize=False)
+    with torch.no_grad():
+        trainer.model.classifier.weight.mul_(50)
+    before = trainer.predict(trainer.eval_dataset)
+    trainer.calibrate()
+    after = trainer.predict(trainer.eval_dataset)
+    temperature = trainer.calibration["calibration_temperature"]
+    assert temperature > 1.5
+    np.testing.assert_allclose(after.predictions * temperature, before.predictions, rtol=1e-4)
+    for moment, prediction in (("before", before), ("after", after)):
+        assert trainer.calibration[f"calibration_eval_loss_{moment}"] == pytest.approx(
+            prediction.metrics["test_loss"], rel=1e-5
+        )
+    assert after.metrics["test_loss"] < before.metrics["test_loss"]
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="asks what happens without a GPU")
+@pytest.mark.parametrize(("bf16", "attention"), [(True, "eager"), (False, "sdpa")])
+def test_on_a_cpu_attention_has_the_form_that_is_faster_in_the_trainings_precision(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path, bf16: bool, attention: str
+) -> None:
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path, bf16=bf16)
+    assert trainer.model.config._attn_implementation == attention
