@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from object_store import (
     read_object,
     write_object,
 )
+from paths import ROOT
 from photo_server import serving
 
 
@@ -64,3 +67,40 @@ def test_a_listing_that_breaks_off_goes_on_where_it_stopped(
             ]
             assert len(object_sizes(store)) == 6000
         assert server.counts()["faults"]["truncated"] > 0
+
+
+# A read whose last thread stays in Python for a while after it has handed over what it read, in a
+# process that takes longer than that to end: with the last collection of garbage.
+SLOW_TO_LEAVE = """
+import asyncio, gc, sys, time
+from asyncio.selector_events import BaseSelectorEventLoop
+from object_store import open_store, read_objects
+
+wake = BaseSelectorEventLoop._write_to_self
+
+def wake_slowly(loop):
+    wake(loop)
+    time.sleep(0.3)
+
+async def read():
+    async for path, content, _ in read_objects(open_store(sys.argv[1]), ["a"]):
+        print(path, content)
+
+BaseSelectorEventLoop._write_to_self = wake_slowly
+asyncio.run(read())
+gc.callbacks.append(lambda phase, info, sleep=time.sleep: sleep(0.4))
+"""
+
+
+def test_a_thread_that_is_slow_to_leave_does_not_abort_a_process_that_is_done(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    ended = subprocess.run(
+        [sys.executable, "-c", SLOW_TO_LEAVE, str(tmp_path)],
+        cwd=ROOT / "data_prep",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "a b'content'\n")
