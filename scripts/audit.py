@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
         if arguments.evaluate:
             evaluate(arguments.evaluate, costs_of(arguments))
         elif arguments.fit_error_model:
-            fit_error_model(arguments.fit_error_model, arguments.model)
+            add_error_model(arguments.fit_error_model, arguments.model)
         elif arguments.label_errors:
             # Here: an audit itself needs neither cleanlab nor scikit-learn, which it imports.
             from auditing.label_errors import rank_label_errors
@@ -234,7 +234,7 @@ def report(summary: dict[str, Any], output_dir: Path) -> None:
     print(f"Next: open {shlex.quote(str(output_dir / REVIEW_PAGE))} in a browser.")
 
 
-def fit_error_model(dataset_dir: Path, model_dir: Path) -> None:
+def add_error_model(dataset_dir: Path, model_dir: Path) -> None:
     """Write the error model of a dataset's training split into a model folder.
 
     Raises: ValueError: there is no training split, or no model.

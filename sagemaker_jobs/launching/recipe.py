@@ -29,8 +29,6 @@ class Recipe:
 
 # What every recipe does with its model. bf16 halves a step on the GPUs that the recipes name.
 EVERY_RECIPE = {"do_train": True, "do_eval": True, "do_predict": True, "bf16": True}
-
-
 # Where --dry_run has to name something that was not given.
 DATASET_PLACEHOLDER = "s3://YOUR-BUCKET/YOUR-DATASET"
 TO_TRAIN_PY = "All other flags are train.py's (python scripts/train.py --help)."

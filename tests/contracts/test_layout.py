@@ -62,6 +62,11 @@ def room_of(name: str) -> str:
     return name.rpartition(".")[0]
 
 
+def is_entry(path: Path) -> bool:
+    """Say whether a file is one that a person runs."""
+    return path.suffix == ".py" and 'if __name__ == "__main__":' in path.read_text()
+
+
 def imports_of(path: Path) -> set[str]:
     """Return the modules that a file imports, wherever in the file."""
     found = set[str]()
@@ -120,7 +125,7 @@ def test_rooms_keep_to_their_floors(name: str) -> None:
 @pytest.mark.parametrize("folder", ["data_prep", "scripts", "sagemaker_jobs"])
 def test_what_stands_at_the_top_is_run_by_a_person_or_carries_rooms(folder: str) -> None:
     for path in (ROOT / folder).glob("*.py"):
-        assert path.stem in GROUND or 'if __name__ == "__main__":' in path.read_text(), path
+        assert path.stem in GROUND or is_entry(path), path
 
 
 def test_no_circle_of_imports() -> None:
@@ -140,9 +145,6 @@ def test_no_circle_between_rooms() -> None:
 
 
 def test_no_folder_is_too_full_to_be_read() -> None:
-    def is_entry(path: Path) -> bool:
-        return path.suffix == ".py" and 'if __name__ == "__main__":' in path.read_text()
-
     folders = {path.parent for name in (*FOLDERS, "tests") for path in (ROOT / name).rglob("*.py")}
     for folder in folders:
         files = [path for path in folder.iterdir() if path.is_file() and not is_entry(path)]
