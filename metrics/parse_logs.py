@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from log_lines import Figures, read_figures
 from strict_parser import StrictParser
-from whole_outputs import whole_output
+from whole_outputs import whole_file
 
 COLUMNS = ("job", "host", "timestamp", "step", "epoch", "split", "name", "value")
 Row = tuple[str, str, str, str, str, str, str, str]
@@ -180,7 +180,7 @@ def parse(paths: Sequence[Path], job: str | None, output: Path) -> Summary:
     Raises: ValueError: no line holds a figure. OSError, csv.Error: a file cannot be read.
     """
     summary = Summary()
-    with whole_output(output) as temporary:
+    with whole_file(output) as temporary:
         with temporary.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)

@@ -29,7 +29,7 @@ from matplotlib.ticker import PercentFormatter
 from metric_series import Series, read_series
 from published_results import PUBLISHED
 from strict_parser import StrictParser
-from whole_outputs import whole_output
+from whole_outputs import whole_file
 
 WIDTH, HEIGHT = 9.0, 5.0  # inches
 DOTS_PER_INCH = 144
@@ -220,7 +220,7 @@ def draw(picture: Picture, all_series: Sequence[Series], axis: str, path: Path) 
         * bool(num_grey),
         title_fontsize=8,
     )
-    with whole_output(path) as temporary:
+    with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png")
     plt.close(figure)
     return True

@@ -11,7 +11,7 @@ mpl.use("Agg")  # no window: also on a machine without a display
 from matplotlib import pyplot as plt
 
 from published_results import PUBLISHED
-from whole_outputs import whole_output
+from whole_outputs import whole_file
 
 WIDTH, ROW_HEIGHT, FRAME_HEIGHT = 10.0, 0.5, 1.0  # inches
 DOTS_PER_INCH = 144
@@ -88,6 +88,6 @@ def draw_rows(rows: Sequence[PictureRow], warning: str, path: Path) -> None:
     for tick, row in zip(panels[0].get_yticklabels(), rows, strict=True):
         tick.set_color(row.color)
     figure.suptitle(warning, fontsize=8, color="#c53030")
-    with whole_output(path) as temporary:
+    with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png")
     plt.close(figure)
