@@ -20,9 +20,10 @@ from obstore.exceptions import BaseError
 from catalog.count_chart import LARGEST_BAR, draw_counts
 from catalog.file import bins_by_count, open_beside
 from catalog.reading import CHART_NAME, build_catalog, describe_unanswered, read_bin_list
-from command_line import EntryParser, InputError
+from command_line import EntryParser, InputError, say
 from dataset.splits import assign_splits, num_leaked
 from object_store import UnansweredError, describe_failure, write_object
+from whole_files import check_platform
 
 GO_ON = "The same command goes on from here.\n"
 # What the published projects on this dataset do: 1 to 5 items, a tenth drawn photo by photo.
@@ -51,6 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     try:
+        check_platform()
         bin_ids = read_bin_list(arguments.bin_list) if arguments.bin_list else None
         catalog = build_catalog(arguments.source, arguments.output, bin_ids)
         chart = draw_counts({"bins": bins_by_count(catalog)}, f"Bins of {arguments.source}")
@@ -60,15 +62,17 @@ def main(argv: list[str] | None = None) -> None:
     except UnansweredError as error:
         parser.exit(1, f"{parser.prog}: stopped: {describe_unanswered(error)} {GO_ON}")
     except (BaseError, OSError) as error:
-        parser.exit(1, f"{parser.prog}: stopped: {describe_failure(error).rstrip('.')}. {GO_ON}")
+        parser.exit(1, f"{parser.prog}: stopped: {describe_failure(error)}. {GO_ON}")
     except KeyboardInterrupt:
         parser.exit(130, f"\n{parser.prog}: stopped. {GO_ON}")
-    print(describe_catalog(catalog))
     flags = ["--source", arguments.source, "--catalog", arguments.output]
     if arguments.bin_list:
         flags += ["--bin_list", str(arguments.bin_list)]
     flags += ["--output_dir", "data/bins"]
-    print(f"\nNext: python data_prep/build_dataset.py {shlex.join(flags)}")
+    say(
+        describe_catalog(catalog),
+        f"\nNext: python data_prep/build_dataset.py {shlex.join(flags)}",
+    )
 
 
 def describe_catalog(catalog: pa.Table) -> str:

@@ -14,23 +14,23 @@ all are done the same command with --finish instead writes the card.
 
 import argparse
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import obstore
 import pyarrow as pa
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore
 from tqdm import tqdm
 
-from catalog.file import open_beside, read_catalog
+from catalog.file import DamagedCatalogError, open_beside, read_catalog
 from catalog.reading import build_catalog, read_bin_list
-from command_line import InputError
+from command_line import InputError, say
 from dataset.finish import CARD, UnfinishedError, finish_dataset
+from dataset.finished import finished_shards
 from dataset.flags import (
     build_command,
     check_flags,
@@ -53,9 +53,9 @@ from dataset.plan import (
     split_bins,
 )
 from dataset.settings import CATALOG, claim_output, dataset_settings
-from dataset.shards import ShardWriter, finished_shards, write_shards
+from dataset.shards import ShardStatistics, ShardWriter, write_shards
 from dataset.splits import SPLITS, split_fractions
-from dataset.totals import DatasetTotals, channel_line, count_table
+from dataset.totals import DatasetTotals, channel_line, count_table, equal_photos_line
 from object_store import (
     MOST_UNANSWERED,
     UnansweredError,
@@ -63,9 +63,10 @@ from object_store import (
     has_object,
     open_store,
     read_object,
+    remove_object,
     write_object,
 )
-from whole_files import remove_leftovers
+from whole_files import check_platform, remove_leftovers
 
 LARGEST_COUNT = 2**31 - 1
 GO_ON = "Once that is mended, the same command goes on from here.\n"
@@ -92,12 +93,19 @@ def own_catalog(
     Raises: InputError: it takes one machine to build it. UnansweredError: metadata did not arrive.
     """
     location = f"{arguments.output_dir.rstrip('/')}/{CATALOG}"
+    makes_it = not (arguments.resource_config or arguments.finish)
+    if has_object(store, CATALOG) and makes_it:
+        try:
+            return read_catalog(location)
+        except DamagedCatalogError as error:
+            tqdm.write(f"{error} That is done now.", file=sys.stderr)
+            remove_object(store, CATALOG)
     if not has_object(store, CATALOG):
         if given is not None:
             write_object(store, CATALOG, given)
         elif arguments.split_by == "official":
             return None
-        elif arguments.resource_config or arguments.finish:
+        elif not makes_it:
             raise InputError(
                 f"{location} is missing: first run python data_prep/build_catalog.py "
                 f"{shlex.join(['--source', arguments.source, '--output', location])}"
@@ -107,7 +115,9 @@ def own_catalog(
     return read_catalog(location)
 
 
-def report(totals: DatasetTotals, label_names: Sequence[str], num_out_of_range: int) -> str:
+def report(
+    totals: DatasetTotals, label_names: Sequence[str], num_out_of_range: int, split_by: str
+) -> str:
     """Return the summary that ends a build."""
     reasons = Counter(entry["reason"] for entry in totals.set_aside)
     lines = [
@@ -118,6 +128,7 @@ def report(totals: DatasetTotals, label_names: Sequence[str], num_out_of_range: 
         "",
         count_table(totals, label_names),
         "",
+        equal_photos_line(totals, split_by),
         channel_line(totals),
     ]
     return "\n".join(lines)
@@ -129,32 +140,33 @@ def write_missing_shards(
     bins: pa.Table,
     planned: Sequence[PlannedShard],
     num_workers: int,
-) -> None:
-    """Write the shards that are not done yet, with progress.
+) -> dict[str, ShardStatistics]:
+    """Write the shards that are not done yet, with progress; return the statistics of all.
 
     Raises: UnansweredError: after all the others, photos of some did not arrive; or at once, after
         as many of them as make an outage.
     """
-    finished = finished_shards(store, [shard.name for shard in planned])
+    finished = finished_shards(store, [shard.name for shard in planned], writer.label_names)
     missing = [shard for shard in planned if shard.name not in finished]
     if not missing:
-        return
-    with suppress(FileNotFoundError):
-        obstore.delete(store, CARD)
+        return finished
+    remove_object(store, CARD)
     num_bins = sum(len(shard.rows) for shard in planned)
     num_finished = sum(statistics.num_bins for statistics in finished.values())
     unanswered: dict[str, str] = {}
     with tqdm(desc="photos", total=num_bins, initial=num_finished, unit="bins") as bar:
         shards = (shard.shard(bins) for shard in missing)
-        for outcome in write_shards(writer, shards, min(num_workers, len(missing))):
+        for name, outcome in write_shards(writer, shards, min(num_workers, len(missing))):
             if isinstance(outcome, UnansweredError):
                 unanswered |= outcome.reasons
                 if len(unanswered) >= MOST_UNANSWERED:
                     break
             else:
+                finished[name] = outcome
                 bar.update(outcome.num_bins)
     if unanswered:
         raise UnansweredError(unanswered)
+    return finished
 
 
 def wanted_bins(
@@ -207,6 +219,7 @@ def build_dataset(arguments: argparse.Namespace) -> None:
         UnfinishedError: --finish, and shards are missing.
         OSError, obstore.exceptions.BaseError: source or output failed.
     """
+    check_platform()
     check_flags(arguments)
     rank, num_machines = read_rank(arguments.resource_config)
     if arguments.split_by == "official":
@@ -237,29 +250,36 @@ def build_dataset(arguments: argparse.Namespace) -> None:
     selection = wanted_bins(arguments, fractions, catalog, listed, excluded)
     planned = plan_shards(selection.bins, SPLITS, arguments.seed)
     label_names = [str(count) for count in range(arguments.min_count, arguments.max_count + 1)]
-    if not arguments.finish:
+    if arguments.finish:
+        finished = finished_shards(store, [shard.name for shard in planned], label_names)
+    else:
         writer = ShardWriter(
             arguments.source, arguments.output_dir, arguments.image_size, label_names
         )
         own = planned[rank::num_machines]
-        write_missing_shards(writer, store, selection.bins, own, arguments.num_workers)
+        finished = write_missing_shards(writer, store, selection.bins, own, arguments.num_workers)
     if arguments.resource_config:
-        print(f"The {len(own):,} of {len(planned):,} shards that fall to this machine are done.")
-        print(f"\nNext, when all machines are done: {build_command(arguments)} --finish")
+        say(
+            f"The {len(own):,} of {len(planned):,} shards that fall to this machine are done.",
+            f"\nNext, when all machines are done: {build_command(arguments)} --finish",
+        )
         return
     totals = finish_dataset(
         store,
-        [shard.name for shard in planned],
-        selection.set_aside,
+        planned,
+        finished,
+        selection,
         label_names,
         settings,
         build_command(arguments),
     )
     if isinstance(store, LocalStore) and store.prefix is not None:
         remove_leftovers(Path(store.prefix))
-    print(report(totals, label_names, selection.num_out_of_range))
     command = next_command(arguments.output_dir, arguments.image_size, list(totals.kept))
-    print(f"\nNext: {command}")
+    say(
+        report(totals, label_names, selection.num_out_of_range, arguments.split_by),
+        f"\nNext: {command}",
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -279,14 +299,8 @@ def main(argv: list[str] | None = None) -> None:
         )
     except UnfinishedError as error:
         parser.exit(1, f"{parser.prog}: {error} To do them: {build_command(arguments)}\n")
-    except OSError as error:
-        # obstore's errors name no errno: one that does is of the output, which is written here.
-        reason = describe_failure(error)
-        if error.strerror:
-            reason = f"--output_dir {arguments.output_dir}: {error.strerror}."
-        parser.exit(1, f"{parser.prog}: stopped: {reason}\n{GO_ON}")
-    except BaseError as error:
-        parser.exit(1, f"{parser.prog}: stopped: {describe_failure(error)}\n{GO_ON}")
+    except (BaseError, OSError) as error:
+        parser.exit(1, f"{parser.prog}: stopped: {describe_failure(error)}.\n{GO_ON}")
     except BrokenProcessPool:
         reason = "a worker process died; if memory ran out, lower --num_workers"
         parser.exit(1, f"{parser.prog}: stopped: {reason}.\n{GO_ON}")

@@ -7,17 +7,20 @@ asks for the rest of them), each after a pause that grows and is drawn anew (jit
 
 import asyncio
 import atexit
+import hashlib
 import os
+import re
 import string
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PermissionDeniedError
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 # The Amazon Bin Image Dataset is open to all: requests to it are not signed.
 PUBLIC_BUCKET = "aft-vbi-pds"
 PUBLIC_REGION = "us-east-1"
+URL = re.compile("([a-z][a-z0-9+.-]*)://([^/]*)")
 # Enough to hide a bucket's latency (about 30 ms a request), few enough to stay polite.
 CONCURRENT_READS = 64
 # Where the ranges of a listing begin. Ids are numbers as a rule, 535,234 of them in the bucket.
@@ -98,7 +102,9 @@ def open_store(location: str, flag: str = "--source", create: bool = False) -> O
 
     Raises: InputError: no such folder, or another kind of URL. OSError: it cannot be made.
     """
-    scheme, bucket, path, *_ = urlsplit(location) if "://" in location else ("", "", location)
+    # Not by urllib: it takes a # or ? in a folder's name for the end of the path.
+    url = URL.match(location)
+    scheme, bucket, path = (*url.groups(), location[url.end() :]) if url else ("", "", location)
     if scheme == "s3":
         unsigned: S3Config = {"region": PUBLIC_REGION, "skip_signature": True}
         return S3Store(
@@ -256,6 +262,23 @@ def read_object(store: ObjectStore, path: str) -> bytes | None:
         return None
 
 
+def object_sha256(store: ObjectStore, path: str) -> str | None:
+    """Return the SHA-256 of an object, hexadecimal, None where there is none; memory stays flat."""
+    digest = hashlib.sha256()
+    try:
+        for chunk in obstore.get(store, path).stream(min_chunk_size=2**20):
+            digest.update(chunk)
+    except FileNotFoundError:
+        return None
+    return digest.hexdigest()
+
+
+def remove_object(store: ObjectStore, path: str) -> None:
+    """Remove an object, whether it is there or not."""
+    with suppress(FileNotFoundError):
+        obstore.delete(store, path)
+
+
 def has_object(store: ObjectStore, path: str) -> bool:
     """Say whether there is such an object."""
     try:
@@ -305,5 +328,8 @@ def _local_path(store: LocalStore, path: str) -> Path:
 
 
 def describe_failure(error: BaseError | OSError) -> str:
-    """Return the first line of a store's error: the rest is a dump for its developers."""
-    return str(error).partition("\n")[0]
+    """Return what went wrong and with which file, in a line without its stop."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    # The rest of a store's error is a dump for its developers.
+    return str(error).partition("\n")[0].rstrip(".")

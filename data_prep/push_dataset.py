@@ -10,6 +10,7 @@ that of `hf auth login`, or HF_TOKEN.
 """
 
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -17,15 +18,18 @@ import shutil
 from collections import defaultdict
 from pathlib import Path
 
-import httpx
 from huggingface_hub import HfApi, RepoFile, constants, get_token
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+# The client's own HTTPError: its newest releases have moved from httpx to httpx2.
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 from huggingface_hub.utils.sha import git_hash
 
-from command_line import EntryParser, InputError
+from command_line import EntryParser, InputError, say
 
-PUSHED = ("README.md", "counts_by_split.png", "settings.json", "set_aside.jsonl", "data/*.parquet")
+# Names with a dot in front are a Mac's notes on the files that it copied.
+SHARDS = "data/[!.]*.parquet"
+PUSHED = ("README.md", "counts_by_split.png", "settings.json", "set_aside.jsonl", SHARDS)
 SHARD = re.compile(r"(\w+)-(\d{5})-of-(\d{5})\.parquet")
 # Where huggingface_hub keeps how far a push came, and where we keep whither it went.
 STATE = Path(".cache/huggingface/upload")
@@ -50,13 +54,18 @@ def make_parser() -> EntryParser:
 def files_to_push(dataset_dir: Path) -> dict[str, Path]:
     """Return the files of a finished dataset by their names in the repository.
 
-    Raises: InputError: no dataset, an unfinished one, or a shard is missing.
+    Raises: InputError: no dataset, an unfinished one, or a shard is missing or damaged.
     """
     if not (dataset_dir / "README.md").is_file():
         raise InputError(f"{dataset_dir} is no finished dataset (no README.md): {BUILD}.")
+    digests = {
+        f"{path.stem}.parquet": _recorded_digest(path)
+        for path in dataset_dir.glob("statistics/[!.]*.json")
+    }
+    without_rows = {name for name, digest in digests.items() if digest is None}
     present = defaultdict(set)
-    for path in dataset_dir.glob("data/*.parquet"):
-        if match := SHARD.fullmatch(path.name):
+    for name in {path.name for path in dataset_dir.glob(SHARDS)} | without_rows:
+        if match := SHARD.fullmatch(name):
             present[match[1], int(match[3])].add(int(match[2]))
     if not present:
         raise InputError(f"{dataset_dir} holds no shards (data/SPLIT-*.parquet): {BUILD}.")
@@ -65,6 +74,12 @@ def files_to_push(dataset_dir: Path) -> dict[str, Path]:
             raise InputError(
                 f"{dataset_dir} holds {len(indices)} of {number} {split} shards: {BUILD} again, or "
                 "copy the folder again."
+            )
+    for name in sorted(digests):
+        path = dataset_dir / "data" / name
+        if (_digest(path) if path.is_file() else None) != digests[name]:
+            raise InputError(
+                f"{path} is not as it was written: {BUILD} again, or copy the folder again."
             )
     paths = sorted(path for pattern in PUSHED for path in dataset_dir.glob(pattern))
     return {path.relative_to(dataset_dir).as_posix(): path for path in paths}
@@ -142,11 +157,13 @@ def push(api: HfApi, dataset_dir: Path, files: dict[str, Path], repo_id: str, pu
     exists = repository_exists(api, repo_id, public, files)
     url = api.create_repo(repo_id, repo_type="dataset", private=not public, exist_ok=True)
     forget_other_pushes(dataset_dir, repo_id, exists)
-    api.upload_large_folder(
-        repo_id,
-        dataset_dir,
+    # huggingface_hub 2 has no other than upload_folder, which goes on where it was cut off; that of
+    # version 1 begins anew.
+    send = getattr(api, "upload_large_folder", api.upload_folder)
+    send(
+        repo_id=repo_id,
+        folder_path=dataset_dir,
         repo_type="dataset",
-        private=not public,
         allow_patterns=list(PUSHED),
     )
     differing = differing_files(api, repo_id, files)
@@ -173,10 +190,22 @@ def differing_files(api: HfApi, repo_id: str, files: dict[str, Path]) -> list[st
 
 def _digests(path: Path) -> tuple[str, str]:
     """Return what the Hub calls a content: as a large file, and as git does."""
-    with path.open("rb") as file:
-        large = hashlib.file_digest(file, "sha256").hexdigest()
+    large = _digest(path)
     # The Hub keeps no large file in git: only a small one has to fit into memory.
     return large, git_hash(path.read_bytes()) if path.suffix != ".parquet" else large
+
+
+def _recorded_digest(path: Path) -> str | None:
+    """Return what a shard's statistics name; None: the shard has no rows, and no file."""
+    try:
+        return json.loads(path.read_bytes())["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}): {BUILD} again.") from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -190,14 +219,13 @@ def main(argv: list[str] | None = None) -> None:
             raise InputError(f"--repo_id {repo_id}: write USER/NAME.")
         files = files_to_push(arguments.dataset_dir)
         api = None if arguments.dry_run else logged_in(repo_id)
-        for name, path in files.items():
-            print(f"{path.stat().st_size:>15,}  {name}")
+        say(*(f"{path.stat().st_size:>15,}  {name}" for name, path in files.items()))
         if api is None:
             command = ["python", "data_prep/push_dataset.py", str(arguments.dataset_dir)]
             command += ["--repo_id", repo_id, *["--public"] * arguments.public]
-            print(f"\nNothing was sent.\nNext: {shlex.join(command)}")
+            say(f"\nNothing was sent.\nNext: {shlex.join(command)}")
             return
-        print(f"\nPushed: {push(api, arguments.dataset_dir, files, repo_id, arguments.public)}")
+        say(f"\nPushed: {push(api, arguments.dataset_dir, files, repo_id, arguments.public)}")
     except HfHubHTTPError as error:
         status = error.response.status_code
         parser.error(
@@ -206,18 +234,18 @@ def main(argv: list[str] | None = None) -> None:
                 403: f"this token may not write to {repo_id}: choose another --repo_id or token.",
             }.get(status, f"the Hub refused ({status}): {error.server_message or error}")
         )
-    except httpx.HTTPError as error:
+    except HTTPError as error:
         parser.error(f"the Hub cannot be reached ({error}): the same command goes on.")
     except (ValueError, OSError) as error:
         parser.error(str(error))
     load = f"load_dataset('{repo_id}')"
-    print(f'Next: python -c "from datasets import load_dataset; print({load})"')
+    say(f'Next: python -c "from datasets import load_dataset; print({load})"')
 
 
 if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from here.", flush=True)
+        say("\nStopped. The same command goes on from here.")
         # huggingface_hub's threads would go on with the push; what they sent is noted.
         os._exit(130)

@@ -32,7 +32,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from command_line import EntryParser, InputError, natural_number, positive_integer
+from command_line import (
+    EntryParser,
+    InputError,
+    natural_number,
+    number_of_processes,
+    positive_integer,
+    say,
+)
 from drawing.bins import (
     FLOOR_SHARE,
     INK,
@@ -346,7 +353,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--num_workers",
-        type=positive_integer,
+        type=number_of_processes,
         default=os.cpu_count() or 1,
         help="processes that draw (default: one a core)",
     )
@@ -358,11 +365,11 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         parser.exit(130, f"\n{parser.prog}: stopped; nothing is left behind.\n")
     listed = ", ".join(f"{bins_of_count[count]:,} of {count}" for count in sorted(bins_of_count))
-    print(f"Drew {arguments.num_bins:,} bins in {arguments.output_dir}; by items: {listed}.")
     source = shlex.quote(str(arguments.output_dir))
-    print(
+    say(
+        f"Drew {arguments.num_bins:,} bins in {arguments.output_dir}; by items: {listed}.",
         f"Next: python data_prep/build_dataset.py --source {source} --output_dir data/drawn_bins "
-        "--image_size 64"
+        "--image_size 64",
     )
 
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore
 
+from catalog.bin_records import PLAIN_NAME
 from command_line import InputError
 from object_store import describe_failure, open_store, write_object
 
@@ -27,6 +28,10 @@ CATALOG_SCHEMA = pa.schema(
 )
 
 
+class DamagedCatalogError(InputError):
+    """The file is no catalog, or no longer."""
+
+
 def open_beside(location: str | Path, flag: str, create: bool = False) -> tuple[ObjectStore, str]:
     """Open the folder or bucket in which a file lies; return it with the file's name there.
 
@@ -40,22 +45,34 @@ def open_beside(location: str | Path, flag: str, create: bool = False) -> tuple[
     if name in ("", ".", "..") or folder.endswith(":/"):
         raise InputError(f"{flag} {location}: give a file, such as data/catalog.parquet.")
     store = open_store(folder or slash or ".", flag, create)
-    if isinstance(store, LocalStore) and Path(str(store.prefix), name).is_dir():
-        raise InputError(
-            f"{flag} {location} is a folder: give a file, such as catalog.parquet in it."
-        )
+    if isinstance(store, LocalStore):
+        path = Path(str(store.prefix), name)
+        if path.is_dir():
+            raise InputError(
+                f"{flag} {location} is a folder: give a file, such as catalog.parquet in it."
+            )
+        # What was read so far, and a chart, lie beside it; and it is read again.
+        if path.exists() and not path.is_file():
+            raise InputError(f"{flag} {location} is a device or a pipe: give a file.")
     return store, name
 
 
 def write_catalog(catalog: pa.Table, store: ObjectStore, name: str) -> None:
     """Write a table of CATALOG_SCHEMA to a parquet file, which is there as a whole or not."""
+    write_object(store, name, parquet_of_table(catalog.combine_chunks()))
+
+
+def parquet_of_table(table: pa.Table) -> bytes:
+    """Return a parquet file with a checksum of each page: zeros in the middle are no records."""
     content = io.BytesIO()
-    pq.write_table(catalog.combine_chunks(), content)
-    write_object(store, name, content.getvalue())
+    pq.write_table(table, content, write_page_checksum=True)
+    return content.getvalue()
 
 
 def table_of_parquet(content: bytes) -> pa.Table:
-    """Return the table in a parquet file's bytes. Raises: pyarrow.ArrowException: it is none.
+    """Return the table in a parquet file's bytes.
+
+    Raises: pyarrow.ArrowException, OSError: it is none, or damaged.
 
     The bytes are copied out of Python's memory: one of pyarrow's threads lets go of them when the
     interpreter may be ending, and would abort the process (one of three that end at once, with exit
@@ -63,13 +80,19 @@ def table_of_parquet(content: bytes) -> pa.Table:
     """
     copy = pa.BufferOutputStream()
     copy.write(content)
-    return pq.read_table(pa.BufferReader(copy.getvalue()), use_threads=False, pre_buffer=False)
+    return pq.read_table(
+        pa.BufferReader(copy.getvalue()),
+        use_threads=False,
+        pre_buffer=False,
+        page_checksum_verification=True,
+    )
 
 
 def read_catalog(location: str | Path, flag: str = "--catalog") -> pa.Table:
     """Read the catalog in a file or at an s3:// URL.
 
-    Raises: InputError: there is none, or the file is something else.
+    Raises: DamagedCatalogError: the file is damaged, or something else. InputError: there is none,
+        or it cannot be read.
     """
     try:
         store, name = open_beside(location, flag)
@@ -80,11 +103,38 @@ def read_catalog(location: str | Path, flag: str = "--catalog") -> pa.Table:
         raise InputError(f"{flag} {location}: {describe_failure(error)}.") from error
     try:
         catalog = table_of_parquet(content)
-    except pa.ArrowException:
-        catalog = None
-    if catalog is None or not catalog.schema.equals(CATALOG_SCHEMA):
-        raise InputError(f"{flag} {location}: not a catalog of data_prep/build_catalog.py.")
+        _check(catalog)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise DamagedCatalogError(
+            f"{flag} {location}: not a catalog of data_prep/build_catalog.py, or damaged "
+            f"({reason}): build it again."
+        ) from error
     return catalog
+
+
+def _check(catalog: pa.Table) -> None:
+    """Raise ValueError where a table is none of write_catalog's: it may be a stranger's."""
+    if not catalog.schema.equals(CATALOG_SCHEMA):
+        raise ValueError("other columns")
+    catalog.validate(full=True)
+    for name in ("id", "asins", "quantities", "bin_group"):
+        if catalog[name].null_count:
+            raise ValueError(f"the column {name} has rows without a value")
+    names = pc.value_counts(catalog["id"])
+    twice = names.field("values").filter(pc.greater(names.field("counts"), 1))
+    if len(twice):
+        raise ValueError(f"{len(twice):,} ids are there twice, such as {twice[0]}")
+    is_usable = pc.is_null(catalog["set_aside"])
+    is_plain = pc.match_substring_regex(catalog["id"], f"^{PLAIN_NAME}$")
+    usable = catalog.filter(is_usable)
+    if not pc.all(pc.or_(is_plain, pc.invert(is_usable)), min_count=0).as_py():
+        raise ValueError("an id is not made of letters, digits, _ and - alone")
+    if (
+        usable["count"].null_count
+        or not pc.all(pc.greater_equal(usable["count"], 0), min_count=0).as_py()
+    ):
+        raise ValueError("a row has neither a count nor a reason why it cannot be used")
 
 
 def bins_by_count(catalog: pa.Table) -> dict[int, int]:

@@ -1,7 +1,7 @@
 """Keep the records that were read so far, so that a killed run goes on where it was."""
 
-import io
 import shutil
+import sys
 import uuid
 from types import TracebackType
 
@@ -9,11 +9,11 @@ import numpy as np
 import obstore
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from obstore.store import LocalStore, ObjectStore
+from tqdm import tqdm
 
 from catalog.bin_records import BinRecord
-from catalog.file import CATALOG_SCHEMA, table_of_parquet
+from catalog.file import CATALOG_SCHEMA, parquet_of_table, table_of_parquet
 from object_store import object_sizes, read_object, write_object
 
 # Some seconds of reading: what a kill costs.
@@ -35,10 +35,12 @@ class CatalogParts:
         self._waiting: list[BinRecord] = []
         self._tables: list[pa.Table] = [self._schema.empty_table()]
         for path in sorted(path for path in object_sizes(store, folder) if path.endswith(PART)):
+            part = None
             try:
                 part = table_of_parquet(read_object(store, path) or b"")
-            except pa.ArrowException:
-                part = None
+            except (pa.ArrowException, OSError) as error:
+                reason = str(error).partition("\n")[0]
+                tqdm.write(f"{path} is damaged ({reason}): read again.", file=sys.stderr)
             if part is not None and self._is_of_source(part.schema):
                 self._tables.append(part.cast(self._schema))  # parquet names a list's values anew
             else:
@@ -99,8 +101,6 @@ class CatalogParts:
         )
         self._waiting.clear()
         self._tables.append(part)
-        content = io.BytesIO()
-        pq.write_table(part, content)
         # A name of its own: two runs of the same command must not take each other's place.
         path = f"{self._folder}/{uuid.uuid4().hex}{PART}"
-        write_object(self._store, path, content.getvalue())
+        write_object(self._store, path, parquet_of_table(part))

@@ -1,7 +1,6 @@
 """Read a bucket's metadata into a catalog; what a killed run has read is not read again."""
 
 import asyncio
-import json
 from collections.abc import Collection
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from catalog.bin_groups import group_bins, neighbouring_ids
 from catalog.bin_records import PLAIN_NAME, parse_bin_record, set_aside_record
 from catalog.file import CATALOG_SCHEMA, open_beside, write_catalog
 from catalog.parts import CatalogParts
-from command_line import InputError
+from command_line import InputError, read_json
 from object_store import UnansweredError, list_ids, open_store, read_objects
 
 CHART_NAME = "bins_by_count.png"
@@ -40,11 +39,16 @@ def build_catalog(
         obstore.exceptions.BaseError, OSError: source or output failed.
     """
     store = open_store(source)
-    listed = list_ids(store, "metadata", ".json") if bin_ids is None else bin_ids
+    if bin_ids is None:
+        listed = list_ids(store, "metadata", ".json")
+        if not listed:
+            raise InputError(f"--source {source}: no metadata/<id>.json there.")
+        # A photo without metadata is a bin, too: its record is set aside.
+        listed += list_ids(store, "bin-images", ".jpg")
+    else:
+        listed = list(bin_ids)
     wanted = pc.unique(pa.array(listed, pa.string()))
     wanted = wanted.take(pc.sort_indices(wanted))
-    if len(wanted) == 0:
-        raise InputError(f"--source {source}: no metadata/<id>.json there.")
     output_store, name = open_beside(output, "--output", create=True)
     with CatalogParts(output_store, f"{name}.parts", repr(store)) as parts:
         _read_records(store, wanted, parts)
@@ -107,16 +111,17 @@ def read_bin_list(path: Path) -> list[str]:
     Raises: InputError: the file is not such a list.
     """
     try:
-        lists = json.loads(path.read_text())
-        if not all(isinstance(names, list) for names in lists.values()):
-            raise TypeError("not lists of names")
+        lists = read_json(path.read_bytes())
+        if not isinstance(lists, dict) or not all(isinstance(n, list) for n in lists.values()):
+            raise TypeError("no lists of names by count")
         bin_ids = {Path(name).stem for names in lists.values() for name in names}
         "".join(bin_ids).encode()  # JSON may hold half a character
     except OSError as error:
         raise InputError(f"--bin_list {path}: {error.strerror}.") from error
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise InputError(
-            f'--bin_list {path}: expected JSON such as {{"1": ["data/metadata/00152.json", ...]}}.'
+            f'--bin_list {path}: expected JSON such as {{"1": ["data/metadata/00152.json", ...]}} '
+            f"({error})."
         ) from error
     if not bin_ids:
         raise InputError(f"--bin_list {path}: no bin in it.")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dataset.photos import JPEG_QUALITY
-from dataset.totals import DatasetTotals, channel_line, count_table
+from dataset.totals import DatasetTotals, channel_line, count_table, equal_photos_line
 
 CHART = "counts_by_split.png"
 LEAKAGE = {
@@ -95,6 +95,9 @@ cropped: a crop can cut an item away) and stored as JPEG of quality {JPEG_QUALIT
 this size already was stored as it was.
 
 {LEAKAGE[settings["split_by"]]}
+
+{equal_photos_line(totals, settings["split_by"])} Equal means the same to a perceptual hash, such as
+another size or JPEG quality of one photo.
 
 {set_aside}
 

@@ -9,7 +9,10 @@ from obstore.store import ObjectStore
 from catalog.count_chart import draw_counts
 from command_line import InputError
 from dataset.card import CHART, dataset_card
-from dataset.shards import finished_shards
+from dataset.equal_photos import find_equal_photos
+from dataset.finished import set_equal_aside
+from dataset.plan import PlannedShard, Selection, whole_units
+from dataset.shards import ShardStatistics
 from dataset.totals import DatasetTotals, add_up
 from object_store import write_object
 
@@ -22,17 +25,18 @@ class UnfinishedError(Exception):
 
 def finish_dataset(
     store: ObjectStore,
-    names: Sequence[str],
-    set_aside: Sequence[Mapping[str, str]],
+    planned: Sequence[PlannedShard],
+    finished: Mapping[str, ShardStatistics],
+    selection: Selection,
     label_names: Sequence[str],
     settings: Mapping[str, object],
     command: str,
 ) -> DatasetTotals:
-    """Write set_aside.jsonl, the chart and the card from the shards' statistics; return the totals.
+    """Keep equal photos on one side, and write set_aside.jsonl, the chart and the card.
 
     Args:
-        names: of all shards that are planned.
-        set_aside: the records that never came as far as a shard, [{"id": ..., "reason": ...}].
+        finished: the statistics of the shards that are done.
+        selection: the bins that were planned, and the records that never came as far as a shard.
         settings: what claim_output gave.
         command: the one that makes this dataset.
 
@@ -40,15 +44,20 @@ def finish_dataset(
         UnfinishedError: a shard is not done.
         InputError: no photo could be used.
     """
-    finished = finished_shards(store, names)
-    missing = [name for name in names if name not in finished]
-    if missing:
-        more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
-        raise UnfinishedError(
-            f"{len(missing):,} of {len(names):,} shards are not done "
-            f"({', '.join(missing[:5])}{more})."
-        )
-    totals = add_up([finished[name] for name in names], set_aside)
+    names = [shard.name for shard in planned]
+    _check_all_there(names, finished)
+    hashes = {
+        bin_id: bytes.fromhex(text)
+        for statistics in finished.values()
+        for bin_id, text in statistics.photo_hashes.items()
+    }
+    split_by = str(settings["split_by"])
+    units = whole_units(selection.bins, split_by)
+    equal = find_equal_photos(selection.bins.append_column("unit", units), hashes)
+    if split_by == "bin_group":  # the others leak as those leak that they are compared with
+        finished = set_equal_aside(store, finished, equal, label_names)
+        _check_all_there(names, finished)
+    totals = add_up([finished[name] for name in names], selection.set_aside, equal)
     if totals.num_kept == 0:
         (reason, number), *_ = Counter(e["reason"] for e in totals.set_aside).most_common(1)
         raise InputError(
@@ -68,3 +77,13 @@ def finish_dataset(
     card = dataset_card(totals, label_names, settings, command)
     write_object(store, CARD, card.encode())
     return totals
+
+
+def _check_all_there(names: Sequence[str], finished: Mapping[str, ShardStatistics]) -> None:
+    missing = [name for name in names if name not in finished]
+    if missing:
+        more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
+        raise UnfinishedError(
+            f"{len(missing):,} of {len(names):,} shards are not done "
+            f"({', '.join(missing[:5])}{more})."
+        )

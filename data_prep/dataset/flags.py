@@ -2,14 +2,22 @@
 
 import argparse
 import csv
-import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from command_line import EntryParser, InputError, fraction, natural_number, positive_integer
-from dataset.photos import MAX_PIXELS
+from command_line import (
+    EntryParser,
+    InputError,
+    count_of_items,
+    fraction,
+    natural_number,
+    number_of_processes,
+    positive_integer,
+    read_json,
+)
+from dataset.photos import MAX_PIXELS, MIN_SIDE
 from dataset.settings import CATALOG
 
 # The task: bins with 1 to 5 items, as in the published projects on this dataset.
@@ -53,7 +61,7 @@ def make_parser(description: str | None) -> EntryParser:
     for name, default, extreme in (("min", MIN_COUNT, "fewest"), ("max", MAX_COUNT, "most")):
         parser.add_argument(
             f"--{name}_count",
-            type=natural_number,
+            type=count_of_items,
             default=default,
             help=f"the {extreme} items of a bin that is kept (default: %(default)s)",
         )
@@ -86,7 +94,7 @@ def make_parser(description: str | None) -> EntryParser:
         )
     parser.add_argument(
         "--num_workers",
-        type=positive_integer,
+        type=number_of_processes,
         default=os.cpu_count() or 1,
         help="processes that fetch and resize (default: one a core)",
     )
@@ -110,8 +118,10 @@ def make_parser(description: str | None) -> EntryParser:
 
 
 def image_edge(text: str) -> int:
-    """Parse the edge of the photos. Raises: argparse.ArgumentTypeError: too large, or no number."""
+    """Parse the edge of the photos. Raises: argparse.ArgumentTypeError: no photo has it."""
     edge = positive_integer(text)
+    if edge < MIN_SIDE:
+        raise argparse.ArgumentTypeError(f"{text} is less than {MIN_SIDE} pixels")
     if edge**2 > MAX_PIXELS:
         raise argparse.ArgumentTypeError(f"{text} makes photos of over 25 megapixels")
     return edge
@@ -144,34 +154,64 @@ def read_rank(path: Path | None) -> tuple[int, int]:
     if path is None:
         return 0, 1
     try:
-        config = json.loads(path.read_text())
-        hosts = sorted(config["hosts"])
-        return hosts.index(config["current_host"]), len(hosts)
+        config = read_json(path.read_bytes())
+        hosts = config["hosts"]
+        if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
+            raise TypeError("hosts is no list of names")
+        if len(set(hosts)) < len(hosts):
+            raise ValueError("hosts has a name twice")
+        return sorted(hosts).index(config["current_host"]), len(hosts)
     except OSError as error:
         raise InputError(f"--resource_config {path}: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f'--resource_config {path}: expected {{"current_host": "algo-1", "hosts": ["algo-1", '
-            "...]}."
+            f"...]}} ({error})."
         ) from error
 
 
 def read_excluded(path: Path) -> list[str]:
     """Return the ids of a csv's column id, sorted.
 
-    Raises: InputError: the file is no such csv.
+    Raises: InputError: the file is no such csv; it says the line.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if "id" not in (reader.fieldnames or ()):
-                raise InputError(f"--exclude {path}: the first line must name a column id.")
-            # No plain id begins with an apostrophe: it keeps spreadsheets from running a cell.
-            return sorted({(row["id"] or "").removeprefix("'") for row in reader})
+            return sorted(set(_ids_of(file)))
     except OSError as error:
         raise InputError(f"--exclude {path}: {error.strerror}.") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"--exclude {path}: not a csv ({error}).") from error
+    except (csv.Error, ValueError) as error:
+        raise InputError(f"--exclude {path}: not a csv of ids: {error}.") from error
+
+
+def _ids_of(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the id of each row of a csv. Raises: ValueError, csv.Error: it is none."""
+    header: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            # Line by line: a quote that somebody left open must not swallow the rows after it.
+            (cells,) = csv.reader([line], strict=True)
+        except csv.Error as error:
+            raise ValueError(f"line {number}: {error}; a row must be on one line") from error
+        if not header:
+            header = [cell.strip().casefold() for cell in cells]
+            if twice := [name for name in header if name and header.count(name) > 1]:
+                raise ValueError(f"the first line names the column {twice[0][:80]} twice")
+            if "id" not in header:
+                raise ValueError(
+                    f"the first line must name a column id, and names {', '.join(header)[:80]}"
+                )
+        elif len(cells) != len(header):
+            raise ValueError(f"line {number} has {len(cells)} cells, the header {len(header)}")
+        # No plain id begins with an apostrophe: it keeps spreadsheets from running a cell.
+        elif bin_id := cells[header.index("id")].strip().removeprefix("'"):
+            yield bin_id
+        else:
+            raise ValueError(f"line {number} has no id")
+    if not header:
+        raise ValueError("the file is empty: the first line must name a column id")
 
 
 def is_own_catalog(arguments: argparse.Namespace) -> bool:

@@ -6,7 +6,6 @@ are on the latter, so it is `test` here, where nothing is chosen by it. The chal
 photo: near-copies of its validation photos are in its training list.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog.bin_records import LARGEST_QUANTITY
-from command_line import InputError
+from command_line import InputError, read_json
 from dataset.splits import assign_splits
 
 
@@ -97,13 +96,15 @@ def hold_out_validation(bins: pa.Table, validation_fraction: float, seed: int) -
 def _read_list(flag: str, path: Path) -> tuple[pa.Array, pa.Array]:
     """Return ids and counts of a list. Raises: InputError: it is none, or names a bin twice."""
     try:
-        entries = json.loads(path.read_bytes())
+        entries = read_json(path.read_bytes())
+        if not isinstance(entries, list) or not entries:
+            raise ValueError("no list with entries")
     except OSError as error:
         raise InputError(f"{flag} {path}: {error.strerror}.") from error
-    except (ValueError, RecursionError):
-        entries = None
-    if not isinstance(entries, list) or not entries:
-        raise InputError(f"{flag} {path}: expected JSON such as [[4, 4], [5, 5], ...].")
+    except ValueError as error:
+        raise InputError(
+            f"{flag} {path}: expected JSON such as [[4, 4], [5, 5], ...] ({error})."
+        ) from error
     for number, entry in enumerate(entries, start=1):
         if not _is_index_and_count(entry):
             raise InputError(

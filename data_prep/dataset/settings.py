@@ -11,11 +11,12 @@ import numpy as np
 import obstore
 import PIL
 import pyarrow as pa
+import simplejpeg
 from obstore.store import LocalStore, ObjectStore
 from PIL import features
 
 from catalog.reading import CHART_NAME
-from command_line import InputError
+from command_line import InputError, read_json
 from object_store import create_object, object_sizes, read_object, write_object
 from whole_files import PARTIAL, remove_leftovers
 
@@ -55,6 +56,7 @@ def program_versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "Pillow": PIL.__version__,
+        "simplejpeg": simplejpeg.__version__,
         "libjpeg-turbo": features.version("libjpeg_turbo") or "absent",
         "pyarrow": pa.__version__,
         "numpy": np.__version__,
@@ -122,11 +124,13 @@ def recorded_settings(store: ObjectStore, location: str) -> dict[str, object] | 
     if content is None:
         return None
     try:
-        recorded = json.loads(content)
-    except ValueError:
-        recorded = None
-    if not isinstance(recorded, dict):
-        raise InputError(f"{location}/{SETTINGS} cannot be read: choose another --output_dir.")
+        recorded = read_json(content)
+        if not isinstance(recorded, dict):
+            raise ValueError("no object")
+    except ValueError as error:
+        raise InputError(
+            f"{location}/{SETTINGS} cannot be read ({error}): choose another --output_dir."
+        ) from error
     return recorded
 
 

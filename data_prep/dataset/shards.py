@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from obstore.store import ObjectStore
 
-from dataset.photos import UnusablePhotoError, prepare_photo
-from object_store import UnansweredError, object_sizes, open_store, read_objects, write_object
+from dataset.photos import PreparedPhoto, UnusablePhotoError, prepare_photo
+from object_store import UnansweredError, open_store, read_objects, remove_object, write_object
 from worker_pool import map_in_workers
 
 # The Hub's viewer and random access read whole row groups.
@@ -48,7 +48,11 @@ class ShardStatistics:
     histogram: np.ndarray  # int (3, 256), pixels
     num_bytes: int  # of the parquet file; 0 where no photo was usable: then there is none
     sha256: str | None
+    photo_hashes: dict[str, str]  # bin -> photo_hash, hexadecimal; of all usable photos
     seconds: float
+    # The SHA-256 that the file had before bins of it were set aside because another split has their
+    # photos, which these entries of `set_aside` name as "same_as".
+    cut_from: str | None = None
 
     @property
     def num_bins(self) -> int:
@@ -58,11 +62,19 @@ class ShardStatistics:
         """Return the content of its file."""
         return json.dumps({**vars(self), "histogram": self.histogram.tolist()}).encode()
 
+    @property
+    def same_as(self) -> dict[str, str]:
+        """Return the bins that were cut out, each with the one that has its photo."""
+        return {e["id"]: e["same_as"] for e in self.set_aside if "same_as" in e}
+
     @classmethod
     def from_json(cls, content: bytes) -> "ShardStatistics":
-        """Read its file. Raises: ValueError, TypeError: another version of this program's."""
+        """Read its file. Raises: ValueError: damaged, or of another version."""
         fields = json.loads(content)
-        return cls(**{**fields, "histogram": np.array(fields["histogram"], dtype=np.int64)})
+        try:
+            return cls(**{**fields, "histogram": np.array(fields["histogram"], dtype=np.int64)})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -93,39 +105,36 @@ class ShardWriter:
         """
         start = time.monotonic()
         try:
-            jpegs, reasons, histogram = asyncio.run(self._prepare(shard))
+            photos, reasons = asyncio.run(self._prepare(shard))
         except UnansweredError as error:
             return error
         # In the order of the plan, not of arrival: the bytes depend on the inputs alone.
-        is_kept = [bin_id in jpegs for bin_id in shard.bins["id"].to_pylist()]
-        kept = shard.bins.filter(pa.array(is_kept))
-        content = self._parquet(kept, jpegs) if jpegs else memoryview(b"")
-        if content:  # `datasets` cannot read a file without rows
-            write_object(self.output_store, data_path(shard.name), content)
+        ids = shard.bins["id"].to_pylist()
+        kept = shard.bins.filter(pa.array([bin_id in photos for bin_id in ids]))
+        content = self._parquet(kept, photos)
+        write_data(self.output_store, shard.name, content)
         labels = Counter(str(count) for count in kept["count"].to_pylist())
         statistics = ShardStatistics(
             split=shard.split,
             kept=dict(sorted(labels.items())),
             set_aside=[
-                {"id": bin_id, "reason": reasons[bin_id]}
-                for bin_id in shard.bins["id"].to_pylist()
-                if bin_id in reasons
+                {"id": bin_id, "reason": reasons[bin_id]} for bin_id in ids if bin_id in reasons
             ],
-            histogram=histogram,
+            histogram=sum_of_histograms(photo.histogram for photo in photos.values()),
             num_bytes=len(content),
-            sha256=hashlib.sha256(content).hexdigest() if content else None,
+            sha256=digest_of(content),
+            photo_hashes={bin_id: photos[bin_id].hash.hex() for bin_id in kept["id"].to_pylist()},
             seconds=round(time.monotonic() - start, 3),
         )
         write_object(self.output_store, statistics_path(shard.name), statistics.to_json())
         # Or a worker's memory grows by some megabytes a shard, for the first ones.
-        del kept, content, jpegs
+        del kept, content, photos
         pa.default_memory_pool().release_unused()
         return statistics
 
-    async def _prepare(self, shard: Shard) -> tuple[dict[str, bytes], dict[str, str], np.ndarray]:
-        jpegs: dict[str, bytes] = {}
+    async def _prepare(self, shard: Shard) -> tuple[dict[str, PreparedPhoto], dict[str, str]]:
+        photos: dict[str, PreparedPhoto] = {}
         reasons: dict[str, str] = {}
-        histogram = np.zeros((3, 256), dtype=np.int64)
         wanted = {f"bin-images/{bin_id}.jpg": bin_id for bin_id in shard.bins["id"].to_pylist()}
         async for path, content, problem in read_objects(self.source_store, wanted):
             bin_id = wanted[path]
@@ -133,20 +142,16 @@ class ShardWriter:
                 reasons[bin_id] = "no photo" if problem == "missing" else f"photo: {problem}"
                 continue
             try:
-                photo = prepare_photo(content, self.image_size)
+                photos[bin_id] = prepare_photo(content, self.image_size)
             except UnusablePhotoError as error:
                 reasons[bin_id] = str(error)
-                continue
-            jpegs[bin_id] = photo.jpeg
-            histogram += photo.histogram
-        return jpegs, reasons, histogram
+        return photos, reasons
 
-    def _parquet(self, bins: pa.Table, jpegs: dict[str, bytes]) -> memoryview:
+    def _parquet(self, bins: pa.Table, photos: Mapping[str, PreparedPhoto]) -> memoryview:
         ids = bins["id"].to_pylist()
         counts = bins["count"].to_pylist()
-        contents = pa.array([jpegs[bin_id] for bin_id in ids], pa.binary())
-        names = pa.array([f"{bin_id}.jpg" for bin_id in ids])
-        schema = dataset_schema(self.label_names)
+        contents = pa.array([photos[bin_id].jpeg for bin_id in ids], pa.binary())
+        names = pa.array([f"{bin_id}.jpg" for bin_id in ids], pa.string())
         table = pa.table(
             {
                 "image": pa.StructArray.from_arrays([contents, names], ["bytes", "path"]),
@@ -157,13 +162,39 @@ class ShardWriter:
                 "asins": bins["asins"],
                 "quantities": bins["quantities"],
             },
-            schema=schema,
+            schema=dataset_schema(self.label_names),
         )
-        stream = pa.BufferOutputStream()
-        with pq.ParquetWriter(stream, schema) as writer:
-            for start, end in row_groups([len(jpegs[bin_id]) for bin_id in ids]):
-                writer.write_table(table.slice(start, end - start))
-        return memoryview(stream.getvalue())
+        return parquet_content(table)
+
+
+def parquet_content(table: pa.Table) -> memoryview:
+    """Return the parquet file of a shard's rows; nothing for none, which `datasets` cannot read."""
+    if table.num_rows == 0:
+        return memoryview(b"")
+    stream = pa.BufferOutputStream()
+    sizes = [len(image["bytes"]) for image in table["image"].to_pylist()]
+    with pq.ParquetWriter(stream, table.schema) as writer:
+        for start, end in row_groups(sizes):
+            writer.write_table(table.slice(start, end - start))
+    return memoryview(stream.getvalue())
+
+
+def write_data(store: ObjectStore, name: str, content: memoryview) -> None:
+    """Write the file of the shard of this name, or remove it where it has no rows."""
+    if content:
+        write_object(store, data_path(name), content)
+    else:
+        remove_object(store, data_path(name))
+
+
+def digest_of(content: memoryview | bytes) -> str | None:
+    """Return the SHA-256 of a shard's file, hexadecimal; None where it has no rows."""
+    return hashlib.sha256(content).hexdigest() if content else None
+
+
+def sum_of_histograms(histograms: Iterable[np.ndarray]) -> np.ndarray:
+    """Return how many pixels of all photos have each value, int (3, 256)."""
+    return sum(histograms, start=np.zeros((3, 256), dtype=np.int64))
 
 
 def data_path(name: str) -> str:
@@ -225,10 +256,10 @@ def dataset_schema(label_names: Sequence[str]) -> pa.Schema:
 
 def write_shards(
     writer: ShardWriter, shards: Iterable[Shard], num_workers: int
-) -> Iterator[ShardStatistics | UnansweredError]:
-    """Write the shards in worker processes; yield what became of each as it is done."""
+) -> Iterator[tuple[str, ShardStatistics | UnansweredError]]:
+    """Write the shards in worker processes; yield name and outcome of each as it is done."""
     if num_workers == 1:
-        return map(writer.write, shards)
+        return ((shard.name, writer.write(shard)) for shard in shards)
     return map_in_workers(_write, shards, num_workers, _become, writer)
 
 
@@ -240,28 +271,5 @@ def _become(writer: ShardWriter) -> None:
     _writer = writer
 
 
-def _write(shard: Shard) -> ShardStatistics | UnansweredError:
-    return _writer.write(shard)
-
-
-def finished_shards(store: ObjectStore, names: Iterable[str]) -> dict[str, ShardStatistics]:
-    """Return the statistics of the shards that are done.
-
-    A file of another size than its statistics say was damaged, or copied in part: not done.
-    """
-    sizes = object_sizes(store, "data")
-    written = object_sizes(store, "statistics")
-    paths = {statistics_path(name): name for name in names if statistics_path(name) in written}
-    found = {}
-
-    async def read_all() -> None:
-        async for path, content, _ in read_objects(store, paths):
-            try:
-                statistics = ShardStatistics.from_json(content or b"")
-            except (ValueError, TypeError, KeyError):
-                continue
-            if statistics.num_bytes == sizes.get(data_path(paths[path]), 0):
-                found[paths[path]] = statistics
-
-    asyncio.run(read_all())
-    return found
+def _write(shard: Shard) -> tuple[str, ShardStatistics | UnansweredError]:
+    return shard.name, _writer.write(shard)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dataset.equal_photos import EqualPhotos
 from dataset.photos import channel_mean_and_std
 from dataset.shards import ShardStatistics
 from dataset.splits import SPLITS
@@ -20,6 +21,7 @@ class DatasetTotals:
     set_aside: Sequence[Mapping[str, str]]  # [{"id": ..., "reason": ...}]
     channel_mean: np.ndarray | None  # (3,), of the train split, 0 to 1; None without one
     channel_std: np.ndarray | None
+    equal: EqualPhotos
 
     @property
     def num_kept(self) -> int:
@@ -27,7 +29,9 @@ class DatasetTotals:
 
 
 def add_up(
-    statistics: Sequence[ShardStatistics], set_aside_records: Sequence[Mapping[str, str]]
+    statistics: Sequence[ShardStatistics],
+    set_aside_records: Sequence[Mapping[str, str]],
+    equal: EqualPhotos,
 ) -> DatasetTotals:
     """Add up the shards' statistics, with the records that never came as far as a shard."""
     kept: dict[str, Counter[str]] = {}
@@ -46,6 +50,7 @@ def add_up(
         set_aside=sorted(set_aside, key=lambda entry: entry["id"]),
         channel_mean=mean,
         channel_std=std,
+        equal=equal,
     )
 
 
@@ -84,3 +89,14 @@ def channel_line(totals: DatasetTotals) -> str:
         for values in (totals.channel_mean, totals.channel_std)
     )
     return f"Channel mean ({mean}), standard deviation ({std}) of the train split, on 0 to 1."
+
+
+def equal_photos_line(totals: DatasetTotals, split_by: str) -> str:
+    """Return one line on the photos that are there under several ids."""
+    number, num_others = totals.equal.num_photos, len(totals.equal.in_other_split)
+    if number == 0:
+        return "Equal photos under several ids: none."
+    found = f"Equal photos under several ids: {number:,}"
+    if split_by != "bin_group":
+        return f"{found}; {num_others:,} of them are in another split than an equal one."
+    return f"{found}; with their groups, {num_others:,} bins of another split were set aside."

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -183,7 +184,9 @@ def test_excluded_bins_are_left_out_and_named_and_all_others_stay_where_they_are
     before = file_bytes(built)
     lost = next((built / "data").glob("train-*"))
     lost.unlink()
-    csv_of_ids(tmp_path / "errors.csv", "ghost", train[0], train[3])  # the same ids, written anew
+    # The same ids, written anew, under a header as a spreadsheet may have it.
+    again = Path(csv_of_ids(tmp_path / "errors.csv", "ghost", train[0], train[3]))
+    again.write_text(again.read_text().replace("id", " ID", 1))
     build(bucket, built, *flags)
     assert file_bytes(built) == before
     for other in ([], ["--exclude", csv_of_ids(tmp_path / "fewer.csv", train[0])]):
@@ -198,7 +201,13 @@ def test_excluded_bins_are_left_out_and_named_and_all_others_stay_where_they_are
     [
         (None, "No such file"),
         (b"", "the first line must name a column id"),
-        (b"bin\n00001\n", "the first line must name a column id"),
+        (b"bin\n00001\n", "the first line must name a column id, and names bin"),
+        (b"id,id\n00001,2\n", "the first line names the column id twice"),
+        (b"id, ID\n00001,2\n", "the first line names the column id twice"),
+        (b"id,note,Note\n00001,a,b\n", "the first line names the column note twice"),
+        (b'id,note\n00001,"open\n00002,b\n00003,"c\n', "line 2: unexpected end of data"),
+        (b"id,note\n00001,a\n\n00002,b,c\n", "line 4 has 3 cells, the header 2"),
+        (b"id,note\n00001,a\n,b\n", "line 3 has no id"),
         (b"id\n\xff\n", "not a csv"),
         (b"id\n152\n", "none of its ids is among the bins, such as '152'"),
     ],
@@ -340,9 +349,51 @@ def test_a_folder_of_other_settings_is_refused_and_left_alone(
     assert file_bytes(built) == before
 
 
+def test_a_photo_without_metadata_is_reported(
+    own_bucket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bin_id = "00007"
+    (own_bucket / "metadata" / f"{bin_id}.json").unlink()
+    built = build(own_bucket, tmp_path / "bins")
+    assert "1  no metadata" in capsys.readouterr().out
+    entry = json.loads((built / "set_aside.jsonl").read_text())
+    assert entry == {"id": bin_id, "reason": "no metadata"}
+
+
+def test_a_damaged_catalog_of_its_own_is_named_and_built_again(
+    bucket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built = build(bucket, tmp_path / "bins")
+    before, catalog = file_bytes(built), built / "catalog.parquet"
+    content = catalog.read_bytes()
+    catalog.write_bytes(content[:500] + bytes(500) + content[1000:])
+    (built / "statistics" / "train-00000-of-00001.json").unlink()
+    build(bucket, built)
+    assert f"{catalog}: not a catalog of data_prep/build_catalog.py, or damaged (" in (
+        capsys.readouterr().err
+    )
+    assert catalog.read_bytes() == content
+    assert file_bytes(built) == before
+
+
+def test_the_next_command_of_a_strange_name_is_one_word(
+    bucket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("bins[1]", "a*?{b,c}::#%20 'x'"):
+        built = build(bucket, tmp_path / name, "--max_bins", "30")
+        assert len(all_rows(built)) == 30
+        command = capsys.readouterr().out.splitlines()[-1].removeprefix("Next: ")
+        assert str(built) in shlex.split(command)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--test_fraction", "nan"], "not a share from 0 to 1"),
+        (["--num_workers", "100000"], "100000 is more than 256 processes"),
+        (["--max_count", "2000000000"], "2000000000 is more than 1,000 items"),
+        (["--image_size", "8"], "8 is less than 16 pixels"),
+        (["--seed", "-1"], "not an integer of 0 or more"),
         (["--test_fraction", "1.5"], "not a share from 0 to 1"),
         (["--test_fraction", "0.7", "--validation_fraction", "0.7"], "exceed 1 together"),
         (["--min_count", "4", "--max_count", "2"], "exceeds --max_count"),

@@ -1,11 +1,15 @@
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
+import boto3
 import pytest
 
 import object_store
+from catalog.file import open_beside
 from object_store import (
     create_object,
     has_object,
@@ -39,6 +43,44 @@ def test_what_is_written_is_read_back_and_listed_with_its_size(location: str) ->
     assert has_object(store, "data/a")
     assert object_sizes(store) == {"data/a": 6, "b": 0}
     assert object_sizes(store, "data") == {"data/a": 6}
+
+
+STRANGE_NAMES = ("bins[1]", "a*?", "{a,b}", "a::b", "a%20b", "a#b c", "ä'~", "x:", "a\\nb")
+
+
+@pytest.mark.parametrize("name", STRANGE_NAMES)
+def test_a_path_is_a_path_whatever_character_it_has(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    (tmp_path / "a").mkdir()  # where a name that is cut off would lead
+    write_object(open_store(str(folder), create=True), "data/x", b"here")
+    assert (folder / "data" / "x").read_bytes() == b"here"
+    for location in (str(folder), f"file://{quote(str(folder))}", f"{tmp_path}/a/../{name}"):
+        store = open_store(location)
+        assert read_object(store, "data/x") == b"here"
+        assert object_sizes(store) == {"data/x": 4}
+        assert list_ids(store, "data", "") == ["x"]
+    write_object(*open_beside(f"{folder}/catalog.parquet", "--output"), b"catalog")
+    assert (folder / "catalog.parquet").read_bytes() == b"catalog"
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_file_url_may_have_its_marks_as_they_are(tmp_path: Path) -> None:
+    for name in ("a", "a#b", "a?b"):
+        write_object(open_store(str(tmp_path / name), create=True), "x", name.encode())
+    for name in ("a", "a#b", "a?b"):
+        assert read_object(open_store(f"file://{tmp_path}/{name}"), "x") == name.encode()
+
+
+@pytest.mark.usefixtures("s3_bucket")
+def test_a_prefix_is_a_prefix_whatever_character_it_has() -> None:
+    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    for name in STRANGE_NAMES:
+        store = open_store(f"s3://mirror/made/{name}/bins", create=True)
+        write_object(store, "data/x", name.encode())
+        content = client.get_object(Bucket="mirror", Key=f"made/{name}/bins/data/x")["Body"].read()
+        assert content == name.encode()
+        assert object_sizes(store) == {"data/x": len(content)}
+        assert read_object(store, "data/x") == content
 
 
 def test_of_many_that_create_an_object_one_succeeds(location: str) -> None:

@@ -1,6 +1,7 @@
 """The dataset on its way to the Hub and back, over HTTP; the Hub is the local one."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from datasets import load_dataset
+from huggingface_hub.utils import filter_repo_objects
 
 import push_dataset
 from paths import ROOT
-from push_dataset import DESTINATION, STATE, files_to_push, forget_other_pushes
+from push_dataset import DESTINATION, PUSHED, STATE, files_to_push, forget_other_pushes
 from stand_ins.hub_server import HUB_TOKEN, HubServer
 
 PUSH = str(ROOT / "data_prep" / "push_dataset.py")
@@ -63,10 +65,30 @@ def test_what_is_no_whole_dataset_is_refused(
     shard = dataset_copy / "data" / "test-00000-of-00001.parquet"
     shard.rename(shard.with_name("test-00000-of-00002.parquet"))
     assert "1 of 2 test shards" in error_of([str(dataset_copy), *flags], capsys)
+    damaged = shard.with_name("test-00000-of-00002.parquet").rename(shard)
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    assert f"{shard} is not as it was written" in error_of([str(dataset_copy), *flags], capsys)
+    (dataset_copy / "statistics" / f"{shard.stem}.json").write_text('{"sha256"')
+    assert "is damaged (Expecting ':'" in error_of([str(dataset_copy), *flags], capsys)
+    (dataset_copy / "statistics" / f"{shard.stem}.json").write_text('{"sha256": null}')
+    assert f"{shard} is not as it was written" in error_of([str(dataset_copy), *flags], capsys)
+    shard.unlink()  # of a shard without a usable photo there is no file
+    assert shard.name not in files_to_push(dataset_copy)
     for path in dataset_copy.glob("data/*.parquet"):
         path.unlink()
+    shutil.rmtree(dataset_copy / "statistics")
     assert "holds no shards" in error_of([str(dataset_copy), *flags], capsys)
     assert "write USER/NAME" in error_of([str(dataset_copy), "--repo_id", "x", "--dry_run"], capsys)
+
+
+def test_what_a_mac_leaves_beside_a_file_is_neither_checked_nor_sent(dataset_copy: Path) -> None:
+    files = files_to_push(dataset_copy)
+    for path in [*dataset_copy.glob("data/*"), *dataset_copy.glob("statistics/*")]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert files_to_push(dataset_copy) == files
+    present = [p.relative_to(dataset_copy).as_posix() for p in dataset_copy.rglob("*")]
+    # As the Hub's client chooses what it sends.
+    assert {*filter_repo_objects(present, allow_patterns=list(PUSHED))} == files.keys()
 
 
 def test_how_far_a_push_came_is_forgotten_when_it_goes_elsewhere(dataset_copy: Path) -> None:
@@ -82,6 +104,16 @@ def test_how_far_a_push_came_is_forgotten_when_it_goes_elsewhere(dataset_copy: P
     assert push_to("ann/bins", exists=True)
     assert not push_to("ann/other", exists=True)
     assert not push_to("ann/other", exists=False)  # deleted meanwhile, and everything in it
+
+
+def test_no_program_imports_what_the_hubs_client_brings_by_chance() -> None:
+    # huggingface_hub 1 brings httpx, 2.4 httpx2: its own errors are there in both.
+    programs = [p for folder in ("data_prep", "sagemaker_jobs") for p in (ROOT / folder).rglob("*")]
+    texts = {p.name: p.read_text() for p in programs if p.suffix == ".py"}
+    assert "push_to_hub.py" in texts
+    assert not [
+        name for name, text in texts.items() if re.search(r"^(import|from) httpx", text, re.M)
+    ]
 
 
 @pytest.mark.slow

@@ -48,6 +48,37 @@ def test_a_table_of_other_columns_is_refused(tmp_path: Path) -> None:
         read_catalog(tmp_path / "other.parquet")
 
 
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([("1", 3, "1"), ("2", 1, "2"), ("1", 2, "1")], "1 ids are there twice, such as 1"),
+        ([("1", 3, "1"), ("2", -1, "2")], "neither a count nor a reason"),
+        ([("../../1", 3, "1")], "an id is not made of letters, digits"),
+    ],
+)
+def test_a_catalog_that_somebody_changed_is_refused(
+    rows: list[tuple[str, int | None, str]], reason: str, tmp_path: Path
+) -> None:
+    write_catalog(catalog_of(*rows), *open_beside(tmp_path / "catalog.parquet", "--output"))
+    with pytest.raises(InputError, match=reason):
+        read_catalog(tmp_path / "catalog.parquet")
+
+
+def test_zeros_in_a_catalog_are_no_bins(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.parquet"
+    rows = [(f"{number:05d}", number % 6, f"{number:05d}") for number in range(2000)]
+    write_catalog(catalog_of(*rows), *open_beside(path, "--output"))
+    content = path.read_bytes()
+    path.write_bytes(content[:1000] + bytes(1000) + content[2000:])
+    with pytest.raises(InputError, match="or damaged"):
+        read_catalog(path)
+
+
+def test_a_catalog_goes_to_no_device() -> None:
+    with pytest.raises(InputError, match="--output /dev/null is a device or a pipe"):
+        open_beside("/dev/null", "--output", create=True)
+
+
 def test_a_file_in_the_folder_at_hand_needs_no_folder_in_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,9 +3,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image, ImageChops
+from PIL.PngImagePlugin import PngInfo
 
-from dataset.photos import UnusablePhotoError, channel_mean_and_std, prepare_photo
+from dataset.photos import (
+    UnusablePhotoError,
+    _check_whole,
+    channel_mean_and_std,
+    prepare_photo,
+)
 
 
 def noise(width: int = 60, height: int = 40, mode: str = "RGB") -> Image.Image:
@@ -164,6 +171,75 @@ def test_a_truncated_photo_is_unusable(size: int) -> None:
 def test_what_is_no_photo_of_a_bin_says_why(content: bytes, reason: str) -> None:
     with pytest.raises(UnusablePhotoError, match=reason):
         prepare_photo(content, 32)
+
+
+PHOTO = encoded(noise(300, 200), quality=90)
+DAMAGED = {
+    "half of it": PHOTO[: len(PHOTO) // 2] + b"\xff\xd9",
+    "4 KB missing": PHOTO[:9000] + PHOTO[9000 + 4096 :],
+    "4 KB of zeros": PHOTO[:9000] + bytes(4096) + PHOTO[9000 + 4096 :],
+    "the end cut off": PHOTO[:-40] + b"\xff\xd9",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_libjpeg_only_warns_of_is_damage(name: str) -> None:
+    with Image.open(io.BytesIO(DAMAGED[name])) as photo:
+        photo.load()  # Pillow says nothing
+    with pytest.raises(UnusablePhotoError, match="damaged photo: Corrupt JPEG data"):
+        prepare_photo(DAMAGED[name], 32)
+
+
+def test_a_whole_photo_of_a_rare_form_is_no_damage() -> None:
+    for options in ({"progressive": True}, {"keep_rgb": True}, {"subsampling": "4:2:2"}):
+        prepare_photo(encoded(noise(), **options), 32)
+    prepare_photo(PHOTO + b"what a phone writes behind it", 32)
+    # Chroma of a third of the width, which simplejpeg does not know.
+    at = PHOTO.index(b"\xff\xc0") + 11
+    assert PHOTO[at] == 0x22
+    odd = PHOTO[:at] + b"\x31" + PHOTO[at + 1 :]
+    with pytest.raises(ValueError, match="subsampling"):
+        simplejpeg.decode_jpeg(odd, strict=False)
+    _check_whole(odd)
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        ((1, 1), "a side of less than 16 pixels"),
+        ((300, 15), "a side of less than 16 pixels"),
+        ((20_000, 16), "more than 8 times as long as wide"),
+        ((20, 161), "more than 8 times as long as wide"),
+        ((16, 16), None),
+        ((160, 20), None),
+    ],
+)
+def test_a_size_or_shape_that_no_bin_has_is_named(
+    size: tuple[int, int], reason: str | None
+) -> None:
+    for image_format in ("JPEG", "PNG"):
+        content = encoded(noise(*size), image_format)
+        if reason is None:
+            prepare_photo(content, 32)
+        else:
+            with pytest.raises(UnusablePhotoError, match=reason):
+                prepare_photo(content, 32)
+
+
+def test_twelve_bits_that_are_stored_in_sixteen_are_not_black() -> None:
+    pixels = np.full((64, 64), 4095, dtype=np.uint16)
+    pixels[:, 32:] = 2048
+    photo = prepare_photo(encoded(Image.fromarray(pixels), "PNG"), 64)
+    assert decoded(photo.jpeg)[10, 10].min() >= 250
+    assert np.abs(decoded(photo.jpeg)[10, 50].astype(int) - 128).max() <= 3
+
+
+def test_a_png_with_a_bad_checksum_in_a_text_is_damaged_and_not_something_else() -> None:
+    information = PngInfo()
+    information.add_text("note", "bin 7")
+    content = encoded(noise(), "PNG", pnginfo=information)
+    with pytest.raises(UnusablePhotoError, match="damaged photo: its header cannot be read"):
+        prepare_photo(content.replace(b"bin 7", b"bin 8"), 32)
 
 
 def test_any_damage_is_unusable_or_a_photo_and_never_another_error() -> None:
