@@ -19,7 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from count_distribution import confidence_levels
-from one_line_parser import OneLineErrorsParser
+from one_line_parser import OneLineErrorsParser, reason_of
+from output_files import sync
 from serving.bin_counter import (
     EXPORT_FOLDER,
     EXPORT_MODEL,
@@ -31,9 +32,10 @@ from serving.bin_counter import (
     available_cores,
     import_openvino,
     photos_to_probabilities,
+    sha256_of,
 )
 from serving.photo_checks import decode_photo
-from serving.served_code import write_served_code
+from serving.served_code import needed_by_export, write_served_code
 
 PRECISIONS = ("bf16", "f32")
 SPLIT = "test"
@@ -102,21 +104,32 @@ def export(model_dir: Path, dataset_dir: str, precision: str) -> dict[str, Any]:
 
 
 def converted(model_dir: Path, preparation: Preparation) -> Any:
-    """Return the model as an OpenVINO graph: uint8 (batch, height, width, 3) to probabilities."""
+    """Return the model as an OpenVINO graph: uint8 (batch, height, width, 3) to probabilities.
+
+    Raises: ValueError: it cannot be one.
+    """
     import torch
 
     openvino = import_openvino()
     height, width = preparation.size
     example = torch.zeros((2, height, width, 3), dtype=torch.uint8)
-    with warnings.catch_warnings():
+    module = photos_to_probabilities(model_dir, preparation)
+    with warnings.catch_warnings(), torch.no_grad():
         # Tracing warns of each size that it takes as fixed; all but the batch's are.
         warnings.simplefilter("ignore")
         logging.getLogger("nncf").setLevel(logging.ERROR)
-        return openvino.convert_model(
-            photos_to_probabilities(model_dir, preparation),
-            example_input=example,
-            input=[(openvino.PartialShape([-1, height, width, 3]), openvino.Type.u8)],
-        )
+        module(example)  # LeViT keeps what it computes the first time, which a trace cannot
+        try:
+            return openvino.convert_model(
+                module,
+                example_input=example,
+                input=[(openvino.PartialShape([-1, height, width, 3]), openvino.Type.u8)],
+            )
+        except Exception as error:  # some networks do what a trace or OpenVINO does not know
+            raise ValueError(
+                f"OpenVINO cannot take this network ({reason_of(error)}): nothing was written, "
+                "and the safetensors serve as they are."
+            ) from error
 
 
 def read_test_photos(dataset_dir: str, counter: BinCounter) -> tuple[list[bytes], np.ndarray]:
@@ -191,10 +204,15 @@ def write(model_dir: Path, graph: Any, record: dict[str, Any]) -> None:
     # In full: f16 weights would differ from those that were checked.
     import_openvino().save_model(graph, part / EXPORT_MODEL, compress_to_fp16=False)
     (part / EXPORT_MODEL).with_suffix(".bin").rename(part / EXPORT_WEIGHTS)
-    (part / EXPORT_RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    checksums = {name: sha256_of(part / name) for name in (EXPORT_MODEL, EXPORT_WEIGHTS)}
+    content = json.dumps(record | {"sha256": checksums}, indent=2) + "\n"
+    (part / EXPORT_RECORD).write_text(content)
+    for path in (*part.iterdir(), part):
+        sync(path)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
-    write_served_code(model_dir, f"openvino=={record['openvino']}")
+    sync(model_dir)
+    write_served_code(model_dir, *needed_by_export(model_dir))
 
 
 def table(record: dict[str, Any]) -> str:

@@ -15,9 +15,10 @@ A JSON file of flags may come first: python scripts/train.py recipe.json --seed 
 import json
 import shlex
 import sys
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import datasets
 import transformers
@@ -30,7 +31,7 @@ from transformers import set_seed
 from auditing.error_model import fit_error_model, write_error_model
 from count_distribution import counts_of_labels
 from diagnostics.machine_usage import print_memory
-from serving.served_code import write_served_code
+from serving.served_code import check_served_code, write_served_code
 from training.arguments import BinTrainingArguments, DataArguments, ModelArguments
 from training.bin_dataset import (
     dataset_fingerprint,
@@ -40,21 +41,32 @@ from training.bin_dataset import (
     photos,
 )
 from training.bin_trainer import BinTrainer
-from training.checkpoints import checkpoint_to_resume
+from training.checkpoints import UnfitCheckpointError, checkpoint_to_resume
 from training.command_line import make_parser, parse_arguments, resolved_arguments
-from training.device import device_has_bf16, in_sagemaker_job
+from training.device import (
+    check_one_device_a_process,
+    device_has_bf16,
+    first_process_says,
+    in_sagemaker_job,
+)
 from training.hub import push_to_hub, read_hub_token
-from training.models import load_image_processor, load_model
-from training.results import predict_test_split, report_calibration, write_check
+from training.models import load_image_processor, load_model, model_source
+from training.results import predict_test_split, report_calibration, write_check, write_model
 from training.run_folder import (
     CHECK,
     METRICS,
     check_run_folder,
-    remove_results,
+    check_writable,
+    only_run_in,
     send_home,
     write_record,
 )
-from training.trackers import close_trackers, keep_trackers_here, track_whole_run
+from training.trackers import (
+    check_trackers,
+    close_trackers,
+    keep_trackers_here,
+    track_whole_run,
+)
 
 RECORDED_VERSIONS = ("torch", "transformers", "datasets", "accelerate")
 
@@ -65,6 +77,10 @@ def main(argv: list[str] | None = None) -> None:
     model_arguments, data_arguments, arguments = parse_arguments(
         parser, sys.argv[1:] if argv is None else argv
     )
+    try:
+        check_machine(model_arguments, arguments)
+    except (ValueError, ImportError) as error:
+        parser.error(str(error))
     record = resolved_arguments(model_arguments, data_arguments, arguments)
     if data_arguments.dry_run:
         print(json.dumps(record, indent=2))
@@ -73,39 +89,38 @@ def main(argv: list[str] | None = None) -> None:
     model_dir = Path(str(model_arguments.model_dir))
     prepare_process(arguments, output_dir)
 
-    try:
-        with arguments.main_process_first():
-            dataset = load_bins(str(data_arguments.dataset_dir), arguments.needed_splits)
-        image_size = photo_size(dataset)
-        record |= facts_of_run(model_arguments, data_arguments, arguments, dataset)
-        check_run_folder(output_dir, record, model_dir)
-        resume_from = checkpoint_to_resume(output_dir, arguments.resume_from_checkpoint)
-        if arguments.hub_token_secret:
-            arguments.hub_token = read_hub_token(arguments.hub_token_secret)
-        trainer = load_trainer(model_arguments, data_arguments, arguments, dataset, image_size)
-        # Now, not after hours of training.
-        for folder in [output_dir, model_dir] if arguments.do_train else [output_dir]:
-            folder.mkdir(parents=True, exist_ok=True)
-    # RuntimeError, ImportError: a flag asks for a library or a device that is not there. HTTPError:
-    # --push_to_hub finds no Hub.
-    except (ValueError, OSError, RuntimeError, ImportError, HTTPError) as error:
-        parser.error(str(error))
-
-    if arguments.should_save:  # one process; with several machines one of each
-        write_record(output_dir, record)
-    if arguments.do_train:
-        train(trainer, resume_from, dataset["train"], model_dir)
-    if arguments.do_eval:
-        trainer.save_metrics("eval", trainer.evaluate())
-    if arguments.do_predict:
-        predict_test_split(trainer, dataset["test"], data_arguments.max_eval_samples)
-        if trainer.is_world_process_zero():
-            write_check(output_dir / CHECK, trainer, image_size)
-    if arguments.log_memory:
-        print_memory("end")
-    close_trackers(trainer)
+    with ExitStack() as held:
+        try:
+            with arguments.main_process_first():
+                dataset = load_bins(str(data_arguments.dataset_dir), arguments.needed_splits)
+            image_size = photo_size(dataset)
+            record |= facts_of_run(model_arguments, data_arguments, arguments, dataset)
+            first_process_says(lambda: held.enter_context(only_run_in(output_dir)))
+            resume_from = first_process_says(
+                lambda: what_to_go_on_from(output_dir, model_dir, record, arguments)
+            )
+            if arguments.hub_token_secret:
+                arguments.hub_token = read_hub_token(arguments.hub_token_secret)
+            trainer = load_trainer(model_arguments, data_arguments, arguments, dataset, image_size)
+        # RuntimeError, ImportError: a flag asks for a library or a device that is not there.
+        # HTTPError: --push_to_hub finds no Hub.
+        except (ValueError, OSError, RuntimeError, ImportError, HTTPError) as error:
+            parser.error(str(error))
+        try:
+            if trainer.is_world_process_zero():
+                write_record(output_dir, record)
+            if arguments.do_train:
+                train(trainer, resume_from, dataset["train"], model_dir)
+            evaluate(trainer, dataset, data_arguments.max_eval_samples, image_size)
+            if trainer.is_world_process_zero():
+                send_home(output_dir)
+        except BrokenPipeError:  # `| head` has seen enough
+            raise
+        except UnfitCheckpointError as error:
+            parser.error(str(error))
+        except OSError as error:
+            stop(error)
     if trainer.is_world_process_zero():
-        send_home(output_dir)
         print(f"\nResults: {output_dir / METRICS}")
         if arguments.do_predict:
             print(f"Next: python metrics/compare_runs.py {shlex.quote(str(output_dir))}")
@@ -113,11 +128,25 @@ def main(argv: list[str] | None = None) -> None:
         push_to_hub(trainer)
 
 
+def check_machine(model_arguments: ModelArguments, arguments: BinTrainingArguments) -> None:
+    """Check what flags need of the machine that they are given on.
+
+    A launcher, whose job has other devices and packages, leaves it out: training.command_line.
+
+    Raises: ValueError, ImportError: something is not there.
+    """
+    check_one_device_a_process(arguments.n_gpu)
+    check_trackers(arguments.report_to)
+    BinTrainer.get_optimizer_cls_and_kwargs(arguments)
+    if model_arguments.config_name:
+        model_source(model_arguments)
+
+
 def prepare_process(arguments: BinTrainingArguments, output_dir: Path) -> None:
     """Seed the process, and settle where trackers write and what is printed."""
     set_seed(arguments.seed)
     asks_for_bf16 = arguments.do_train and arguments.bf16
-    if asks_for_bf16 and not device_has_bf16() and arguments.process_index == 0:
+    if asks_for_bf16 and not device_has_bf16(arguments.use_cpu) and arguments.process_index == 0:
         print("This device emulates bf16, slowly: --bf16 false is faster.", file=sys.stderr)
     keep_trackers_here(output_dir, arguments.report_to)
     if in_sagemaker_job():
@@ -140,7 +169,26 @@ def facts_of_run(
         "world_size": arguments.world_size,
         "dataset_settings": dataset_settings(str(data_arguments.dataset_dir)),
         "versions": {name: version(name) for name in RECORDED_VERSIONS},
+        "untried_flags": arguments.untried or None,
     }
+
+
+def what_to_go_on_from(
+    output_dir: Path, model_dir: Path, record: dict[str, Any], arguments: BinTrainingArguments
+) -> str | None:
+    """Return the checkpoint that a training goes on from, None where it starts at the beginning.
+
+    Raises: ValueError: a folder holds another run or is not to be written to, or the checkpoint
+        that was asked for is none.
+    """
+    check_run_folder(output_dir, record, model_dir)
+    if not arguments.do_train:
+        return None
+    check_writable(model_dir, "--model_dir")
+    check_served_code(model_dir)
+    return checkpoint_to_resume(
+        output_dir, arguments.resume_from_checkpoint, arguments.load_best_model_at_end
+    )
 
 
 def load_trainer(
@@ -184,23 +232,48 @@ def train(trainer: BinTrainer, resume_from: str | None, bins: Dataset, model_dir
         resume_from: the checkpoint to go on from; None starts at the beginning.
         bins: the training split, whose records say how far off wrong ones are.
     """
-    if resume_from and trainer.is_world_process_zero():
+    if trainer.is_world_process_zero() and resume_from:
         print(f"Going on from {resume_from}.")
     training = trainer.train(resume_from_checkpoint=resume_from)
     # Checkpoints stay as they are: a run that goes on is calibrated anew, not twice.
     if trainer.args.calibrate:
         trainer.calibrate()
     if trainer.is_world_process_zero():
-        trainer.model.save_pretrained(model_dir)
-        trainer.image_processor.save_pretrained(model_dir)
+        write_model(trainer, model_dir)
         write_served_code(model_dir)  # what an endpoint runs
         records = bins.select_columns(["id", "bin_group", "expected_quantity"])[:]
         write_error_model(model_dir, fit_error_model(*records.values()))  # for audit.py
         if trainer.state.global_step > trainer.first_step:
-            remove_results(Path(str(trainer.args.output_dir)))
             size = {"train_samples": len(trainer.train_dataset)}
             trainer.save_metrics("train", training.metrics | size)
     report_calibration(trainer)
+
+
+def evaluate(
+    trainer: BinTrainer, dataset: DatasetDict, max_samples: int | None, image_size: int
+) -> None:
+    """Evaluate and predict, as the flags ask."""
+    if trainer.args.do_eval:
+        trainer.save_metrics("eval", trainer.evaluate())
+    if trainer.args.do_predict:
+        predict_test_split(trainer, dataset["test"], max_samples)
+        if trainer.is_world_process_zero():
+            write_check(Path(str(trainer.args.output_dir)) / CHECK, trainer, image_size)
+    if trainer.args.log_memory:
+        print_memory("end")
+    close_trackers(trainer)
+
+
+def stop(error: OSError) -> NoReturn:
+    """Exit with code 1, after one line that says what could not be read or written."""
+    # A job's toolkit reports as the reason of a failure what follows the name of an exception.
+    kind = "OSError" if in_sagemaker_job() else "train.py: error"
+    print(
+        f"{kind}: {' '.join(str(error).split()).rstrip('.')}. The same command goes on from the "
+        "last checkpoint.",
+        file=sys.stderr,
+    )
+    sys.exit(1)
 
 
 if __name__ == "__main__":

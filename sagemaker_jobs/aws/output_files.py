@@ -37,21 +37,24 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.part")
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, path)
-        if os.name == "posix":  # elsewhere a folder cannot be opened
-            _sync(path.parent)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _is_device(path: Path) -> bool:
-    return path in STANDARD_STREAMS or (path.exists() and not stat.S_ISREG(path.stat().st_mode))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Return when a file's content, or the names in a folder, are on the disk."""
+    if path.is_dir() and os.name != "posix":  # cannot be opened there
+        return
+    # Windows writes out what may be written to alone.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_device(path: Path) -> bool:
+    return path in STANDARD_STREAMS or (path.exists() and not stat.S_ISREG(path.stat().st_mode))

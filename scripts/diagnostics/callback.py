@@ -5,8 +5,10 @@ and advice) and, with --trace_steps, trace.json.gz for https://ui.perfetto.dev. 
 measured changes the training, and the time that it takes is in the figures too.
 """
 
+import gzip
 import math
-import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +38,7 @@ from diagnostics.machine_usage import MachineUsage
 from diagnostics.page import diagnostics_page
 from diagnostics.record import DIAGNOSTICS_PAGE, DIAGNOSTICS_RECORD, TRACE, Line, Record, gather
 from diagnostics.rules import Finding, findings
+from output_files import whole_file
 
 OPERATORS_SHOWN = 15
 
@@ -102,11 +105,12 @@ class Diagnostics(TrainerCallback):
         self.step_start, self.own_at_start = time.perf_counter(), self.own_seconds
         self.data_seconds.append(self.step_start - start)
 
-    def see_answers(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+    def see_answers(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
         """Look at the answers to the very first batch.
 
         Args:
-            logits: (batch, num_counts). labels: int (batch,).
+            logits: (batch, num_counts).
+            targets: as logits, rows sum to 1: of mixed photos the mixed labels.
         """
         if self.initial is None or "initial_loss" in self.initial:
             return
@@ -114,7 +118,7 @@ class Diagnostics(TrainerCallback):
             logits = logits.detach().float()
             spread = logits.std(dim=0, correction=0).max().item()
             self.initial |= {
-                "initial_loss": functional.cross_entropy(logits, labels).item(),
+                "initial_loss": functional.cross_entropy(logits, targets).item(),
                 "answer_spread": spread if len(logits) > 1 else math.nan,
             }
 
@@ -245,17 +249,22 @@ class Diagnostics(TrainerCallback):
     def _write_page(self) -> None:
         figures = gather(self.record.lines)
         self.findings = findings(figures)
-        path = self.output_dir / DIAGNOSTICS_PAGE
-        temporary = path.with_name(f"{path.name}.part")
-        temporary.write_text(diagnostics_page(self.output_dir.name, figures, self.findings))
-        os.replace(temporary, path)
+        page = diagnostics_page(self.output_dir.name, figures, self.findings)
+        with whole_file(self.output_dir / DIAGNOSTICS_PAGE) as temporary:
+            temporary.write_text(page)
 
     def _finish_trace(self, step: int) -> None:
         assert self.profiler is not None
         self.profiler.stop()
-        temporary = self.output_dir / f"part.{TRACE}"  # the profiler compresses what ends in .gz
-        self.profiler.export_chrome_trace(str(temporary))
-        os.replace(temporary, self.output_dir / TRACE)
+        with tempfile.TemporaryDirectory() as folder:
+            trace = Path(folder, "trace.json")
+            self.profiler.export_chrome_trace(str(trace))
+            with (
+                whole_file(self.output_dir / TRACE) as temporary,
+                gzip.open(temporary, "wb") as compressed,
+                trace.open("rb") as plain,
+            ):
+                shutil.copyfileobj(plain, compressed)
         assert self.traced_steps is not None
         rows = operators(self.profiler)
         self.record.add("trace", step, first_step=self.traced_steps[0], operators=rows)

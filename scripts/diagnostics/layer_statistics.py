@@ -33,7 +33,8 @@ def activation_functions(model: nn.Module) -> dict[str, nn.Module]:
     return {
         name: module
         for name, module in model.named_modules()
-        if type(module).__module__ in ACTIVATION_HOMES and not any(module.parameters())
+        # Attention is at home there too, and has parameters.
+        if type(module).__module__ in ACTIVATION_HOMES and not list(module.parameters())
     }
 
 

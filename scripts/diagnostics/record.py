@@ -12,13 +12,14 @@ of one at most, at the end.
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from output_files import whole_file
 
 # Files of the run folder.
 DIAGNOSTICS_PAGE = "diagnostics.html"
@@ -40,9 +41,8 @@ class Record:
     def __init__(self, path: Path, first_step: int) -> None:
         self.path = path
         self.lines = [line for line in read_record(path) if 0 < line["step"] <= first_step]
-        temporary = path.with_name(f"{path.name}.part")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
-        os.replace(temporary, path)
+        with whole_file(path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
 
     def add(self, kind: str, step: int, **figures: Any) -> None:
         """Write a line."""

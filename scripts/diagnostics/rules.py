@@ -24,7 +24,12 @@ WINDOW = 10
 # Standard errors by which a difference of losses is clear: one in 40 is beyond by chance.
 CLEAR = 2.0
 LEAST_FALL = 0.02  # of the loss: a run that clearly fell by less has learnt next to nothing
+# A first batch whose cross entropy is below this share of what the counts' frequencies alone give
+# is answered by a model that has learnt before; a new head's is above.
+KNOWN_BEFORE = 0.95
 OVERFIT_RISE = 0.1  # Debugger's Overfit
+# A training loss that rises by this share of the validation loss's rise is a run that comes apart.
+RISES_ALONG = 0.5
 EXPLOSION = 100.0  # clipping hides a growth from one measurement to the next, not this one
 # Debugger's VanishingGradient: Adam divides by the gradient's size plus 1e-8, so that a layer with
 # less is not trained. Of large models whose gradients are all small, none has vanished.
@@ -85,13 +90,31 @@ def loss_not_decreasing(figures: RunFigures) -> Verdict:
     )
     if fall > CLEAR * noise:
         return "quiet", said
-    if fall < -CLEAR * noise or fall + CLEAR * noise < LEAST_FALL * first.mean():
+    if fall < -CLEAR * noise:
+        return "fires", said
+    if known := _knew_before(figures):
+        return "quiet", f"{said} {known}"
+    if fall + CLEAR * noise < LEAST_FALL * first.mean():
         return "fires", said
     return "unknown", f"{said} Single steps differ too much to tell."
 
 
+def _knew_before(figures: RunFigures) -> str:
+    """Return a sentence that says so where the model had learnt before its first step."""
+    shares = np.array(list(figures.run["photos_by_count"].values()), dtype=float)
+    shares = shares[shares > 0] / shares.sum()
+    uninformed = float(-(shares * np.log(shares)).sum())
+    loss = next((line["initial_loss"] for line in figures.layers if line["step"] == 1), None)
+    if loss is None or loss >= KNOWN_BEFORE * uninformed:
+        return ""
+    return (
+        f"It had learnt before: the cross entropy of its first batch was {loss:.4g}, to know how "
+        f"frequent the counts are gives {uninformed:.4g}."
+    )
+
+
 def overfit(figures: RunFigures) -> Verdict:
-    """Look for a validation loss that rises while the training loss falls."""
+    """Look for a validation loss that rises while the training loss falls, or stays."""
     evaluations = [line for line in figures.evaluations if line.get("loss") is not None]
     if len(evaluations) < 2:
         return "unknown", f"{len(evaluations)} evaluations; two tell."
@@ -104,7 +127,9 @@ def overfit(figures: RunFigures) -> Verdict:
         f"{last['loss']:.4g} after epoch {last['epoch']:.3g}, the training loss then {at_best:.4g} "
         f"and {at_last:.4g}."
     )
-    if rise > OVERFIT_RISE and at_last < at_best:
+    # Learnt by heart, photos leave no loss that could fall further.
+    alone = at_last - at_best < RISES_ALONG * (last["loss"] - best["loss"])
+    if rise > OVERFIT_RISE and alone:
         kept = _kept_evaluation(figures)
         return "fires", f"{said} The run keeps the model of epoch {kept['epoch']:.3g}."
     return "quiet", said
@@ -149,7 +174,7 @@ def exploding_gradients(figures: RunFigures) -> Verdict:
 
 
 def vanishing_gradients(figures: RunFigures) -> Verdict:
-    """Look for layers that get next to no gradient while the layer above them all gets some."""
+    """Look for lowest layers that get next to no gradient while those above them get some."""
     if len(figures.layers) < FEWEST_MEASUREMENTS:
         return "unknown", f"{len(figures.layers)} measurements; {FEWEST_MEASUREMENTS} tell."
     typical = _of_second_half(figures, "gradient_rms")
@@ -157,7 +182,10 @@ def vanishing_gradients(figures: RunFigures) -> Verdict:
         return "unknown", "No layer has a gradient that is a number above 0."
     # Exactly nothing is another rule's: a dead layer.
     limit = min(VANISHED, VANISHED_SHARE * float(np.nanmax(typical)))
-    vanished = [index for index, rms in enumerate(typical) if 0 < rms < limit]
+    # Only what is on the way to all layers below has vanished: the branches of a healthy ConvNeXt,
+    # which begin scaled down to a millionth, get as little, and the gradient passes them by.
+    reached = [index for index, rms in enumerate(typical) if rms >= limit]
+    vanished = [index for index in range(reached[0]) if typical[index] > 0]
     least = int(np.nanargmin(np.where(typical > 0, typical, np.inf)))
     names = figures.run["layers"]
     said = (
@@ -167,7 +195,7 @@ def vanishing_gradients(figures: RunFigures) -> Verdict:
     if vanished:
         return (
             "fires",
-            f"{said} It is below {VANISHED:g} in {len(vanished)} of {len(names)} layers.",
+            f"{said} It is below {limit:.2g} in the lowest {len(vanished)} of {len(names)} layers.",
         )
     return "quiet", said
 
@@ -240,6 +268,8 @@ def class_imbalance(figures: RunFigures) -> Verdict:
     photos: Line = figures.run["photos_by_count"]
     most, least = max(photos, key=photos.__getitem__), min(photos, key=photos.__getitem__)
     said = f"{photos[most]:,} training photos show {most}, {photos[least]:,} show {least}."
+    if photos[least] == 0:
+        return "fires", f"{said} No weight makes up for that: the model never answers {least}."
     if figures.run["class_weights"] != "none":
         return "quiet", f"{said} The loss weighs them alike."
     return ("fires" if photos[most] > IMBALANCE * photos[least] else "quiet"), said
@@ -324,7 +354,7 @@ RULES = (
         "class_imbalance",
         "Class imbalance",
         class_imbalance,
-        "Add --class_weights balanced, or more bins with the rare count.",
+        "Add bins with the rare count, or, where it has some, --class_weights balanced.",
     ),
     Rule(
         "device_waiting",

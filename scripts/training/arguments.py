@@ -1,19 +1,31 @@
 """The flags of train.py: three dataclasses, with the defaults of this task."""
 
-import json
-import math
 import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from transformers import TrainingArguments
 from transformers.utils import is_torch_tf32_available
 
-from training.device import decoding_workers, device_has_bf16, in_sagemaker_job, shares_of_batch
+from training.device import (
+    decoding_workers,
+    device_has_bf16,
+    in_sagemaker_job,
+    shares_of_batch,
+    trains_on_cpu,
+)
 from training.hub import check_secret_arn
+from training.trainer_flags import (
+    changed_flags,
+    check_numbers,
+    check_numbers_within,
+    check_precision,
+    check_refused,
+    check_schedule,
+    untried_flags,
+)
 
 # What an evaluation gives, with or without the prefix eval_.
 METRIC = re.compile(
@@ -78,15 +90,12 @@ class DataArguments:
     )
     dry_run: bool = described(
         False,
-        "Check the flags, print what they resolve to as JSON, and exit; neither dataset nor model "
-        "is looked at.",
+        "Check the flags and what they need on this machine, print what they resolve to as JSON, "
+        "and exit; neither dataset nor model is looked at.",
     )
 
     def __post_init__(self) -> None:
-        for name in ("max_train_samples", "max_eval_samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name} {value}: give a number above 0.")
+        check_numbers(self)
 
 
 @dataclass
@@ -97,9 +106,8 @@ class BinTrainingArguments(TrainingArguments):
 
     output_dir: str | None = described(
         None,
-        "Checkpoints, metrics and predictions go here; a run found here goes on. $NAME stands for "
-        "an environment variable. Default: /opt/ml/checkpoints in a SageMaker job, else "
-        "runs/latest.",
+        "Checkpoints, metrics and predictions go here; a run found here goes on. Default: "
+        "/opt/ml/checkpoints in a SageMaker job, else runs/latest.",
     )
     num_train_epochs: float = described(
         8.0,
@@ -244,35 +252,31 @@ class BinTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        check_numbers(self)
+        changed = changed_flags(self, TrainingArguments.__dataclass_fields__)
+        check_refused(changed)
+        self.untried = untried_flags(changed)  # each with its value
         if self.output_dir is None:
             in_job = in_sagemaker_job()
             # What SageMaker keeps in S3 lies beside the model folder: /opt/ml/checkpoints.
             checkpoints = Path(os.environ.get("SM_MODEL_DIR", "")).parent / "checkpoints"
             self.output_dir = str(checkpoints) if in_job else "runs/latest"
-        self.output_dir = os.path.expandvars(self.output_dir)
-        if "$" in self.output_dir:
-            raise ValueError(f"--output_dir {self.output_dir}: there is no such variable.")
+        if "$" in self.output_dir:  # a container starts the script without a shell
+            raise ValueError(
+                f"--output_dir {self.output_dir}: nothing replaces the $ here: write the path out."
+            )
         if self.run_name is None:  # a tracker knows by it which run goes on
             self.run_name = os.environ.get("TRAINING_JOB_NAME") or Path(self.output_dir).name
         if self.checkpoint_minutes is None:
             self.checkpoint_minutes = 10.0 if in_sagemaker_job() else 0.0
-        if not 0 <= self.checkpoint_minutes < math.inf:
-            raise ValueError(f"--checkpoint_minutes {self.checkpoint_minutes}: give 0 or more.")
-        if in_sagemaker_job():
-            if self.disable_tqdm is None:
-                self.disable_tqdm = True
-            if len(json.loads(os.environ.get("SM_HOSTS", "[]"))) > 1:
-                self.save_on_each_node = True  # each machine has a disk of its own
+        if in_sagemaker_job() and self.disable_tqdm is None:
+            self.disable_tqdm = True
         metric = self.metric_for_best_model or ""
         if metric and not METRIC.fullmatch(metric):
             raise ValueError(
                 f"--metric_for_best_model {metric}: give loss, accuracy, within_one_accuracy, mae, "
                 "rmse or quadratic_weighted_kappa."
             )
-        if not 0 <= self.neighbour_weight <= 1:
-            raise ValueError(f"--neighbour_weight {self.neighbour_weight}: give a share, 0 to 1.")
-        if self.remove_unused_columns:
-            raise ValueError("--remove_unused_columns has to stay false: the photos would go.")
         if not self.do_train:
             # Trainer takes any evaluation strategy as a wish for --do_eval.
             self.eval_strategy = "no"
@@ -293,24 +297,25 @@ class BinTrainingArguments(TrainingArguments):
             check_secret_arn(self.hub_token_secret)
         if self.diagnostics and not self.do_train:
             raise ValueError("--diagnostics looks at a training: add --do_train, or leave it out.")
-        if self.diagnostics_interval < 1:
-            raise ValueError(f"--diagnostics_interval {self.diagnostics_interval}: give 1 or more.")
         if self.traced_steps and not self.diagnostics:
             raise ValueError("--trace_steps is for --diagnostics: add it, or leave it out.")
         given: Any = self  # mypy does not know what Trainer's own arguments are
+        self.use_cpu = trains_on_cpu(given.use_cpu)
         if self.bf16 is None:
-            self.bf16 = not self.fp16 and device_has_bf16()
-        if torch.accelerator.is_available():
+            self.bf16 = not self.fp16 and device_has_bf16(self.use_cpu)
+        check_precision("bf16" if self.bf16 else "fp16" if self.fp16 else "no")
+        if not self.use_cpu:
             # Beside half precision it would change the evaluation alone, which is exact.
             if self.tf32 is None and is_torch_tf32_available():
                 self.tf32 = not (self.bf16 or self.fp16)
             if given.accelerator_config is None:
                 self.accelerator_config = {"non_blocking": True}  # the copy of the next batch
         else:
-            self.use_cpu = True  # or bf16 is refused
             self.tf32 = None  # says how a GPU multiplies; refused where there is none
             self.dataloader_pin_memory = False
         super().__post_init__()
+        check_numbers_within(self)
+        check_schedule(given.lr_scheduler_type, given.lr_scheduler_kwargs)
         if self.global_batch_size is not None:
             if given.gradient_accumulation_steps != 1:
                 raise ValueError(
@@ -319,7 +324,7 @@ class BinTrainingArguments(TrainingArguments):
                 )
             self.per_device_train_batch_size, self.gradient_accumulation_steps = shares_of_batch(
                 self.global_batch_size,
-                self.world_size * max(1, self.n_gpu),
+                self.world_size,
                 self.per_device_train_batch_size,
             )
 

@@ -5,74 +5,88 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Image, load_dataset
+from datasets import Dataset, DatasetDict, Image
+from filelock import FileLock
 from PIL import Image as PillowImage
+from tqdm import tqdm
 
-from count_distribution import counts_of_labels
+from dataset_folder import AGAIN, BUILD, DatasetFolder, check_contents, open_dataset
+from one_line_parser import reason_of
+from output_files import whole_file
 
 try:
     import simplejpeg
 except ImportError:  # Pillow gives the same pixels, at half the rate
     simplejpeg = None
 
-COLUMNS = ("image", "label", "id", "bin_group", "expected_quantity")
-BUILD = "run data_prep/build_dataset.py"
-
 
 def load_bins(dataset_dir: str, needed_splits: Sequence[str]) -> DatasetDict:
     """Load and check a dataset folder of data_prep/build_dataset.py.
 
     Raises: ValueError: no such dataset, an unfinished one, a missing split or shard, labels that
-        are not counts.
+        are not counts, or a cache that cannot be written.
     """
-    folder = Path(dataset_dir)
-    if not folder.is_dir():
-        raise ValueError(f"No dataset folder {dataset_dir}: {BUILD} first.")
-    if not (folder / "README.md").exists():
-        raise ValueError(
-            f"{dataset_dir} is not a finished dataset (no README.md): {BUILD}; a build that was "
-            "cut off goes on with the same command."
-        )
-    try:
-        dataset = load_dataset(str(folder))
-    except Exception as error:  # datasets raises nearly anything for a folder that is no dataset
-        raise ValueError(
-            f"{dataset_dir} cannot be read as a dataset, or a part of it is missing ({error}): "
-            f"{BUILD} or copy it again."
-        ) from error
-    # A split whose photos were all set aside is there, and empty.
-    dataset = DatasetDict({split: rows for split, rows in dataset.items() if len(rows) > 0})
+    folder = open_dataset(Path(dataset_dir))
     for split in needed_splits:
-        if split not in dataset:
+        if split not in folder.shards:
             raise ValueError(
-                f"No '{split}' split in {dataset_dir}, only {', '.join(dataset)}: {BUILD} with "
-                "other --validation_fraction and --test_fraction, or leave out the flag that "
+                f"No '{split}' split in {dataset_dir}, only {', '.join(folder.shards)}: {BUILD} "
+                "with other --validation_fraction and --test_fraction, or leave out the flag that "
                 "needs it (training without validation: --eval_strategy no)."
             )
-    for split in dataset:
-        _check_split(dataset_dir, split, dataset[split])
+    dataset = DatasetDict(
+        {split: Dataset.from_file(str(_mapped_file(folder, split))) for split in folder.shards}
+    )
     return dataset.cast_column("image", Image(decode=False))
 
 
-def _check_split(dataset_dir: str, split: str, dataset: Dataset) -> None:
-    missing = [column for column in COLUMNS if column not in dataset.column_names]
-    if missing:
-        raise ValueError(f"No column {', '.join(missing)} in {dataset_dir}, {split}: {BUILD}.")
-    label = dataset.features["label"]
-    if not isinstance(label, ClassLabel):
+def _mapped_file(folder: DatasetFolder, split: str) -> Path:
+    """Return a split as one Arrow file, which is mapped into memory instead of read.
+
+    It is made once, in the cache of `datasets`, under a name that its shards' places, sizes and
+    times give: load_dataset would do the same, but it takes a folder's name for a pattern.
+
+    Raises: ValueError: a shard is damaged, or the cache cannot be written.
+    """
+    stats = [(str(path.resolve()), path.stat()) for path in folder.shards[split]]
+    key = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+    name = f"{split}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.arrow"
+    path = Path(datasets.config.HF_DATASETS_CACHE).expanduser() / "bins" / name
+    if path.exists():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                with whole_file(path) as temporary:
+                    _write_arrow(folder, split, temporary)
+    except OSError as error:
         raise ValueError(
-            f"The labels of {dataset_dir} are not counts but {label.dtype} without names: {BUILD}."
-        )
-    counts = np.array(counts_of_labels(label.names))
-    columns = dataset.select_columns(["label", "expected_quantity"]).with_format("numpy")[:]
-    if not np.array_equal(counts[columns["label"]], columns["expected_quantity"]):
-        raise ValueError(f"Labels of {dataset_dir}, {split} differ from the quantities: {BUILD}.")
+            f"The cache {path.parent} cannot be written ({reason_of(error)}): make room there, or "
+            "set HF_DATASETS_CACHE to a folder that has some."
+        ) from error
+    return path
+
+
+def _write_arrow(folder: DatasetFolder, split: str, path: Path) -> None:
+    for shard in folder.shards[split]:
+        check_contents(folder.path, shard)
+    tables = folder.tables(split)
+    first = next(tables)
+    bar = tqdm(total=folder.num_bins[split], unit="bins", desc=f"reading {split}", disable=None)
+    with path.open("wb") as file, pa.ipc.new_stream(file, first.schema) as writer, bar:
+        for table in chain([first], tables):
+            writer.write_table(table)
+            bar.update(len(table))
 
 
 def photo_size(dataset: DatasetDict) -> int:
@@ -97,8 +111,8 @@ def dataset_settings(dataset_dir: str) -> dict[str, Any] | None:
     path = Path(dataset_dir) / "settings.json"
     try:
         return json.loads(path.read_text()) if path.exists() else None
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {BUILD} or copy it again.") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({reason_of(error)}): {AGAIN}.") from error
 
 
 def dataset_fingerprint(dataset: DatasetDict) -> str:

@@ -1,13 +1,15 @@
 """Trainer for photos that arrive as bytes and labels that are counts."""
 
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from accelerate.utils import broadcast, gather_object
+from torch import distributed, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -16,9 +18,13 @@ from transformers import (
     PreTrainedModel,
     Trainer,
     TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
     ViTImageProcessor,
 )
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
+from transformers.trainer_utils import EvalLoopOutput
 
 from diagnostics.callback import Diagnostics, run_facts
 from training.arguments import BinTrainingArguments
@@ -27,9 +33,11 @@ from training.bin_dataset import collate
 from training.calibration import before_and_after, fitted_temperature, fold_temperature
 from training.checkpoints import (
     TimedCheckpoints,
-    mark_complete,
-    remove_checkpoint,
+    checkpoint_here,
+    fitting,
+    forget_newer_checkpoints,
     remove_old_checkpoints,
+    whole_checkpoint,
 )
 from training.evaluation import MetricsLine, counting_metrics
 from training.losses import balanced_weights, counting_loss, item_distances
@@ -39,8 +47,10 @@ from training.regularization import (
     add_drop_path,
     layer_groups,
     load_trained_weights,
+    matrices,
     save_trained_weights,
 )
+from training.run_folder import write_figures
 
 
 class BinTrainer(Trainer):
@@ -68,7 +78,7 @@ class BinTrainer(Trainer):
             # Batches are laid out so already. On one core of a CPU that has bf16 it saves 8 % of a
             # ResNet34's step in bf16, and nothing in fp32, whose sums stay as they are.
             model.to(memory_format=torch.channels_last)
-        if args.bf16 and not torch.accelerator.is_available():
+        if args.bf16 and args.device.type == "cpu":
             # In bf16 the fused form's backward pass takes a third of a step on a CPU: 39-48 photos
             # a second against 56 with the plain one (ViT-Tiny, two cores). In fp32 the fused form
             # saves a tenth.
@@ -79,7 +89,7 @@ class BinTrainer(Trainer):
             data_collator=collate,
             processing_class=image_processor,
             compute_metrics=counting_metrics(counts),
-            callbacks=[MetricsLine(), *timed_checkpoints(args)],
+            callbacks=[MetricsLine(), OwnRandomness(), *timed_checkpoints(args)],
             **kwargs,
         )
         self.image_processor = image_processor
@@ -134,7 +144,7 @@ class BinTrainer(Trainer):
             pixel_values, targets = mixup(pixel_values, targets)
         outputs = model(pixel_values=pixel_values)
         if self.diagnostics is not None:
-            self.diagnostics.see_answers(outputs.logits, inputs["labels"])
+            self.diagnostics.see_answers(outputs.logits, targets)
         loss = counting_loss(
             self.args.loss,
             outputs.logits.float(),
@@ -166,6 +176,10 @@ class BinTrainer(Trainer):
             )
         return loss
 
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Return the names of the parameters that --weight_decay is for: matrices alone."""
+        return matrices(model, super().get_decay_parameter_names(model))
+
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """Return Trainer's; with lower rates for lower layers where that is asked for."""
         if self.optimizer is None and self.args.regularize and self.is_pretrained:
@@ -180,14 +194,30 @@ class BinTrainer(Trainer):
             self.optimizer = optimizer_class(groups, **keywords)
         return super().create_optimizer(model)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; the model is the averaged one then, where there is one."""
-        output = super().train(*args, **kwargs)
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+        """Train; the model is the averaged one then, where there is one.
+
+        Args:
+            resume_from_checkpoint: the first process's; other machines get it from there.
+        """
+        with checkpoint_here(resume_from_checkpoint, self.args) as checkpoint:
+            output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
         if self.average is not None:
             self.model.load_state_dict(self.average.model.state_dict())
             self.remove_callback(self.average)
             self.average = None
         return output
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        """End as Trainer does, and leave the checkpoints alone.
+
+        Of --save_total_limit 1 it would leave the best one, from which a finished run goes on.
+        """
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            return super()._finalize_training(*args, **kwargs)
+        finally:
+            self.args.save_total_limit = limit
 
     def calibrate(self) -> None:
         """Fit a temperature on the validation split, and fold it into the model's classifier.
@@ -201,7 +231,7 @@ class BinTrainer(Trainer):
         logits, labels = prediction.predictions, prediction.label_ids
         temperature = fitted_temperature(logits, labels)
         try:
-            fold_temperature(self.model, temperature)
+            fold_temperature(self.model, temperature, self.image_processor.size["height"])
         except ValueError as error:
             print(f"Not calibrated: {error}.", file=sys.stderr)
             return
@@ -231,6 +261,22 @@ class BinTrainer(Trainer):
                 plain_model, self._normalized(inputs["pixel_values"])
             )
         return None, outputs.logits, inputs["labels"]
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Evaluate as Trainer does, with the first process's running statistics in all of them."""
+        self._share_buffers()
+        return super().evaluation_loop(*args, **kwargs)
+
+    def _share_buffers(self) -> None:
+        """Give each process the first one's buffers: each has its own of what it has seen.
+
+        Those of the first are what is saved.
+        """
+        if self.args.world_size == 1:
+            return
+        models = [self.model] if self.average is None else [self.model, self.average.model]
+        for buffer in (buffer for model in models for buffer in model.buffers()):
+            distributed.broadcast(buffer, src=0)
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
         """Return Trainer's, of every photo: dropping the last batch is meant for training."""
@@ -270,9 +316,20 @@ class BinTrainer(Trainer):
         if checkpoint is not None and self.state.best_global_step:
             # Where it is now: transformers 5.24 forgets the best one of a folder that was moved.
             self.state.best_model_checkpoint = str(self._best_checkpoint())
-        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self._load_parts(Path(checkpoint))
+        if self.is_world_process_zero():  # not before all of it is known to fit
+            forget_newer_checkpoints(Path(str(self.args.output_dir)), checkpoint)
+
+    def _load_parts(self, checkpoint: Path) -> None:
+        # Trainer asks for the optimizer's state on the device, and torch knows no cpu:0, which is
+        # what a CPU is called where several processes train.
+        for part, name in ((self.optimizer, OPTIMIZER_NAME), (self.lr_scheduler, SCHEDULER_NAME)):
+            path = checkpoint / name
+            with fitting(path):
+                part.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         schedule = self.lr_scheduler
-        if checkpoint is not None and isinstance(schedule, LambdaLR):
+        if isinstance(schedule, LambdaLR):
             schedule._last_lr = [
                 base_rate * share(schedule.last_epoch)
                 for base_rate, share in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
@@ -285,31 +342,65 @@ class BinTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         """Load the best checkpoint from where the run folder is now, not where it was once."""
-        best = self._best_checkpoint()
-        if not best.is_dir():
-            raise FileNotFoundError(f"The best checkpoint is gone: {best}. Train in a new folder.")
-        load_strictly(self.model, best)
+        if self.is_world_process_zero():  # other machines have no checkpoints
+            best = self._best_checkpoint()
+            if not best.is_dir():
+                raise FileNotFoundError(
+                    f"The best checkpoint is gone: {best}; those that need it do not count any more"
+                )
+            load_strictly(self.model, best)
+        for tensor in self.model.state_dict().values():
+            # A copy where the weights do not lie in a row, such as channels last.
+            tensor.copy_(broadcast(tensor.contiguous(), from_process=0))
         if self.average is not None:
-            load_strictly(self.average.model, best)
+            self.average.model.load_state_dict(self.model.state_dict())
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Return whether there is a new best one, as Trainer does, and have it saved.
+
+        With more evaluations than checkpoints it would not be there in the end.
+        """
+        is_best = super()._determine_best_metric(metrics, trial)
+        if is_best and self.args.load_best_model_at_end:
+            self.control.should_save = True
+            self.state.best_global_step = self.state.global_step
+        return is_best
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint that counts from its last file on, and then remove older ones."""
         checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         limit = self.args.save_total_limit
-        if self.args.should_save:
-            remove_checkpoint(checkpoint)  # what a killed run left of it
-        self.accelerator.wait_for_everyone()
         # Trainer would remove the older ones before this one counts.
         self.args.save_total_limit = None
         try:
-            super()._save_checkpoint(model, trial)
+            with whole_checkpoint(checkpoint) if self.args.should_save else nullcontext():
+                super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
-        self.accelerator.wait_for_everyone()
+        if self.args.load_best_model_at_end and self.state.best_global_step:
+            # Trainer looks for it on the disk, which may be another machine's.
+            self.state.best_model_checkpoint = str(self._best_checkpoint())
+        if self.args.should_save and limit is not None and limit > 0:
+            remove_old_checkpoints(checkpoint.parent, limit)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Have the first process save what each draws from, which may be on another machine."""
+        if self.args.world_size == 1:
+            super()._save_rng_state(output_dir)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            super()._save_rng_state(folder)
+            states = gather_object(
+                [(path.name, path.read_bytes()) for path in Path(folder).iterdir()]
+            )
         if self.args.should_save:
-            mark_complete(checkpoint)
-            if limit is not None and limit > 0:
-                remove_old_checkpoints(checkpoint.parent, limit, self.state.best_global_step)
+            for name, state in states:
+                Path(output_dir, name).write_bytes(state)
+
+    def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
+        """Save as Trainer does, each file whole."""
+        if self.is_world_process_zero():
+            write_figures(Path(str(self.args.output_dir)), split, metrics)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save the model as it is evaluated, and beside an average what training goes on with."""
@@ -324,16 +415,32 @@ class BinTrainer(Trainer):
     ) -> None:
         """Load what `_save` saved, to the bit."""
         checkpoint = Path(resume_from_checkpoint)
-        if self.average is None:
-            load_strictly(self.model, checkpoint)
-        else:
-            load_strictly(self.average.model, checkpoint)
-            load_trained_weights(self.model, checkpoint)
+        with fitting(checkpoint):
+            if self.average is None:
+                load_strictly(self.model, checkpoint)
+            else:
+                load_strictly(self.average.model, checkpoint)
+                load_trained_weights(self.model, checkpoint)
 
     def _normalized(self, pixel_values: torch.Tensor) -> torch.Tensor:
         return normalize(
             pixel_values, self.image_processor.image_mean, self.image_processor.image_std
         )
+
+
+class OwnRandomness(TrainerCallback):
+    """Has each process flip, mix and skip by a chance of its own; the first one's stays as it was.
+
+    Models are made, and photos are shuffled, by the chance that all have in common: so it begins
+    with the training, when both are done. A run that goes on has it from its checkpoint.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Seed this process."""
+        if args.process_index > 0:
+            torch.manual_seed(args.seed + args.process_index)
 
 
 def timed_checkpoints(args: TrainingArguments) -> list[TrainerCallback]:

@@ -77,18 +77,43 @@ def before_and_after(
 
 
 @torch.no_grad()
-def fold_temperature(model: PreTrainedModel, temperature: float) -> None:
+def fold_temperature(model: PreTrainedModel, temperature: float, image_size: int) -> None:
     """Divide the classifier's weights and biases, and so its logits, by a temperature.
 
-    Raises: ValueError: the model does not end in a linear layer with an output for each count.
+    Which linear layers are the classifier is found out by trying: some layers within a network have
+    as many outputs as there are counts, and a distilled one has two classifiers.
+
+    Args:
+        image_size: edge of the photos that the model takes, pixels.
+
+    Raises: ValueError: the logits are not those of linear layers with an output for each count; the
+        model is as it was.
     """
-    heads = [
+    linear = [
         module
         for module in model.modules()
         if isinstance(module, nn.Linear) and module.out_features == model.config.num_labels
     ]
-    if not heads:
-        raise ValueError(f"{type(model).__name__} ends in no linear layer")
-    for head in heads:
-        for parameter in head.parameters():
+    wanted = _drawn_logits(model, image_size) / temperature
+    for heads in (linear[-1:], linear[-2:]):
+        kept = [(p, p.clone()) for head in heads for p in head.parameters()]
+        for parameter, _ in kept:
             parameter.div_(temperature)
+        # Not the bits: sums are rounded, those near zero by more than they are themselves.
+        tolerance = 1e-2 * float(wanted.abs().max())
+        if torch.allclose(_drawn_logits(model, image_size), wanted, atol=tolerance, rtol=0):
+            return
+        for parameter, value in kept:
+            parameter.copy_(value)
+    raise ValueError(f"{type(model).__name__} ends in no linear layer")
+
+
+def _drawn_logits(model: PreTrainedModel, image_size: int) -> torch.Tensor:
+    """Return the logits of two photos of noise, in full precision, (2, num_counts)."""
+    parameter = next(model.parameters())
+    noise = torch.randn((2, 3, image_size, image_size), generator=torch.Generator().manual_seed(0))
+    is_training = model.training
+    # The class's own forward: accelerate wraps the instance's in autocast.
+    logits = type(model).forward(model.eval(), pixel_values=noise.to(parameter)).logits
+    model.train(is_training)
+    return logits.float()

@@ -2,21 +2,29 @@
 
     cd scripts; python -m training.command_line FLAG ...
 
-is train.py --dry_run in half the time, without the libraries that training needs: launchers ask so.
+is train.py --dry_run for launchers: in half the time, without the libraries that training needs,
+and about a job, whose devices and packages are not this machine's.
 """
 
 import argparse
 import dataclasses
 import json
 import os
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
 
+from one_line_parser import OneLineErrors
 from training.arguments import SECRETS, BinTrainingArguments, DataArguments, ModelArguments
 from training.device import in_sagemaker_job
+
+# What a job installs beside the training container's own packages, of which one is a tracker.
+REQUIREMENTS = Path(__file__).parent.parent / "requirements.txt"
+TRACKERS_OF_CONTAINER = ("trackio",)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -26,7 +34,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-class BinArgumentParser(HfArgumentParser):
+class BinArgumentParser(HfArgumentParser, OneLineErrors):
     """HfArgumentParser without abbreviations, whose errors are one line and exit code 2."""
 
     def error(self, message: str) -> NoReturn:
@@ -35,9 +43,7 @@ class BinArgumentParser(HfArgumentParser):
         In a SageMaker job `ValueError: MESSAGE`: its toolkit reports as the reason of a failure
         what follows the name of an exception.
         """
-        kind = "ValueError" if in_sagemaker_job() else f"{self.prog}: error"
-        print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
-        sys.exit(2)
+        self.exit_with("ValueError" if in_sagemaker_job() else f"{self.prog}: error", message)
 
 
 def make_parser(description: str | None) -> BinArgumentParser:
@@ -77,6 +83,8 @@ def parse_arguments(
     if model.model_dir is None:
         default_dir = str(Path(training.output_dir or "") / "model")
         model.model_dir = os.environ.get("SM_MODEL_DIR", default_dir)
+    if training.untried and training.process_index == 0:
+        print(f"Not tried in this project: {', '.join(training.untried)}.", file=sys.stderr)
     return model, data, training
 
 
@@ -119,11 +127,38 @@ def resolved_arguments(
     return {name: value for name, value in record.items() if name not in SECRETS}
 
 
+def check_trackers_of_job(report_to: Sequence[str]) -> None:
+    """Check that a job has the trackers of --report_to.
+
+    Raises: ValueError: transformers knows no such tracker, or nothing installs its package.
+    """
+    if not report_to:
+        return
+    # Only now: it takes a second or two.
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    installed = REQUIREMENTS.read_text().lower().replace("-", "").replace("_", "")
+    for name in report_to:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise ValueError(f"--report_to {name}: give {', '.join(INTEGRATION_TO_CALLBACK)}.")
+        if name not in TRACKERS_OF_CONTAINER and not re.search(
+            rf"^{name.replace('_', '')}", installed, re.M
+        ):
+            raise ValueError(
+                f"--report_to {name}: a job may lack its package: add a line for it to "
+                "scripts/requirements.txt, which costs nothing where the container holds it."
+            )
+
+
 def main(argv: list[str] | None = None) -> None:
     """Print what flags resolve to, without the libraries that training needs."""
     parser = make_parser(__doc__)
     flags = sys.argv[1:] if argv is None else argv
     arguments = parse_arguments(parser, [*flags, "--dry_run"])
+    try:
+        check_trackers_of_job(arguments[2].report_to)
+    except ValueError as error:
+        parser.error(str(error))
     print(json.dumps(resolved_arguments(*arguments), indent=2))
 
 

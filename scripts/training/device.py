@@ -1,9 +1,12 @@
-"""Where a training runs: in a SageMaker job or not, and what its device can do."""
+"""Where a training runs: in a SageMaker job or not, what its device can do, and with whom."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import distributed
 
 
 def in_sagemaker_job() -> bool:
@@ -22,12 +25,41 @@ def decoding_workers() -> int:
     return max(1, min(8, (os.cpu_count() or 1) // num_devices_here))
 
 
-def device_has_bf16() -> bool:
-    """Say whether the GPU, or the CPU where there is none, multiplies bfloat16 itself.
+def trains_on_cpu(use_cpu: bool) -> bool:
+    """Say whether a training is one on the CPU: there is no other device, or a flag asks for it.
+
+    Args:
+        use_cpu: Trainer's flag; `accelerate launch --cpu` asks through the environment.
+    """
+    of_accelerate = os.environ.get("ACCELERATE_USE_CPU", "false").lower()
+    return use_cpu or of_accelerate in ("1", "true", "yes") or not torch.accelerator.is_available()
+
+
+def check_one_device_a_process(num_gpus: int) -> None:
+    """Check that this process trains on one GPU at most.
+
+    On several Trainer wraps the model in DataParallel, whose replicas run without the autocast of
+    --bf16 and draw the same augmentations: a training of another kind than its record says.
+
+    Args:
+        num_gpus: that Trainer would use in this process.
+
+    Raises: ValueError: it would use several.
+    """
+    if num_gpus > 1:
+        raise ValueError(
+            f"This machine has {num_gpus} GPUs, which take a process each: start with `torchrun "
+            f"--nproc_per_node {num_gpus} scripts/train.py` in place of `python scripts/train.py`, "
+            "or set CUDA_VISIBLE_DEVICES=0 to use one."
+        )
+
+
+def device_has_bf16(on_cpu: bool) -> bool:
+    """Say whether the CPU, or else the GPU, multiplies bfloat16 itself.
 
     Others emulate it: on such a CPU a matrix product takes some 60 times as long as in float32.
     """
-    if torch.accelerator.is_available():
+    if not on_cpu:
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     try:
         # avx512_bf16, amx_bf16, or ARM's bf16. torch.cpu.get_capabilities() came after the
@@ -53,3 +85,22 @@ def shares_of_batch(global_batch_size: int, num_devices: int, most_at_once: int)
         if for_each % times == 0 and for_each // times <= max(1, most_at_once)
     )
     return for_each // times, times
+
+
+def first_process_says(function: Callable[[], Any]) -> Any:
+    """Return in all processes what a function returns in the first one, or raise what it raises.
+
+    What it returns or raises is pickled.
+    """
+    if not distributed.is_initialized():
+        return function()
+    answer: list[Any] = [None, None]
+    if distributed.get_rank() == 0:
+        try:
+            answer[0] = function()
+        except Exception as error:
+            answer[1] = error
+    distributed.broadcast_object_list(answer, src=0)
+    if answer[1] is not None:
+        raise answer[1]
+    return answer[0]

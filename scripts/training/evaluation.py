@@ -16,14 +16,24 @@ from transformers import (
     TrainingArguments,
 )
 
+from one_line_parser import reason_of
 from training.calibration import log_probabilities
 
 METRIC = Path(__file__).parent.parent / "counting_metric"
 
 
 def counting_metrics(counts: Sequence[int]) -> Callable[[EvalPrediction], dict[str, float]]:
-    """Return the function that turns logits and labels into metrics, all of them in items."""
-    metric = evaluate.load(str(METRIC), keep_in_memory=True)
+    """Return the function that turns logits and labels into metrics, all of them in items.
+
+    Raises: ValueError: the library's cache, where it copies the metric's code, cannot be written.
+    """
+    try:
+        metric = evaluate.load(str(METRIC), keep_in_memory=True)
+    except OSError as error:
+        raise ValueError(
+            f"The cache of evaluate cannot be written ({reason_of(error)}): make room there, or "
+            "set HF_HOME to a folder that has some."
+        ) from error
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         labels = prediction.label_ids

@@ -1,9 +1,13 @@
 """Load a model that counts, and the image processor that belongs to it."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -11,8 +15,13 @@ from transformers import (
     PreTrainedModel,
     ViTImageProcessor,
 )
-from transformers.utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
+from transformers.utils import (
+    IMAGENET_STANDARD_MEAN,
+    IMAGENET_STANDARD_STD,
+    is_torchvision_available,
+)
 
+from one_line_parser import reason_of
 from training.arguments import ModelArguments
 
 # Pillow's code for what data_prep/dataset/photos.py resizes with.
@@ -32,38 +41,104 @@ def load_model(
     Raises:
         ValueError: the model takes photos of another size, or counts something else.
         OSError: there is no such model.
+        ImportError: it needs a library that is not installed.
     """
     labels = {
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: label for label, name in enumerate(label_names)},
     }
     source = model_source(arguments)
-    config = AutoConfig.from_pretrained(source, revision=arguments.model_revision)
-    # Models of text and images keep the size with their half for images.
-    expected_size = getattr(getattr(config, "vision_config", config), "image_size", image_size)
-    if expected_size not in (image_size, [image_size, image_size]):
+    try:
+        config = AutoConfig.from_pretrained(source, revision=arguments.model_revision)
+        if not train and list(config.id2label.values()) != list(label_names):
+            raise ValueError(
+                f"The model's labels {list(config.id2label.values())[:9]} are not the dataset's "
+                f"{list(label_names)}: evaluate a model that was trained on these, or add "
+                "--do_train."
+            )
+        if arguments.config_name:
+            config = AutoConfig.from_pretrained(source, **labels)
+            config.architectures = config.architectures or []  # None stops some families
+            model = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
+        else:
+            model = AutoModelForImageClassification.from_pretrained(
+                source,
+                revision=arguments.model_revision,
+                # A new head where the model was trained on other labels.
+                ignore_mismatched_sizes=train,
+                # A checkpoint in half precision would stay so, and train badly.
+                dtype=torch.float32,
+                **labels,
+            )
+    except ImportError as error:
+        raise ImportError(_lacking(source, error)) from error
+    except (ValueError, OSError):
+        raise
+    # The libraries raise nearly anything for what they cannot make a model of.
+    except Exception as error:
+        raise ValueError(f"{source} cannot be loaded ({reason_of(error)}).") from error
+    check_answer(model, len(label_names), image_size)
+    return model
+
+
+def check_answer(model: PreTrainedModel, num_counts: int, image_size: int) -> None:
+    """Check that a model takes photos of this size, answers with counts, and can be loaded again.
+
+    A photo tells more than the config: some networks take any size, whatever their config says, and
+    some families take no photos at all.
+
+    Raises: ValueError: it does not.
+    """
+    kind = type(model).__name__
+    name = type(model.config).__name__
+    labels = type(model.config).from_dict(model.config.to_dict()).num_labels
+    if model.config.num_labels != num_counts or labels != num_counts:
         raise ValueError(
-            f"The model takes photos of {expected_size} pixels, the dataset's have {image_size}: "
-            f"build the dataset with --image_size {expected_size}, or choose another model."
+            f"{kind} cannot be trained here: its {name} forgets its labels when it is saved. "
+            "Choose another model."
         )
-    if not train and list(config.id2label.values()) != list(label_names):
+    photo = torch.zeros(1, 3, image_size, image_size)
+    is_training = model.training
+    try:
+        with torch.no_grad():
+            answer = tuple(model.eval()(pixel_values=photo).logits.shape)
+    except Exception as error:
+        # Models of text and images keep the size with their half for images.
+        made_for = getattr(getattr(model.config, "vision_config", model.config), "image_size", None)
+        if made_for in (None, image_size, [image_size, image_size]):
+            raise ValueError(
+                f"{kind} cannot count photos of {image_size} pixels ({reason_of(error)}): choose "
+                "another model, or build the dataset with another --image_size."
+            ) from error
         raise ValueError(
-            f"The model's labels {list(config.id2label.values())[:9]} are not the dataset's "
-            f"{list(label_names)}: evaluate a model that was trained on these, or add --do_train."
+            f"The model takes photos of {made_for} pixels, the dataset's have {image_size}: build "
+            f"the dataset with --image_size {made_for}, or choose another model."
+        ) from error
+    finally:
+        model.train(is_training)
+        forget_cached(model)
+    if answer != (1, num_counts):
+        raise ValueError(f"{kind} answers with {answer}, not with one number a count.")
+
+
+def forget_cached(model: torch.nn.Module) -> None:
+    """Have a model forget what it derived from its weights, which are others now.
+
+    LeViT keeps its attention biases from one evaluation to the next, until it is trained.
+    """
+    is_training = model.training
+    model.train()
+    model.train(is_training)
+
+
+def _lacking(source: str, error: ImportError) -> str:
+    """Return what a model needs that is not installed, in one line."""
+    if "timm" in str(error):
+        return (
+            f"{source} is a timm model, which needs timm and torchvision: the training container "
+            "has both; here they must fit the torch that is installed."
         )
-    if arguments.config_name:
-        return AutoModelForImageClassification.from_config(
-            AutoConfig.from_pretrained(source, **labels), dtype=torch.float32
-        )
-    return AutoModelForImageClassification.from_pretrained(
-        source,
-        revision=arguments.model_revision,
-        # A new head where the model was trained on other labels.
-        ignore_mismatched_sizes=train,
-        # A checkpoint in half precision would stay so, and train badly.
-        dtype=torch.float32,
-        **labels,
-    )
+    return f"{source} needs a library that is not installed ({reason_of(error)})."
 
 
 def load_image_processor(arguments: ModelArguments, image_size: int) -> ViTImageProcessor:
@@ -75,23 +150,74 @@ def load_image_processor(arguments: ModelArguments, image_size: int) -> ViTImage
     installed, AutoImageProcessor prefers one that resizes with torchvision unless it is given
     use_fast=False.
 
-    Raises: OSError: a pretrained model comes without a processor, so nobody knows its mean.
+    Raises:
+        ValueError: nobody knows what the model's own processor does to a photo.
+        OSError: a pretrained model comes without one.
+        ImportError: it needs a library that is not installed.
     """
-    mean, std = IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD  # for a model from scratch
+    mean, std = list(IMAGENET_STANDARD_MEAN), list(IMAGENET_STANDARD_STD)  # from scratch
     if arguments.model_name_or_path:
-        own = AutoImageProcessor.from_pretrained(
-            model_source(arguments), revision=arguments.model_revision
-        )
-        # A few processors do not normalize, and say so with None.
-        mean = getattr(own, "image_mean", None) or [0.0, 0.0, 0.0]
-        std = getattr(own, "image_std", None) or [1.0, 1.0, 1.0]
+        source = model_source(arguments)
+        try:
+            config = AutoConfig.from_pretrained(source, revision=arguments.model_revision)
+            if config.model_type == "timm_wrapper" and not is_torchvision_available():
+                raise ImportError("timm and torchvision")  # or its processor is said to be missing
+            own = AutoImageProcessor.from_pretrained(source, revision=arguments.model_revision)
+        except ImportError as error:
+            raise ImportError(_lacking(source, error)) from error
+        mean, std = normalization_of(own, image_size)
     return ViTImageProcessor(
         size={"height": image_size, "width": image_size},
         resample=BILINEAR,
-        image_mean=list(mean),
-        image_std=list(std),
+        image_mean=mean,
+        image_std=std,
         do_convert_rgb=True,
     )
+
+
+def normalization_of(image_processor: Any, image_size: int) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation, of three channels each, that a processor normalizes with.
+
+    It is asked with a black, a white and a red photo, not read: some processors keep both numbers
+    elsewhere (timm's), or use them twice (EfficientNet's), or not at all.
+
+    Raises: ValueError: it does something else than to normalize each channel.
+    """
+    kind = type(image_processor).__name__
+    try:
+        black, white, red = (
+            _middle_pixel(image_processor, colour, image_size)
+            for colour in ((0, 0, 0), (255, 255, 255), (255, 0, 0))
+        )
+    except Exception as error:
+        raise ValueError(
+            f"The model's {kind} cannot be asked how it normalizes ({reason_of(error)}): choose "
+            "another model."
+        ) from error
+    if not np.allclose(red, [white[0], black[1], black[2]], atol=1e-4):
+        print(
+            f"The model's {kind} gives it the colours in another order: it starts from what it "
+            "knows of those, and learns these.",
+            file=sys.stderr,
+        )
+    std = 1 / (white - black)
+    found = [[round(float(value), 6) for value in values] for values in (-black * std, std)]
+    # What the processor says, to the last digit, where it is what it does.
+    said: Any = [getattr(image_processor, name, None) for name in ("image_mean", "image_std")]
+    is_so = all(
+        values and np.allclose(values, what, atol=1e-4)
+        for values, what in zip(said, found, strict=True)
+    )
+    mean, std = said if is_so else found
+    return list(mean), list(std)
+
+
+def _middle_pixel(image_processor: Any, colour: tuple[int, ...], image_size: int) -> np.ndarray:
+    photo = Image.new("RGB", (image_size, image_size), colour)
+    # The middle one: some processors add a margin.
+    pixels = image_processor(images=photo, return_tensors="pt")["pixel_values"][0]
+    height, width = pixels.shape[1:]
+    return np.asarray(pixels, dtype=np.float64)[:, height // 2, width // 2].reshape(3)
 
 
 def model_source(arguments: ModelArguments) -> str:
@@ -121,9 +247,13 @@ def load_strictly(model: PreTrainedModel, checkpoint: Path) -> None:
 
     Raises: ValueError: weights are missing, too many or of another shape.
     """
-    loaded, report = type(model).from_pretrained(
-        checkpoint, dtype=model.dtype, output_loading_info=True
-    )
-    if any(report.values()):
-        raise ValueError(f"{checkpoint} does not hold this model's weights: {report}")
-    model.load_state_dict(loaded.state_dict())
+    try:
+        loaded, report = type(model).from_pretrained(
+            checkpoint, dtype=model.dtype, output_loading_info=True
+        )
+        if lacking := {name: keys for name, keys in report.items() if keys}:
+            raise ValueError(f"these are not the model's weights: {lacking}")
+        model.load_state_dict(loaded.state_dict())
+    except Exception as error:  # a damaged file makes transformers raise nearly anything
+        raise ValueError(f"{checkpoint} cannot be loaded ({reason_of(error)}).") from error
+    forget_cached(model)

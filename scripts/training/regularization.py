@@ -5,6 +5,7 @@ Layer-wise learning rates, drop path, and an average of the weights over the ste
 
 import copy
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from transformers import (
     TrainingArguments,
 )
 
+from training.models import forget_cached
+
 # A layer learns at this share of the rate of the one above it. Source: Bao et al., BEiT, ICLR 2022.
 LAYER_DECAY = 0.75
 # Share of photos that skip the last layer; the layers before it are skipped less, in proportion.
@@ -30,22 +33,73 @@ AVERAGE_EXPONENT = 6.94
 
 # The weights that training goes on with, where model.safetensors holds an average of them.
 TRAINED_WEIGHTS = "trained_weights.safetensors"
-LAYER = re.compile(r"\.(?:layers?|stages)\.(\d+)\.")
+# What a network of many unlike blocks has at most, as ConvNeXt is fine-tuned: with a level for each
+# block the lowest would stand still. Source: Liu et al., A ConvNet for the 2020s, CVPR 2022.
+MAX_UNLIKE_LEVELS = 12
+NUMBERED = re.compile(r"(|.*\D)(\d+)")
 
 
 def layer_depths(model: nn.Module) -> dict[str, int]:
     """Return how deep each parameter lies: 0 where photos come in, most at the head.
 
-    The layers of a ViT and the stages of a ResNet count, told by the parameters' names.
+    What counts is the network's main stack, the numbered modules that hold most of its parameters:
+    the layers of a ViT, the stages of a ResNet, the blocks of an EfficientNet. What is defined
+    before the stack takes the photos in, what is defined after it is the head.
     """
-    depths = {}
+    stacks = _numbered_modules(model)
+    if not stacks:
+        return {name: 0 for name, _ in model.named_parameters()}
+    main = max(stacks, key=lambda stack: (_num_weights(stacks[stack]), -len(stack)))
+    numbers = sorted(stacks[main])
+    beside = {  # such as the patch embeddings of each stage
+        stack
+        for stack in stacks
+        if stack.rpartition(".")[0] == main.rpartition(".")[0] and sorted(stacks[stack]) == numbers
+    }
+    number_of = {
+        name: number
+        for stack in beside
+        for number, parameters in stacks[stack].items()
+        for name in parameters
+    }
+    forms = [sorted(tuple(p.shape) for p in module.values()) for module in stacks[main].values()]
+    is_alike = all(form == forms[0] for form in forms)
+    num_levels = len(numbers) if is_alike else min(len(numbers), MAX_UNLIKE_LEVELS)
+    depths, depth_outside = {}, 0
     for name, _ in model.named_parameters():
-        if found := LAYER.search(name):
-            depths[name] = 1 + int(found[1])
-        elif "embed" in name:
-            depths[name] = 0
-    head = 1 + max(depths.values(), default=-1)
-    return {name: depths.get(name, head) for name, _ in model.named_parameters()}
+        if name in number_of:
+            depths[name] = 1 + numbers.index(number_of[name]) * num_levels // len(numbers)
+            depth_outside = 1 + num_levels
+        else:
+            depths[name] = depth_outside
+    return depths
+
+
+def _numbered_modules(model: nn.Module) -> dict[str, dict[int, dict[str, nn.Parameter]]]:
+    """Return the parameters of modules that are numbered side by side: blocks.0, or layer1."""
+    found: dict[str, dict[int, dict[str, nn.Parameter]]] = {}
+    for name, parameter in model.named_parameters():
+        parts = name.split(".")[:-1]
+        for index, part in enumerate(parts):
+            if match := NUMBERED.fullmatch(part):
+                stack = ".".join([*parts[:index], match[1]]).rstrip(".")
+                module = found.setdefault(stack, {}).setdefault(int(match[2]), {})
+                module[name] = parameter
+    return {stack: modules for stack, modules in found.items() if len(modules) > 1}
+
+
+def _num_weights(modules: dict[int, dict[str, nn.Parameter]]) -> int:
+    return sum(p.numel() for module in modules.values() for p in module.values())
+
+
+def matrices(model: nn.Module, names: Iterable[str]) -> list[str]:
+    """Return those of the named parameters that are matrices, which weight decay is for.
+
+    Trainer leaves out biases and what it knows as a norm by its name or class, which BatchNorm and
+    the scales of a layer are not.
+    """
+    wanted = set(names)  # some of which may be None, as in attention
+    return [name for name, p in model.named_parameters() if name in wanted and p.ndim > 1]
 
 
 def layer_groups(
@@ -135,6 +189,7 @@ class WeightAverage(TrainerCallback):
                 averaged.lerp_(current[name], share)
             else:  # counts of batches
                 averaged.copy_(current[name])
+        forget_cached(self.model)
 
 
 def save_trained_weights(model: nn.Module, checkpoint: Path) -> None:

@@ -7,9 +7,12 @@ to draw it again.
 """
 
 import base64
+import filecmp
 import io
 import json
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +24,43 @@ from PIL import Image
 from transformers.trainer_utils import PredictionOutput
 
 from count_distribution import counts_of_labels, mode_count
+from output_files import sync, whole_file
 from training.bin_dataset import decoded_photos
 from training.bin_trainer import BinTrainer
 from training.calibration import before_and_after
+from training.checkpoints import plain_write_errors
 from training.evaluation import softmax
-from training.run_folder import PREDICTIONS
+from training.run_folder import PREDICTIONS, remove_results
+
+
+def write_model(trainer: BinTrainer, model_dir: Path) -> None:
+    """Write model and image processor into a model folder, each file whole.
+
+    Figures and predictions of the run folder go before weights that they are not of are there.
+
+    Raises: OSError: a file cannot be written.
+    """
+    # On its own disk, and moved: there may be no room for another copy of the weights.
+    saved = model_dir / "saved.part"
+    shutil.rmtree(saved, ignore_errors=True)
+    try:
+        with plain_write_errors(model_dir):
+            trainer.model.save_pretrained(saved)
+        trainer.image_processor.save_pretrained(saved)
+        for path in saved.iterdir():
+            sync(path)
+            with suppress(PermissionError):  # safetensors' files are the user's alone
+                path.chmod(saved.stat().st_mode & 0o666)
+        weights = [path.name for path in saved.glob("*.safetensors")]
+        has_trained = trainer.state.global_step > trainer.first_step
+        # A run that was stopped here has trained before.
+        if has_trained or filecmp.cmpfiles(saved, model_dir, weights, shallow=False)[0] != weights:
+            remove_results(Path(str(trainer.args.output_dir)))
+        for path in sorted(saved.iterdir()):
+            os.replace(path, model_dir / path.name)
+        sync(model_dir)
+    finally:
+        shutil.rmtree(saved, ignore_errors=True)
 
 
 def predict_test_split(trainer: BinTrainer, test: Dataset, max_samples: int | None) -> None:
@@ -41,9 +76,8 @@ def predict_test_split(trainer: BinTrainer, test: Dataset, max_samples: int | No
     if trainer.is_world_process_zero():
         num_bins = min(len(test), max_samples or len(test))
         table = prediction_table(test.select(range(num_bins)), prediction)
-        path = Path(str(trainer.args.output_dir)) / PREDICTIONS
-        pq.write_table(table, f"{path}.part")
-        os.replace(f"{path}.part", path)
+        with whole_file(Path(str(trainer.args.output_dir)) / PREDICTIONS) as temporary:
+            pq.write_table(table, temporary)
 
 
 def report_calibration(trainer: BinTrainer) -> None:
@@ -100,5 +134,5 @@ def write_check(path: Path, trainer: BinTrainer, image_size: int) -> None:
         "photo_png_base64": base64.b64encode(png.getvalue()).decode(),
         "logits": logits[0].float().tolist(),
     }
-    Path(f"{path}.part").write_text(json.dumps(content) + "\n")
-    os.replace(f"{path}.part", path)
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content) + "\n")

@@ -1,18 +1,33 @@
-"""The folder of a run: which run it belongs to, and what leaves it at the end."""
+"""The folder of a run: which run it belongs to, who writes in it, and what leaves it at the end."""
 
+import errno
 import json
 import os
 import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from diagnostics.record import DIAGNOSTICS_PAGE, DIAGNOSTICS_RECORD, TRACE
+from one_line_parser import reason_of
+from output_files import whole_file
 from training.checkpoints import checkpoint_folders
+from training.trainer_flags import DECIDE_WEIGHTS
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 RECORD = "arguments.json"
 METRICS = "all_results.json"
 PREDICTIONS = "predictions_test.parquet"
 CHECK = "check.json"
+LOCK = "_running"  # Trainer's push to the Hub leaves out what starts so
 TRACKER_FOLDERS = ("tensorboard", "trackio")
 
 # What a run is evaluated on and with, and what its weights depend on: a folder holds one of each.
@@ -20,14 +35,51 @@ TRACKER_FOLDERS = ("tensorboard", "trackio")
 EVALUATION_IDENTITY = ("dataset_fingerprint", "model")
 TRAINING_IDENTITY = (
     *EVALUATION_IDENTITY,
-    *("max_train_samples", "seed", "data_seed", "per_device_train_batch_size"),
-    *("gradient_accumulation_steps", "world_size", "learning_rate", "lr_scheduler_type"),
-    *("lr_scheduler_kwargs", "warmup_steps", "weight_decay", "max_grad_norm"),
-    *("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor"),
-    *("model_revision", "bf16", "fp16", "metric_for_best_model", "loss", "neighbour_weight"),
-    *("class_weights", "augment_geometry", "augment_colour", "mixup", "regularize"),
-    "calibrate",
+    *DECIDE_WEIGHTS,
+    *("max_train_samples", "world_size", "model_revision", "fp16", "optim_args", "untried_flags"),
+    *("loss", "neighbour_weight", "class_weights", "augment_geometry", "augment_colour", "mixup"),
+    *("regularize", "calibrate"),
 )
+
+
+@contextmanager
+def only_run_in(output_dir: Path) -> Iterator[None]:
+    """Keep other runs out of the folder, which is made if need be, until the block or process ends.
+
+    Windows, and file systems without locks, let others in.
+
+    Raises: ValueError: another run is in it. OSError: it cannot be made or written to.
+    """
+    check_writable(output_dir, "--output_dir")
+    with (output_dir / LOCK).open("a+") as file:
+        if fcntl is not None:
+            try:
+                # Of the process, unlike flock: what it forked, such as the workers that decode
+                # photos, does not hold it when it was killed.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    file.seek(0)
+                    raise ValueError(
+                        f"Another run is writing in {output_dir} ({file.read().strip()}): wait for "
+                        "its end, or choose another --output_dir."
+                    ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def check_writable(folder: Path, flag: str) -> None:
+    """Make a folder if need be, and write in it. Raises: ValueError: neither is possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"now, not after hours of training")
+    except OSError as error:
+        raise ValueError(
+            f"{flag} {folder} cannot be written to ({error.strerror}): choose another."
+        ) from error
 
 
 def check_run_folder(output_dir: Path, record: dict[str, Any], model_dir: Path) -> None:
@@ -76,7 +128,9 @@ def read_record(output_dir: Path) -> dict[str, Any] | None:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read: choose another --output_dir.") from error
+        raise ValueError(
+            f"{path} cannot be read ({reason_of(error)}): choose another --output_dir."
+        ) from error
 
 
 def write_record(output_dir: Path, record: dict[str, Any]) -> None:
@@ -87,9 +141,29 @@ def write_record(output_dir: Path, record: dict[str, Any]) -> None:
     recorded = read_record(output_dir)
     if recorded and recorded.get("do_train") and not record["do_train"]:
         return
-    temporary = output_dir / f"{RECORD}.part"
-    temporary.write_text(json.dumps(record, indent=2, default=str) + "\n")
-    os.replace(temporary, output_dir / RECORD)
+    with whole_file(output_dir / RECORD) as temporary:
+        temporary.write_text(json.dumps(record, indent=2, default=str) + "\n")
+
+
+def write_figures(output_dir: Path, split: str, figures: dict[str, Any]) -> None:
+    """Write SPLIT_results.json, and add its figures to all_results.json.
+
+    One that cannot be read is named on standard error, and replaced.
+    """
+    path = output_dir / METRICS
+    known: Any = {}
+    if path.exists():
+        try:
+            known = dict(json.loads(path.read_text()))
+        except (ValueError, TypeError):
+            print(
+                f"{path} cannot be read and is written anew: what --do_train, --do_eval or "
+                "--do_predict do not measure now is not in it.",
+                file=sys.stderr,
+            )
+    for name, content in ((f"{split}_results.json", figures), (METRICS, known | figures)):
+        with whole_file(output_dir / name) as temporary:
+            temporary.write_text(json.dumps(content, indent=4, sort_keys=True) + "\n")
 
 
 def remove_results(output_dir: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import Trainer
 from transformers.integrations import TensorBoardCallback, TrackioCallback
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from training.run_folder import TRACKER_FOLDERS
 
@@ -27,6 +28,20 @@ class WholeRunTrackio(TrackioCallback):
         """Write what is still held back."""
         if self._initialized and self._trackio.context_vars.current_run.get() is not None:
             self._trackio.finish()
+
+
+def check_trackers(report_to: Collection[str]) -> None:
+    """Check that the trackers of --report_to are there.
+
+    Raises: ValueError: transformers knows no such tracker, or its package is not installed.
+    """
+    for name, tracker in zip(
+        report_to, get_reporting_integration_callbacks(report_to), strict=True
+    ):
+        try:
+            tracker()
+        except (RuntimeError, ImportError) as error:
+            raise ValueError(f"--report_to {name}: {error}") from error
 
 
 def keep_trackers_here(output_dir: Path, report_to: Collection[str]) -> None:

@@ -122,11 +122,33 @@ def test_a_form_of_other_weights_is_not_used(
     assert "made from other weights" in capsys.readouterr().err
 
 
-def test_a_damaged_form_says_so(exported: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["model.xml", "model.weights"])
+def test_a_damaged_form_says_so(name: str, exported: Path, tmp_path: Path) -> None:
     shutil.copytree(exported, tmp_path / "model")
-    (tmp_path / "model" / "openvino" / "model.xml").write_text("<net")
-    with pytest.raises(ValueError, match="cannot be loaded"):
+    damaged = tmp_path / "model" / "openvino" / name
+    content = damaged.read_bytes()
+    half = len(content) // 2
+    # Of the same length: OpenVINO would answer with what is there.
+    damaged.write_bytes(content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :])
+    with pytest.raises(ValueError, match=rf"{name} is damaged, .*: export the model again"):
         BinCounter(tmp_path / "model", num_threads=1)
+    damaged.unlink()
+    with pytest.raises(ValueError, match=rf"cannot be loaded \(.*{name}"):
+        BinCounter(tmp_path / "model", num_threads=1)
+
+
+def test_a_form_of_an_earlier_version_is_not_used(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its record has no checksums: nothing tells whether it is whole."""
+    shutil.copytree(exported, tmp_path / "model")
+    record = tmp_path / "model" / "openvino" / "export.json"
+    content = json.loads(record.read_text())
+    assert content.pop("sha256").keys() == {"model.xml", "model.weights"}
+    record.write_text(json.dumps(content))
+    assert BinCounter(tmp_path / "model", num_threads=1).runtime == "torch f32"
+    message = "has no checksums: not used. scripts/export_model.py writes it anew.\n"
+    assert message in capsys.readouterr().err
 
 
 def test_without_openvino_the_safetensors_answer(

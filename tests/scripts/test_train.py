@@ -1,20 +1,30 @@
 import json
 import os
 import re
+import resource
 import shutil
+import signal
+import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from datasets import load_dataset
 from transformers import pipeline
 
 import train
+from held_run_folder import held_run_folder
 from paths import ROOT
+from training.bin_trainer import BinTrainer
+from training.checkpoints import COMPLETE, checkpoint_folders
+from training.run_folder import only_run_in
 
 TRAIN = str(ROOT / "scripts" / "train.py")
 
@@ -55,6 +65,13 @@ def test_a_run_leaves_results_predictions_arguments_and_a_model(
     arguments = json.loads((run_dir / "arguments.json").read_text())
     assert arguments["learning_rate"] == 1e-3
     assert len(arguments["dataset_fingerprint"]) == 16
+    mask = os.umask(0)
+    os.umask(mask)
+    assert all(
+        stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+        for path in run_dir.rglob("*")
+        if path.is_file()
+    )
     assert sorted(path.name for path in (run_dir / "model").iterdir()) == [
         "code",
         "config.json",
@@ -178,6 +195,7 @@ def test_what_the_test_split_says_changes_nothing_about_the_model(
 ) -> None:
     other = tmp_path / "other"
     shutil.copytree(dataset_dir, other)
+    shutil.rmtree(other / "statistics")  # or the shards are refused as others than were built
     for shard in other.rglob("test-*.parquet"):
         table = pq.read_table(shard)
         for name in ("label", "expected_quantity"):
@@ -209,6 +227,33 @@ def test_figures_of_an_earlier_epoch_do_not_stay(
     assert not (tmp_path / "run" / "predictions_test.parquet").exists()
 
 
+def test_figures_of_an_earlier_epoch_do_not_stay_where_the_new_model_was_not_written_at_once(
+    run_dir: Path,
+    dataset_dir: Path,
+    config_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run_dir, copy)
+    argv = flags(dataset_dir, config_dir, copy, "--do_train", "--learning_rate", "1e-3")
+    argv += ["--num_train_epochs", "2", "--load_best_model_at_end", "false"]
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "write_model", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(argv)
+    assert "test_rmse" in results(copy)  # of the model that is still there
+    assert weights(copy) == weights(run_dir)
+    train.main([*argv, "--do_eval"])
+    assert weights(copy) != weights(run_dir)
+    assert "test_rmse" not in results(copy)
+    assert not (copy / "predictions_test.parquet").exists()
+
+
 def test_every_bin_is_evaluated_also_where_training_drops_the_last_batch(
     run_dir: Path, dataset_dir: Path, tmp_path: Path
 ) -> None:
@@ -231,7 +276,7 @@ def test_bf16_is_said_to_be_slow_where_the_device_emulates_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(train, "device_has_bf16", lambda: has_bf16)
+    monkeypatch.setattr(train, "device_has_bf16", lambda on_cpu: has_bf16)
     short = ("--do_train", "--max_train_samples", "8", "--max_steps", "1")
     train.main(flags(dataset_dir, config_dir, tmp_path, *short, "--bf16"))
     assert ("--bf16 false is faster" in capsys.readouterr().err) == (not has_bf16)
@@ -263,6 +308,8 @@ def test_predicting_alone_saves_no_model_and_gives_the_runs_own_figures(
         ({"--resume_from_checkpoint": "nowhere"}, "nowhere is not a complete checkpoint"),
         ({"--learning_rate": "0.1"}, "holds another run (learning_rate 0.001, now 0.1)"),
         ({"--output_dir": __file__}, "test_train.py"),
+        ({"--model_dir": "/proc"}, "--model_dir /proc cannot be written to"),
+        ({"--model_dir": "mine"}, "mine/code holds files that are not this project's"),
         ({"--output_dir": "new", "--report_to": "wandb"}, "wandb"),
         (
             {"--config_name": str(ROOT / "scripts/model_configs/vit_demo"), "--output_dir": "new"},
@@ -282,12 +329,16 @@ def test_bad_input_is_one_line_and_nothing_is_lost(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    own_code = tmp_path / "mine" / "code" / "inference.py"
+    own_code.parent.mkdir(parents=True)
+    own_code.write_text("my own")
     before = weights(run_dir)
     argv = flags(dataset_dir, config_dir, run_dir, "--do_train", "--learning_rate", "1e-3")
     for name, value in change.items():
         argv += [name, value]
     assert message in fails(argv, capsys)
     assert weights(run_dir) == before
+    assert own_code.read_text() == "my own"
 
 
 def test_a_missing_test_split_is_named(
@@ -332,6 +383,129 @@ def test_a_sagemaker_job_leaves_model_and_results_where_sagemaker_collects_them(
         "trace.json.gz",
     }
     assert not list((tmp_path / "model").glob("checkpoint-*"))
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
+    run_dir: Path,
+    dataset_dir: Path,
+    config_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run_dir, copy)
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    argv = flags(dataset_dir, config_dir, copy, "--do_train", "--learning_rate", "1e-3")
+    argv += ["--num_train_epochs", "2"]
+    no_checkpoints = ["--eval_strategy", "no", "--save_strategy", "no"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for more, cannot_be_written in ([], r"checkpoint-\d+ cannot"), (no_checkpoints, "model cannot"):
+        # No file may become as long as the weights.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(weights(copy)) - 1, hard))
+        try:
+            with pytest.raises(SystemExit) as exit_info:
+                train.main([*argv, *more])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert exit_info.value.code == 1
+        printed = capsys.readouterr().err
+        (line,) = [line for line in printed.splitlines() if "error: " in line]
+        assert re.search(f"{copy}/{cannot_be_written} be written", line)
+        assert line.endswith("The same command goes on from the last checkpoint.")
+        after = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+        assert before.keys() == after.keys()
+        changed = {path.name for path in after if after[path] != before[path]}
+        assert changed <= {"arguments.json", "_running"}
+    train.main(argv)
+    assert results(copy)["epoch"] == 2.0
+
+
+def test_checkpoints_that_fit_no_more_are_one_line_and_stay(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An earlier version gave the optimizer other groups, and its complete.json no checksums."""
+    argv = flags(dataset_dir, config_dir, tmp_path, "--do_train", "--num_train_epochs", "2")
+    train.main(argv)
+    checkpoints = checkpoint_folders(tmp_path)
+    assert len(checkpoints) == 2
+    optimizer = torch.load(checkpoints[1] / "optimizer.pt")
+    optimizer["param_groups"][0]["params"].pop()
+    torch.save(optimizer, checkpoints[1] / "optimizer.pt")
+    (checkpoints[1] / COMPLETE).unlink()
+    lengths = {path.name: path.stat().st_size for path in checkpoints[1].iterdir()}
+    (checkpoints[1] / COMPLETE).write_text(json.dumps(lengths))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("checkpoint-*/*")}
+    line = fails([*argv, "--resume_from_checkpoint", str(checkpoints[1])], capsys)
+    assert f"{checkpoints[1] / 'optimizer.pt'} does not fit this training (" in line
+    assert "parameter group" in line
+    assert "name an older one with --resume_from_checkpoint" in line
+    assert {path: path.read_bytes() for path in tmp_path.rglob("checkpoint-*/*")} == before
+
+
+def test_a_best_checkpoint_that_goes_while_a_run_trains_is_one_line_without_contradiction(
+    dataset_dir: Path,
+    config_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    load_best = BinTrainer._load_best_model
+
+    def load_best_of_none(trainer: BinTrainer) -> None:
+        shutil.rmtree(trainer._best_checkpoint())
+        load_best(trainer)
+
+    argv = flags(dataset_dir, config_dir, tmp_path, "--do_train", "--num_train_epochs", "1")
+    with monkeypatch.context() as patched:
+        patched.setattr(BinTrainer, "_load_best_model", load_best_of_none)
+        with pytest.raises(SystemExit, match="1"):
+            train.main(argv)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "The best checkpoint is gone: " in line
+    assert "new folder" not in line
+    assert line.endswith(" The same command goes on from the last checkpoint.")
+    train.main(argv)  # as it says
+    assert weights(tmp_path)
+
+
+def test_two_runs_are_not_in_one_folder(
+    run_dir: Path, dataset_dir: Path, config_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = flags(dataset_dir, config_dir, run_dir, "--do_eval")
+    with held_run_folder(run_dir) as other:
+        said = f"Another run is writing in {run_dir} (process {other.pid} on"
+        assert said in fails(argv, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_what_a_training_starts_ends_with_it(
+    number: signal.Signals, dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--logging_steps", "1")
+    argv += ["--dataloader_num_workers", "2", "--num_train_epochs", "1000"]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        training = subprocess.Popen(
+            [sys.executable, TRAIN, *argv],
+            stdout=file,
+            stderr=file,
+            # A shell's background job is started without Ctrl-C, and so are its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+    started: list[psutil.Process] = []
+    # Each epoch starts its workers anew.
+    while "metrics split=train step=1 " not in log.read_text() or len(started) < 2:
+        assert training.poll() is None, log.read_text()
+        time.sleep(0.05)
+        started = psutil.Process(training.pid).children(recursive=True)
+    training.send_signal(number)
+    assert training.wait(60) == (130 if number == signal.SIGINT else -number)
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert not alive
+    assert "Traceback" not in log.read_text()
+    with only_run_in(tmp_path / "run"):  # which is free again
+        pass
 
 
 @pytest.mark.slow

@@ -196,6 +196,49 @@ def test_a_model_that_learns_a_few_photos_by_heart_is_overfit(
     assert fired(trainer) - OF_TIME == {"overfit"}
 
 
+SCALED_DOWN: dict[str, dict[str, Any]] = {
+    "convnext": {"hidden_sizes": [8, 16], "depths": [2, 2], "num_stages": 2},
+    "focalnet": {
+        "embed_dim": 8,
+        "hidden_sizes": [8, 16],
+        "depths": [2, 2],
+        "focal_levels": [2, 2],
+        "focal_windows": [3, 3],
+        "use_layerscale": True,
+        "layerscale_value": 1e-6,
+    },
+    "beit": {"layer_scale_init_value": 1e-6, "patch_size": 8, "num_hidden_layers": 2},
+}
+
+
+@pytest.mark.parametrize("kind", SCALED_DOWN)
+def test_nothing_has_vanished_where_branches_begin_scaled_down(
+    kind: str, train_tiny: Callable[..., BinTrainer]
+) -> None:
+    config = {"model_type": kind, "image_size": 32, **SCALED_DOWN[kind]}
+    trainer = train_tiny(config=config, learning_rate=1e-5)
+    smallest = np.nanmin(gather(record_of(trainer)).of_layers("gradient_rms"))
+    assert 0 < smallest < 1e-7
+    assert fired(trainer) <= OF_TIME
+
+
+def test_a_model_that_goes_on_from_one_that_has_learnt_is_not_blamed_for_it(
+    train_tiny: Callable[..., BinTrainer],
+) -> None:
+    flags = {"keep": two_of_each, "per_device_train_batch_size": 10, "diagnostics_interval": 10}
+    first = train_tiny(folder="first", learning_rate=5e-3, max_steps=20, **flags)
+
+    def go_on(trainer: BinTrainer) -> None:
+        trainer.model.load_state_dict(first.model.state_dict())
+
+    second = train_tiny(go_on, folder="second", learning_rate=0.0, max_steps=44, **flags)
+    assert second.diagnostics is not None
+    (finding,) = (f for f in second.diagnostics.findings if f.name == "loss_not_decreasing")
+    assert finding.state == "quiet"
+    assert "It had learnt before" in finding.evidence
+    assert fired(second) <= OF_TIME
+
+
 def test_no_rule_but_those_of_time_fires_on_a_healthy_run_and_its_weights_are_the_same(
     train_tiny: Callable[..., BinTrainer], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,15 @@ def validation_loss_rises(lines: list[Line]) -> None:
     of_kind(lines, "evaluation")[-1]["loss"] = 1.7
 
 
+def validation_loss_rises_when_nothing_is_left_to_learn(lines: list[Line]) -> None:
+    random = np.random.default_rng(2)
+    for line in of_kind(lines, "steps"):
+        level = 1.6 if line["step"] <= 20 else 0.01 if line["step"] <= 50 else 0.012
+        line["losses"] = (level * random.uniform(0.9, 1.1, 10)).tolist()
+    for line, loss in zip(of_kind(lines, "evaluation"), (1.3, 3.0), strict=True):
+        line["loss"] = loss
+
+
 def loss_is_lost(lines: list[Line]) -> None:
     of_kind(lines, "steps")[-1]["losses"] = [None] * 10
 
@@ -133,6 +142,11 @@ def count_is_missing(lines: list[Line]) -> None:
     lines[0]["photos_by_count"] = {"1": 0, "2": 80, "3": 100, "4": 85, "5": 65}
 
 
+def weights_cannot_make_up_for_a_missing_count(lines: list[Line]) -> None:
+    count_is_missing(lines)
+    lines[0]["class_weights"] = "balanced"
+
+
 def photos_are_late(lines: list[Line]) -> None:
     for line in of_kind(lines, "steps"):
         line["data_seconds"] = [0.3 * seconds for seconds in line["step_seconds"]]
@@ -149,6 +163,7 @@ def some_steps_are_slow(lines: list[Line]) -> None:
         ("loss_not_decreasing", loss_stays),
         ("loss_not_decreasing", loss_rises),
         ("overfit", validation_loss_rises),
+        ("overfit", validation_loss_rises_when_nothing_is_left_to_learn),
         ("exploding_gradients", loss_is_lost),
         ("exploding_gradients", gradient_is_lost),
         ("exploding_gradients", gradient_grows),
@@ -161,6 +176,7 @@ def some_steps_are_slow(lines: list[Line]) -> None:
         ("dead_layers", units_are_silent),
         ("class_imbalance", count_is_rare),
         ("class_imbalance", count_is_missing),
+        ("class_imbalance", weights_cannot_make_up_for_a_missing_count),
         ("device_waiting", photos_are_late),
         ("step_time_outliers", some_steps_are_slow),
     ],
@@ -173,7 +189,7 @@ def test_a_rule_fires_on_its_own_fault_and_no_other_does(rule: str, fault: Any) 
     assert found[0].evidence
     assert found[0].advice
     # metrics/parse_logs.py meets these words in a job's log, and takes them for no figure.
-    assert read_figures(f"diagnostics {rule}: {found[0].evidence} {found[0].advice}") is None
+    assert read_figures(f"diagnostics {rule}: {found[0].evidence} {found[0].advice}") == ([], "")
 
 
 def test_no_rule_fires_on_a_healthy_run() -> None:
@@ -211,6 +227,35 @@ def test_what_is_meant_is_no_finding() -> None:
     lines.append({"kind": "trace", "step": NUM_STEPS, "first_step": 1, "operators": []})
     states = [finding.state for finding in findings(gather(lines))]
     assert "fires" not in states
+
+
+def test_a_run_that_comes_apart_is_not_overfit() -> None:
+    lines = healthy()
+    loss_rises(lines)
+    validation_loss_rises(lines)
+    states = {finding.name: finding.state for finding in findings(gather(lines))}
+    assert (states["overfit"], states["loss_not_decreasing"]) == ("quiet", "fires")
+
+
+def test_branches_that_begin_scaled_down_have_not_vanished() -> None:
+    lines = healthy()
+    change_layers(lines, gradient_rms=[1e-3, 1e-9, 1e-9, 1e-2])
+    assert "fires" not in [finding.state for finding in findings(gather(lines))]
+
+
+def test_a_model_that_has_learnt_before_need_not_learn_more() -> None:
+    lines = healthy()
+    loss_stays(lines)
+    of_kind(lines, "layers")[0]["initial_loss"] = 1.2
+    found = {finding.name: finding for finding in findings(gather(lines))}
+    assert found["loss_not_decreasing"].state == "quiet"
+    assert "It had learnt before" in found["loss_not_decreasing"].evidence
+    lines = healthy()
+    loss_rises(lines)  # that it may not
+    of_kind(lines, "layers")[0]["initial_loss"] = 1.2
+    assert [f.name for f in findings(gather(lines)) if f.state == "fires"] == [
+        "loss_not_decreasing"
+    ]
 
 
 def test_a_loss_that_is_too_noisy_to_tell_is_no_finding() -> None:

@@ -12,7 +12,7 @@ from training import arguments, command_line
 from training.arguments import BinTrainingArguments, DataArguments, ModelArguments
 from training.command_line import make_parser
 from training.command_line import parse_arguments as parse_with
-from training.device import shares_of_batch
+from training.device import check_one_device_a_process, shares_of_batch
 
 REQUIRED = ["--model_name_or_path", "m", "--dataset_dir", "d", "--do_train"]
 NO_GPU = not torch.accelerator.is_available()
@@ -37,18 +37,22 @@ def error_line(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ([*REQUIRED, "--learning", "1"], "--learning"),
         ([*REQUIRED, "--learning_rate", "fast"], "invalid float value: 'fast'"),
         ([*REQUIRED, "--eval_strategy", "sometimes"], "sometimes"),
-        ([*REQUIRED, "--max_train_samples", "0"], "give a number above 0"),
+        ([*REQUIRED, "--max_train_samples", "0"], "--max_train_samples 0: give 1 or more"),
         ([*REQUIRED, "--config_name", "c"], "either --model_name_or_path"),
         (["--dataset_dir", "d", "--do_train"], "either --model_name_or_path"),
         (["--model_name_or_path", "m", "--do_train"], "give --dataset_dir"),
         (["--model_name_or_path", "m", "--dataset_dir", "d"], "nothing to do"),
-        ([*REQUIRED, "--remove_unused_columns", "true"], "has to stay false"),
+        ([*REQUIRED, "--remove_unused_columns", "true"], "--remove_unused_columns: leave it out"),
         (["nowhere.json"], "No such file"),
         ([*REQUIRED, "--metric_for_best_model", "f1"], "--metric_for_best_model f1: give loss"),
         ([*REQUIRED, "--loss", "hinge"], "invalid choice: 'hinge'"),
         ([*REQUIRED, "--neighbour_weight", "1.5"], "--neighbour_weight 1.5: give a share, 0 to 1"),
         ([*REQUIRED, "--checkpoint_minutes", "-1"], "--checkpoint_minutes -1.0: give 0 or more"),
-        ([*REQUIRED, "--output_dir", "runs/$UNSET_NAME"], "there is no such variable"),
+        (
+            [*REQUIRED, "--output_dir", "$RUNS/vit"],
+            "--output_dir $RUNS/vit: nothing replaces the $",
+        ),
+        ([*REQUIRED, "--save_on_each_node"], "--save_on_each_node: leave it out"),
     ],
 )
 def test_bad_flags_are_one_line_and_exit_code_2(
@@ -105,7 +109,7 @@ def test_half_precision_is_accepted_without_a_gpu() -> None:
 def test_training_is_in_bf16_where_the_device_has_it_unless_asked_otherwise(
     has_bf16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arguments, "device_has_bf16", lambda: has_bf16)
+    monkeypatch.setattr(arguments, "device_has_bf16", lambda on_cpu: has_bf16)
     assert parse(*REQUIRED)[2].bf16 is has_bf16
     assert parse(*REQUIRED, "--bf16", "false")[2].bf16 is False
 
@@ -114,7 +118,7 @@ def test_training_is_in_bf16_where_the_device_has_it_unless_asked_otherwise(
 def test_a_cpu_has_bf16_where_torch_says_so_too() -> None:
     able = torch.cpu.get_capabilities()
     known = any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    assert arguments.device_has_bf16() == known
+    assert arguments.device_has_bf16(on_cpu=True) == known
 
 
 def test_a_global_batch_is_shared_by_devices_and_steps() -> None:
@@ -131,7 +135,7 @@ def test_a_global_batch_is_shared_by_devices_and_steps() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--global_batch_size", "0"], "--global_batch_size 0: give a multiple of 1"),
+        (["--global_batch_size", "0"], "--global_batch_size 0: give 1 or more"),
         (
             ["--global_batch_size", "64", "--gradient_accumulation_steps", "2"],
             "leave out --gradient_accumulation_steps",
@@ -214,10 +218,10 @@ def test_a_job_writes_checkpoints_by_the_clock_where_sagemaker_keeps_them(
     _, _, training = parse(*REQUIRED)
     assert (training.output_dir, training.checkpoint_minutes) == ("/opt/ml/checkpoints", 10)
     assert training.disable_tqdm
-    assert training.save_on_each_node
+    assert not training.save_on_each_node  # what both write lies in one folder
     monkeypatch.setenv("TRAINING_JOB_NAME", "bins-7")
-    _, _, training = parse(*REQUIRED, "--output_dir", "/opt/ml/checkpoints/$TRAINING_JOB_NAME")
-    assert training.output_dir == "/opt/ml/checkpoints/bins-7"
+    _, _, training = parse(*REQUIRED)
+    assert training.run_name == "bins-7"
 
 
 def test_an_error_in_a_job_has_the_form_that_sagemakers_toolkit_reports(
@@ -252,3 +256,33 @@ def test_a_check_of_flags_waits_for_nothing_that_only_a_training_needs() -> None
         text=True,
     ).stdout
     assert printed.strip() == "set()"
+
+
+@pytest.mark.parametrize("flags", [["--use_cpu"], []], ids=["flag", "accelerate"])
+def test_precision_is_that_of_the_device_that_is_used(
+    flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(arguments, "device_has_bf16", lambda on_cpu: asked.append(on_cpu))
+    if not flags:
+        monkeypatch.setenv("ACCELERATE_USE_CPU", "True")  # accelerate launch --cpu
+    _, _, training = parse(*REQUIRED, *flags)
+    assert asked == [True]
+    assert (training.use_cpu, training.tf32) == (True, None)
+
+
+def test_several_gpus_take_a_process_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_one_device_a_process(0)  # a CPU
+    check_one_device_a_process(1)
+    # What Trainer looks at before it wraps a model in DataParallel.
+    monkeypatch.setattr(BinTrainingArguments, "n_gpu", 4)
+    for more in ([], ["--dry_run"]):
+        with pytest.raises(SystemExit) as exit_info:
+            train.main([*REQUIRED, *more])
+        assert exit_info.value.code == 2
+        assert "`torchrun --nproc_per_node 4 scripts/train.py`" in capsys.readouterr().err
+    # A launcher's machine is not the job's.
+    command_line.main(REQUIRED)

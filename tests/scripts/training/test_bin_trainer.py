@@ -1,11 +1,16 @@
 import json
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForImageClassification,
@@ -14,12 +19,14 @@ from transformers import (
     TrainerState,
 )
 
+from paths import ROOT
 from training.arguments import BinTrainingArguments, ModelArguments
 from training.bin_dataset import decoded_photos, load_bins
 from training.bin_trainer import BinTrainer
 from training.evaluation import MetricsLine, counting_metrics, softmax
 from training.models import load_image_processor, load_model
 from training.regularization import TRAINED_WEIGHTS
+from training.trainer_flags import DECIDE_WEIGHTS, MAY_CHANGE
 
 LABELS = ["1", "2", "3", "4", "5"]
 
@@ -170,6 +177,22 @@ def test_the_best_weights_are_those_of_the_best_checkpoint(
     assert not torch.equal(trainer.model.classifier.weight, last)
 
 
+@pytest.mark.parametrize(
+    "saves", [{"save_strategy": "steps", "save_steps": 2}, {"save_strategy": "best"}]
+)
+def test_the_best_checkpoint_is_there_whatever_is_saved_besides(
+    saves: dict[str, Any], dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    flags = {"num_train_epochs": 3, "eval_strategy": "steps", "eval_steps": 1, **saves}
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path, learning_rate=0.02, **flags)
+    evaluated = EvaluatedWeights(trainer)
+    trainer.add_callback(evaluated)
+    trainer.compute_metrics = lambda prediction: {"loss": trainer.state.global_step}
+    trainer.train()
+    for name, tensor in trainer.model.state_dict().items():
+        assert torch.equal(tensor, evaluated.at_step[1][name]), name
+
+
 def test_training_goes_on_without_the_average_that_is_evaluated_and_saved(
     dataset_dir: Path, config_dir: Path, tmp_path: Path
 ) -> None:
@@ -266,3 +289,207 @@ def test_on_a_cpu_attention_has_the_form_that_is_faster_in_the_trainings_precisi
 ) -> None:
     trainer = make_trainer(dataset_dir, config_dir, tmp_path, bf16=bf16)
     assert trainer.model.config._attn_implementation == attention
+
+
+# Other values than those by default, of all that decides the weights.
+OTHER_WEIGHTS = {
+    "seed": 5,
+    "data_seed": 6,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 3,
+    "learning_rate": 2e-3,
+    "warmup_steps": 2,
+    "weight_decay": 0.2,
+    "max_grad_norm": 0.5,
+    "adam_beta1": 0.8,
+    "adam_beta2": 0.9,
+    "adam_epsilon": 1e-6,
+    "bf16": True,
+    "label_smoothing_factor": 0.1,
+    "dataloader_drop_last": True,
+    "metric_for_best_model": "accuracy",
+    "optim": "adamw_torch",
+    "lr_scheduler_type": "cosine_with_restarts",
+    "lr_scheduler_kwargs": {"num_cycles": 2},
+}
+# An evaluation draws a number where the training draws its own: more of them, other weights.
+EVALUATIONS = {
+    "eval_strategy": "steps",
+    "eval_steps": 1,
+    "eval_delay": 2,
+    "eval_on_start": True,
+    "save_strategy": "steps",
+}
+# And of what else may change while a run goes on.
+WITHOUT_EFFECT = {
+    "eval_accumulation_steps": 1,
+    "per_device_eval_batch_size": 7,
+    "save_steps": 2,
+    "save_total_limit": 1,
+    "logging_strategy": "epoch",
+    "logging_steps": 3,
+    "logging_first_step": True,
+    "logging_nan_inf_filter": False,
+    "log_level": "error",
+    "log_level_replica": "error",
+    "log_on_each_node": False,
+    "run_name": "another",
+    "project": "another",
+    "dataloader_num_workers": 1,
+    "dataloader_prefetch_factor": 3,
+    "gradient_checkpointing": True,
+    "full_determinism": True,
+    "ddp_timeout": 60,
+    "load_best_model_at_end": False,
+}
+
+
+@pytest.fixture
+def global_switches() -> Iterator[None]:
+    """Put back what --full_determinism and --log_level change for the whole process."""
+    environment, level = os.environ.copy(), transformers.logging.get_verbosity()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.deterministic = False
+    transformers.logging.set_verbosity(level)
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+@pytest.mark.usefixtures("global_switches")
+def test_no_weight_depends_on_what_may_change_while_a_run_goes_on(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    weights = []
+    flags = {"num_train_epochs": 2, "per_device_train_batch_size": 32, **FULL_RECIPE, **EVALUATIONS}
+    flags["load_best_model_at_end"] = False
+    for name, changes in (("plain", {}), ("other", WITHOUT_EFFECT)):
+        trainer = make_trainer(dataset_dir, config_dir, tmp_path / name, **flags | changes)
+        assert trainer.args.untried == []
+        trainer.train()
+        weights.append(trainer.model.state_dict())
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
+
+
+def test_all_that_is_tried_is_tried_here_or_by_every_run() -> None:
+    by_every_run = {"num_train_epochs", "max_steps", "output_dir", "do_train", "do_eval"}
+    by_every_run |= {"do_predict", "resume_from_checkpoint", "disable_tqdm"}
+    elsewhere = {"push_to_hub", "hub_model_id", "hub_token", "hub_private_repo"}  # test_hub.py
+    elsewhere |= {"hub_strategy", "report_to"}  # test_trackers.py
+    elsewhere |= {"greater_is_better", "use_cpu", "local_rank", "dataloader_pin_memory"}
+    assert set(DECIDE_WEIGHTS) == OTHER_WEIGHTS.keys()
+    assert set(MAY_CHANGE) == {*EVALUATIONS, *WITHOUT_EFFECT, *by_every_run, *elsewhere}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"power": 2.0}, "optim": "sgd"},
+        {"lr_scheduler_type": "linear", "lr_scheduler_kwargs": None, "optim": "adamw_torch_fused"},
+    ],
+    ids=["adamw", "sgd", "fused"],
+)
+def test_a_run_goes_on_to_the_bit_whatever_decides_its_weights(
+    changes: dict[str, Any], dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    flags = {"num_train_epochs": 2, "save_total_limit": 9, **FULL_RECIPE, **OTHER_WEIGHTS}
+    flags |= EVALUATIONS | {"eval_steps": 2, "save_steps": 2}
+    whole = make_trainer(dataset_dir, config_dir, tmp_path, **flags | changes)
+    assert whole.args.untried == []
+    whole.train()
+    checkpoints = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
+    assert checkpoints == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+    resumed = make_trainer(dataset_dir, config_dir, tmp_path, **flags | changes)
+    resumed.train(resume_from_checkpoint=str(tmp_path / checkpoints[0]))
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+def test_of_one_checkpoint_a_finished_run_keeps_the_newest_too(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    flags = {"num_train_epochs": 3, "save_total_limit": 1}
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path, **flags)
+    # The first epoch is the best one, whatever the photos say.
+    trainer.compute_metrics = lambda prediction: {"loss": trainer.state.global_step}
+    trainer.train()
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-1", "checkpoint-3"}
+
+
+# Notes of each step which photos a process sees, and which chance they meet.
+WATCHED_TRAINING = """
+import hashlib, json, sys
+from pathlib import Path
+import torch
+from training.arguments import BinTrainingArguments, ModelArguments
+from training.bin_dataset import decoded_photos, load_bins
+from training.bin_trainer import BinTrainer
+from training.models import load_image_processor, load_model
+
+dataset_dir, config_dir, output_dir = sys.argv[1:]
+
+class Watched(BinTrainer):
+    seen, chances = [], []
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        self.seen += [hashlib.md5(p.numpy().tobytes()).hexdigest() for p in inputs["pixel_values"]]
+        self.chances.append(hashlib.md5(torch.get_rng_state().numpy().tobytes()).hexdigest())
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+args = BinTrainingArguments(
+    output_dir=output_dir, do_train=True, do_eval=True, num_train_epochs=2, bf16=False,
+    per_device_train_batch_size=8, per_device_eval_batch_size=7, learning_rate=0.02,
+    load_best_model_at_end=False, save_total_limit=9,
+)
+dataset = load_bins(dataset_dir, ["train", "validation"])
+arguments = ModelArguments(config_name=config_dir)
+torch.manual_seed(0)
+trainer = Watched(
+    model=load_model(arguments, ["1", "2", "3", "4", "5"], 32, train=True),
+    args=args,
+    image_processor=load_image_processor(arguments, 32),
+    counts=(1, 2, 3, 4, 5),
+    is_pretrained=False,
+    train_dataset=decoded_photos(dataset["train"], 64),
+    eval_dataset=decoded_photos(dataset["validation"], None),
+)
+trainer.train()
+logits = trainer.predict(trainer.eval_dataset).predictions.tolist()
+if args.process_index == 0:
+    trainer.model.save_pretrained(output_dir + "/model")
+notes = {"seen": trainer.seen, "chances": trainer.chances, "logits": logits}
+Path(output_dir, f"notes-{args.process_index}.json").write_text(json.dumps(notes))
+"""
+
+
+@pytest.mark.slow
+def test_processes_share_out_photos_meet_their_own_chance_and_evaluate_the_model_that_is_saved(
+    dataset_dir: Path, tmp_path: Path
+) -> None:
+    small = {"hidden_sizes": [4, 8, 16, 32], "depths": [1, 2, 1, 1], "layer_type": "basic"}
+    content = {"model_type": "resnet", "embedding_size": 4, "image_size": 32, **small}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    (tmp_path / "watched.py").write_text(WATCHED_TRAINING)
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+        + [str(tmp_path / "watched.py"), str(dataset_dir), str(tmp_path), str(tmp_path)],
+        check=True,
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "MASTER_PORT": "0",
+            "PYTHONPATH": str(ROOT / "scripts"),
+        },
+    )
+    one, two = (json.loads((tmp_path / f"notes-{rank}.json").read_text()) for rank in (0, 1))
+    epoch = len(one["seen"]) // 2
+    for start in (0, epoch):
+        assert len({*one["seen"][start:][:epoch], *two["seen"][start:][:epoch]}) == 2 * epoch == 64
+    assert not set(one["chances"]) & set(two["chances"])
+    saved = make_trainer(dataset_dir, tmp_path, tmp_path / "saved", regularize=False)
+    saved.model = AutoModelForImageClassification.from_pretrained(tmp_path / "model")
+    logits = saved.predict(saved.eval_dataset).predictions
+    assert logits.std(axis=0).min() > 1e-3
+    np.testing.assert_allclose(one["logits"], logits, atol=1e-6)

@@ -1,13 +1,21 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForImageClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    DeiTForImageClassificationWithTeacher,
+    ViTForImageClassification,
+)
 
+from model_families import IMAGE_SIZE, TINY_CONFIGS
 from paths import ROOT
 from tiny_model import TINY_VIT
+from training import calibration
 from training.calibration import (
     HIGHEST,
     LOWEST,
@@ -69,16 +77,67 @@ def test_folding_divides_the_logits_and_leaves_all_else_alone(kind: str, tmp_pat
     photos = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
         before = model(pixel_values=photos).logits
-        fold_temperature(model, 2.0)
+        fold_temperature(model, 2.0, 32)
         after = model(pixel_values=photos).logits
     assert float(before.abs().max()) > 0
     torch.testing.assert_close(after, before / 2)
 
 
-def test_a_model_without_a_linear_head_is_refused() -> None:
-    class Convolutional(torch.nn.Module):
-        config = AutoConfig.for_model("vit", num_labels=5)
-        head = torch.nn.Conv2d(8, 5, 1)
+def test_layers_within_that_have_as_many_outputs_as_counts_are_left_alone() -> None:
+    """Swin of version 2 has a linear layer with an output for each of its heads."""
+    config = AutoConfig.for_model("swinv2", **TINY_CONFIGS["swinv2"], num_labels=5)
+    model = AutoModelForImageClassification.from_config(config).eval()
+    within = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module.out_features == 5
+    ]
+    assert len(within) > 1
+    before = {name: weights.clone() for name, weights in model.state_dict().items()}
+    fold_temperature(model, 2.0, IMAGE_SIZE)
+    changed = {name for name, value in model.state_dict().items() if (value != before[name]).any()}
+    assert changed == {"classifier.weight"}  # its bias is zero
 
-    with pytest.raises(ValueError, match="Convolutional ends in no linear layer"):
-        fold_temperature(Convolutional(), 2.0)
+
+def test_a_distilled_model_has_two_classifiers() -> None:
+    config = AutoConfig.for_model("deit", **TINY_CONFIGS["deit"], num_labels=5)
+    model = DeiTForImageClassificationWithTeacher(config).eval()
+    photos = torch.randn(2, 3, IMAGE_SIZE, IMAGE_SIZE)
+    with torch.no_grad():
+        before = model(pixel_values=photos).logits
+        fold_temperature(model, 3.0, IMAGE_SIZE)
+        torch.testing.assert_close(model(pixel_values=photos).logits, before / 3)
+
+
+def test_a_logit_near_zero_is_rounded_by_more_than_itself() -> None:
+    config = AutoConfig.for_model("vit", **TINY_CONFIGS["vit"], num_labels=5)
+    torch.manual_seed(0)
+    model = ViTForImageClassification(config).eval()
+    with torch.no_grad():
+        model.classifier.weight.normal_(std=10, generator=torch.Generator().manual_seed(0))
+        logits = calibration._drawn_logits(model, IMAGE_SIZE)[0]
+        model.classifier.bias[:4] = -logits[:4] * (1 - 2**-20)
+    near_zero = calibration._drawn_logits(model, IMAGE_SIZE)[0]
+    assert (near_zero[:4] != 0).all()
+    assert near_zero[:4].abs().max() < 1e-4 * near_zero[4].abs()
+    before = model.classifier.weight.clone()
+    fold_temperature(model, 3.0, IMAGE_SIZE)
+    torch.testing.assert_close(model.classifier.weight, before / 3)
+
+
+def test_a_model_whose_logits_are_no_linear_layers_is_refused_and_left_alone() -> None:
+    config = AutoConfig.for_model("vit", **TINY_CONFIGS["vit"], num_labels=5)
+
+    class Normalized(ViTForImageClassification):
+        def forward(self, pixel_values: torch.Tensor) -> Any:
+            output = super().forward(pixel_values)
+            output.logits = output.logits / output.logits.norm(dim=1, keepdim=True)
+            return output
+
+    model = Normalized(config)
+    before = {name: weights.clone() for name, weights in model.state_dict().items()}
+    with pytest.raises(ValueError, match="Normalized ends in no linear layer"):
+        fold_temperature(model, 2.0, IMAGE_SIZE)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert model.training

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
+from model_families import TINY_CONFIGS
 from paths import ROOT
 from tiny_model import TINY_VIT
 from training.regularization import (
@@ -14,6 +16,7 @@ from training.regularization import (
     layer_depths,
     layer_groups,
     load_trained_weights,
+    matrices,
     save_trained_weights,
 )
 
@@ -47,6 +50,79 @@ def test_the_depth_of_a_resnets_weights_is_that_of_their_stage(tmp_path: Path) -
             assert f"stages.{depth - 1}." in name
         else:
             assert depth == (0 if "embedder" in name else 5)
+
+
+@pytest.mark.parametrize(
+    ("family", "lowest", "in_stack", "num_levels"),
+    [
+        ("mobilenet_v1", "conv_stem", "layer.25.", 14),
+        ("mobilenet_v2", "conv_stem", "layer.15.", 14),
+        ("mobilevit", "conv_stem", "layer.4.", 7),
+        ("efficientnet", "embeddings", "blocks.6.", 9),
+        ("poolformer", None, "block.3.", 5),
+        ("swiftformer", "patch_embed", "network.6.", 9),
+        ("swinv2", "embeddings", "layers.1.", 4),
+        ("dinov2", "embeddings", "layer.1.", 4),
+    ],
+)
+def test_the_depths_of_each_family_rise_from_the_photos_to_the_head(
+    family: str, lowest: str | None, in_stack: str, num_levels: int
+) -> None:
+    config = AutoConfig.for_model(family, **TINY_CONFIGS[family], num_labels=5)
+    depths = layer_depths(AutoModelForImageClassification.from_config(config))
+    assert len({*depths.values()}) == num_levels
+    head = max(depths.values())
+    assert depths[list(depths)[-1]] == head  # the classifier
+    assert {depth for name, depth in depths.items() if in_stack in name} == {head - 1}
+    if lowest is not None:
+        assert {depth for name, depth in depths.items() if lowest in name} == {0}
+    else:  # each stage has its own
+        assert [
+            depths[f"poolformer.encoder.patch_embeddings.{n}.projection.bias"] for n in range(4)
+        ] == [1, 2, 3, 4]
+
+
+class NamedAsInTimm(nn.Module):
+    """The names of timm's networks, which are not installed here."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        for name in names:
+            *path, last = name.split(".")
+            module: nn.Module = self
+            for part in path:
+                if part not in dict(module.named_children()):
+                    module.add_module(part, nn.Module())
+                module = module.get_submodule(part)
+            module.register_parameter(last, nn.Parameter(torch.zeros(4, 4)))
+
+
+def test_the_layers_of_timm_models_are_found() -> None:
+    vit = NamedAsInTimm(
+        "timm_model.cls_token", "timm_model.pos_embed", "timm_model.patch_embed.proj.weight",
+        *(f"timm_model.blocks.{n}.mlp.fc{m}.weight" for n in range(24) for m in (1, 2)),
+        "timm_model.norm.weight", "timm_model.head.weight",
+    )  # fmt: skip
+    depths = layer_depths(vit)
+    assert depths["timm_model.pos_embed"] == depths["timm_model.patch_embed.proj.weight"] == 0
+    assert [depths[f"timm_model.blocks.{n}.mlp.fc1.weight"] for n in range(24)] == [*range(1, 25)]
+    assert depths["timm_model.head.weight"] == 25
+    resnet = NamedAsInTimm(
+        "timm_model.conv1.weight", "timm_model.bn1.weight",
+        *(f"timm_model.layer{n}.{m}.conv1.weight" for n in (1, 2, 3, 4) for m in (0, 1)),
+        "timm_model.fc.weight",
+    )  # fmt: skip
+    depths = layer_depths(resnet)
+    assert depths["timm_model.conv1.weight"] == 0
+    assert [depths[f"timm_model.layer{n}.1.conv1.weight"] for n in (1, 2, 3, 4)] == [1, 2, 3, 4]
+    assert depths["timm_model.fc.weight"] == 5
+
+
+def test_weight_decay_is_for_matrices_alone(tmp_path: Path) -> None:
+    model = tiny_resnet(tmp_path)
+    names = matrices(model, [name for name, _ in model.named_parameters()])
+    assert names
+    assert not [name for name in names if "normalization" in name or "bias" in name]
 
 
 def test_each_layer_learns_slower_than_the_one_above_and_every_weight_is_in_one_group(

@@ -1,15 +1,25 @@
 import base64
 import io
 import json
+import os
+import stat
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import pipeline
+from transformers import (
+    AutoConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+    pipeline,
+)
 
+from model_families import IMAGE_SIZE, TINY_CONFIGS
 from training.evaluation import softmax
-from training.results import check_photo
+from training.results import check_photo, write_model
 
 
 def test_the_photo_is_the_same_every_time() -> None:
@@ -27,3 +37,40 @@ def test_a_run_keeps_what_its_model_answers_to_a_drawn_photo(run_dir: Path) -> N
     answers = pipeline("image-classification", model=str(run_dir / "model"))(photo)
     for answer in answers:
         assert answer["score"] == pytest.approx(probabilities[int(answer["label"]) - 1], abs=1e-5)
+
+
+def test_a_disk_needs_room_for_one_more_copy_of_the_weights_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = AutoConfig.for_model("vit", **TINY_CONFIGS["vit"], num_labels=5)
+    model = ViTForImageClassification(config)
+    saved: dict[str, int] = {}
+    save = model.save_pretrained
+
+    def save_and_look(folder: Path) -> None:
+        save(folder)
+        saved.update({path.name: path.stat().st_ino for path in folder.iterdir()})
+
+    monkeypatch.setattr(model, "save_pretrained", save_and_look)
+    trainer: Any = SimpleNamespace(
+        model=model,
+        image_processor=ViTImageProcessor(size=IMAGE_SIZE),
+        state=SimpleNamespace(global_step=1),
+        first_step=0,
+        args=SimpleNamespace(output_dir=tmp_path),
+    )
+    model_dir = tmp_path / "model"
+    model_dir.mkdir()
+    (model_dir / "model.safetensors").write_bytes(b"an earlier one")
+    (tmp_path / "all_results.json").write_text("{}")
+    old = os.umask(0o027)
+    try:
+        write_model(trainer, model_dir)
+    finally:
+        os.umask(old)
+    assert not (tmp_path / "all_results.json").exists()
+    assert saved.keys() >= {"config.json", "model.safetensors"}
+    for name, number in saved.items():
+        assert (model_dir / name).stat().st_ino == number  # the same file, moved
+    written = {path.name: stat.S_IMODE(path.stat().st_mode) for path in model_dir.iterdir()}
+    assert written == dict.fromkeys([*saved, "preprocessor_config.json"], 0o640)

@@ -1,14 +1,19 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from held_run_folder import held_run_folder
 from training.run_folder import (
     TRAINING_IDENTITY,
     check_run_folder,
+    check_writable,
+    only_run_in,
     remove_results,
     send_home,
+    write_figures,
     write_record,
 )
 
@@ -61,7 +66,7 @@ def test_checkpoints_of_an_unknown_run_are_refused(tmp_path: Path) -> None:
 
 def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "arguments.json").write_text('{"model": ')
-    with pytest.raises(ValueError, match=r"arguments.json cannot be read"):
+    with pytest.raises(ValueError, match=r"arguments.json cannot be read \(Expecting value"):
         check_run_folder(tmp_path, TRAINING, tmp_path / "model")
 
 
@@ -81,3 +86,48 @@ def test_results_are_sent_where_sagemaker_collects_them(
     monkeypatch.setenv("SM_OUTPUT_DATA_DIR", str(tmp_path / "output" / "data"))
     send_home(tmp_path / "run")
     assert json.loads((tmp_path / "output" / "data" / "arguments.json").read_text()) == record
+
+
+def test_one_run_is_in_a_folder_until_its_process_dies_whatever_it_started_lives_on(
+    tmp_path: Path,
+) -> None:
+    with held_run_folder(tmp_path) as other:
+        said = rf"Another run is writing in {tmp_path} \(process {other.pid} on .*--output_dir"
+        with pytest.raises(ValueError, match=said), only_run_in(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+        with only_run_in(tmp_path):
+            os.killpg(other.pid, 0)  # what it forked is there
+    with only_run_in(tmp_path):  # and once more
+        pass
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_with_its_flag(tmp_path: Path) -> None:
+    check_writable(tmp_path / "deep" / "model", "--model_dir")
+    assert not list((tmp_path / "deep" / "model").iterdir())
+    (tmp_path / "file").write_text("")
+    # For root too.
+    for folder in (tmp_path / "file", Path("/proc")):
+        with pytest.raises(ValueError, match=rf"--model_dir {folder} cannot be written to \(.+\)"):
+            check_writable(folder, "--model_dir")
+
+
+def test_figures_are_added_and_those_that_cannot_be_read_are_named_and_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_figures(tmp_path, "eval", {"eval_loss": 1.5})
+    write_figures(tmp_path, "test", {"test_loss": 2.0})
+    assert json.loads((tmp_path / "all_results.json").read_text()) == {
+        "eval_loss": 1.5,
+        "test_loss": 2.0,
+    }
+    assert json.loads((tmp_path / "eval_results.json").read_text()) == {"eval_loss": 1.5}
+    assert capsys.readouterr().err == ""
+    for damaged in ('{"eval_loss": 1', "[1, 2]", ""):
+        (tmp_path / "all_results.json").write_text(damaged)
+        write_figures(tmp_path, "test", {"test_loss": 3.0})
+        assert json.loads((tmp_path / "all_results.json").read_text()) == {"test_loss": 3.0}
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"{tmp_path}/all_results.json cannot be read and is written anew")
+    assert not list(tmp_path.glob("*.part"))
