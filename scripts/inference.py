@@ -24,13 +24,17 @@ from count_distribution import mean_count, mode_count
 from one_line_parser import OneLineErrorsParser
 from serving.bin_counter import BinCounter, available_cores
 from serving.bin_requests import JSON, PhotoSources, Question, photo_bytes, read_request
-from serving.photo_checks import decode_photo
+from serving.photo_checks import Budget, decode_photo, sees_damage
 from serving.request_errors import RequestError
 
 CSV = "text/csv"
 DECIMALS = 6
 MAX_DECODERS = 4  # photos at once
+SERVER_FAULT = 500  # from this status on a fault is ours
 MAX_PORT = 65535  # waitress would take the rest of a larger one
+# SageMaker sets it to true in the containers of a batch transform, and its SDK's local mode to
+# True. Source: "Use Your Own Inference Code with Batch Transform", AWS's developer guide.
+BATCH_VARIABLE = "SAGEMAKER_BATCH"
 logger = logging.getLogger(__name__)
 
 
@@ -68,6 +72,8 @@ def model_fn(model_dir: str, context: Context | None = None) -> Endpoint:
     """
     num_threads = threads_of_a_worker(context is not None)
     counter = BinCounter(Path(model_dir), num_threads)
+    if not sees_damage():
+        logger.warning("simplejpeg is not installed: JPEGs that lost a part are counted.")
     return Endpoint(counter, PhotoSources.from_environment(), num_threads)
 
 
@@ -119,9 +125,10 @@ def predict_fn(
 def decoded(contents: Iterator[bytes], counter: BinCounter, num_threads: int) -> list[np.ndarray]:
     """Return the photos as the model takes them, uint8 (height, width, 3) each, in order."""
     prepare = counter.preparation
+    budget = Budget()
 
     def decode(content: bytes) -> np.ndarray:
-        return decode_photo(content, prepare.size, prepare.resample)
+        return decode_photo(content, prepare.size, prepare.resample, budget)
 
     if num_threads == 1:
         return [decode(content) for content in contents]
@@ -176,8 +183,13 @@ def output_fn(
 ) -> str:
     """Write the answers as JSON or csv, or a failure with its status.
 
+    In a batch transform what is wrong with a photo is its answer: of one object that is refused
+    AWS fails the whole job, and leaves those that come after it unasked.
+
     Raises: RuntimeError: a failure, and no context to give it a status of its own.
     """
+    if isinstance(answers, RequestError) and answers.status < SERVER_FAULT and is_batch():
+        return json.dumps({"error": answers.reason, "request_id": _request_id(context)})
     if isinstance(answers, Answers):
         try:
             return _csv(answers) if _wanted_type(accept) == CSV else _json(answers)
@@ -186,8 +198,15 @@ def output_fn(
     request_id = _request_id(context)
     if context is None or not hasattr(context, "set_response_status"):
         raise RuntimeError(f"{answers.reason} (request {request_id})")
-    context.set_response_status(answers.status, "Refused" if answers.status < 500 else "Failed")
+    context.set_response_status(
+        answers.status, "Refused" if answers.status < SERVER_FAULT else "Failed"
+    )
     return json.dumps({"error": answers.reason, "request_id": request_id})
+
+
+def is_batch() -> bool:
+    """Return whether this is the container of a batch transform."""
+    return os.environ.get(BATCH_VARIABLE, "").lower() == "true"
 
 
 def _wanted_type(accept: str | None) -> str:
@@ -254,6 +273,9 @@ def main(argv: list[str] | None = None) -> None:
 
     try:
         serve(sys.modules[__name__], arguments.model, arguments.port)
+    except BrokenPipeError:  # nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
 

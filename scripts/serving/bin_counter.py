@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from count_distribution import counts_of_labels
+from one_line_parser import reason_of
 
 WEIGHTS = "model.safetensors"
 EXPORT_FOLDER, EXPORT_RECORD = "openvino", "export.json"
@@ -75,14 +76,15 @@ class BinCounter:
             raise
         # The libraries raise nearly anything for files that are damaged.
         except Exception as error:
-            raise ValueError(f"{model_dir} cannot be loaded, copy it again: {error}") from error
+            raise ValueError(
+                f"{model_dir} cannot be loaded ({reason_of(error)}): copy it again."
+            ) from error
         self.runtime = f"openvino {exported.precision}" if exported else "torch f32"
 
     @cached_property
     def version(self) -> str:
         """The first digits of the weights' SHA-256."""
-        with (self.model_dir / WEIGHTS).open("rb") as weights:
-            return hashlib.file_digest(weights, "sha256").hexdigest()[:12]
+        return sha256_of(self.model_dir / WEIGHTS)[:12]
 
     def _exported_network(self, num_threads: int) -> "OpenVinoNetwork | None":
         folder = self.model_dir / EXPORT_FOLDER
@@ -92,13 +94,25 @@ class BinCounter:
         if exported.get("version") != self.version:
             print(f"{folder} was made from other weights: not used.", file=sys.stderr)
             return None
+        if "sha256" not in exported:  # as an earlier version wrote it
+            print(
+                f"{folder} has no checksums: not used. scripts/export_model.py writes it anew.",
+                file=sys.stderr,
+            )
+            return None
         try:
             core = import_openvino().Core()
-            graph = core.read_model(folder / EXPORT_MODEL, folder / EXPORT_WEIGHTS)
-            return OpenVinoNetwork(graph, exported["precision"], num_threads)
         except ImportError:
             print("openvino is not installed: the safetensors answer.", file=sys.stderr)
             return None
+        for name in (EXPORT_MODEL, EXPORT_WEIGHTS):
+            if sha256_of(folder / name) != exported["sha256"].get(name):
+                raise ValueError(
+                    f"{folder / name} is damaged, it does not match its checksum: export the model "
+                    "again with scripts/export_model.py, or copy it again."
+                )
+        graph = core.read_model(folder / EXPORT_MODEL, folder / EXPORT_WEIGHTS)
+        return OpenVinoNetwork(graph, exported["precision"], num_threads)
 
     def probabilities(self, photos: Sequence[np.ndarray]) -> np.ndarray:
         """Return one probability a count, float64 (num_photos, num_counts), rows sum to 1.
@@ -110,6 +124,12 @@ class BinCounter:
         if not np.isfinite(answers).all():
             raise ArithmeticError("the model's answer is not a number")
         return answers / answers.sum(axis=1, keepdims=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def available_cores() -> int:
@@ -272,7 +292,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{path} cannot be read: name the model folder of a run, such as runs/vit_base/model."
+            f"{path} cannot be read ({error}): name the model folder of a run, such as "
+            "runs/vit_base/model."
         ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no object.")

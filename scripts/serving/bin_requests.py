@@ -1,14 +1,16 @@
 """A request's body -> the photos that it asks about, each with the quantity that is expected.
 
 A photo's bytes are the body itself (image/jpeg, image/png, application/x-image), or the body is
-JSON: {"image": base64}, {"s3_key": "bin-images/523.jpg"} or {"url": "https://..."}, with
-"expected_quantity" if it is known; several of these as {"instances": [...]}.
+JSON: {"image": base64 or a data: URI of it}, {"s3_key": "bin-images/523.jpg"} or
+{"url": "https://..."}, with "expected_quantity" if it is known; several of these as
+{"instances": [...]}.
 """
 
 import base64
 import binascii
 import json
 import os
+import re
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +21,9 @@ from serving.s3_photos import PhotoPrefix, read_photo
 from serving.url_fetch import check_hosts, fetch_photo
 
 JSON = "application/json"
-PHOTO_TYPES = ("image/jpeg", "image/png", "application/x-image")
+# image/jpg and image/pjpeg are no registered types, but what many clients send.
+PHOTO_TYPES = ("image/jpeg", "image/jpg", "image/pjpeg", "image/png", "application/x-image")
+SPACES = re.compile(r"[ \t\r\n]+")  # encoders break lines
 MAX_INSTANCES = 32
 MAX_QUANTITY = 1_000_000  # items; far above any bin
 SOURCES = ("image", "s3_key", "url")
@@ -126,7 +130,11 @@ def photo_bytes(questions: list[Question], allowed: PhotoSources) -> Iterator[by
 
 
 def _decode_base64(text: str) -> bytes:
+    if text[:5].lower() == "data:":  # data:image/jpeg;base64,... (RFC 2397)
+        head, comma, text = text.partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            raise RequestError(400, 'The data: URI in "image" is not base64.')
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(SPACES.sub("", text), validate=True)
     except (binascii.Error, ValueError) as error:
         raise RequestError(400, '"image" is not base64.') from error

@@ -10,8 +10,11 @@ import shutil
 from pathlib import Path
 
 from one_line_parser import OneLineErrorsParser
+from output_files import whole_file
 
 CODE_FOLDER = "code"
+REQUIREMENTS = "requirements.txt"
+WRITTEN = "written_files.json"  # names of the files that come from here: all else is somebody's own
 SCRIPTS = Path(__file__).parent.parent
 # inference.py and all that it imports.
 SERVED = (
@@ -20,29 +23,76 @@ SERVED = (
     *("serving/photo_checks.py", "serving/request_errors.py", "serving/s3_photos.py"),
     "serving/url_fetch.py",
 )
+SIMPLEJPEG = "simplejpeg==1.9.0"  # scripts/requirements.txt has the same
 _HEAD = """# What the inference container lacks; the toolkit installs it as the server starts.
 # Never torch, transformers, Pillow or numpy, which the container holds.
 """
 
 
+def check_served_code(model_dir: Path) -> None:
+    """Check that code/ of a model folder has nothing of others where the handler goes.
+
+    Raises: ValueError: it has, and they are named.
+    """
+    code = model_dir / CODE_FOLDER
+    if foreign := sorted({*SERVED, REQUIREMENTS, WRITTEN} & _files_in(code) - _written_by_us(code)):
+        raise ValueError(
+            f"{code} holds files that are not this project's ({', '.join(foreign)}): choose "
+            "another model folder, or move them away."
+        )
+
+
 def write_served_code(model_dir: Path, *requirements: str) -> None:
-    """Write code/ of a model folder, in place of what an earlier version left.
+    """Write code/ of a model folder, in place of what an earlier version left; all else stays.
 
     Args:
         requirements: pinned packages that the handler needs for this model.
+
+    Raises: ValueError: what is there is not of an earlier version.
     """
+    check_served_code(model_dir)
     code = model_dir / CODE_FOLDER
-    shutil.rmtree(code, ignore_errors=True)
-    code.mkdir(parents=True)
-    for name in SERVED:
-        (code / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(SCRIPTS / name, code / name)
+    files = {*SERVED, REQUIREMENTS, WRITTEN}
+    written = _written_by_us(code) | files
+    # Before the first one is written, or a run that is killed here would find them to be foreign.
+    _write_names(code, written)
+    for name in (written - files) & _files_in(code):  # never what a name such as ../x leads to
+        (code / name).unlink()
     lines = "".join(f"{requirement}\n" for requirement in requirements)
-    (code / "requirements.txt").write_text(_HEAD + lines)
+    with whole_file(code / REQUIREMENTS) as temporary:
+        temporary.write_text(_HEAD + lines)
+    for name in SERVED:
+        with whole_file(code / name) as temporary:
+            shutil.copyfile(SCRIPTS / name, temporary)
+    _write_names(code, files)
+
+
+def _written_by_us(code: Path) -> set[str]:
+    """Return the names of the files in code/ that an earlier call, or an earlier version, wrote."""
+    try:
+        if (code / WRITTEN).exists():
+            return set(json.loads((code / WRITTEN).read_text()))
+        # Versions before that file was written left their mark here.
+        is_ours = (code / REQUIREMENTS).read_text().startswith(_HEAD)
+    except (OSError, ValueError, TypeError):
+        return set()
+    return {*SERVED, REQUIREMENTS} if is_ours else set()
+
+
+def _files_in(code: Path) -> set[str]:
+    return {path.relative_to(code).as_posix() for path in code.rglob("*") if path.is_file()}
+
+
+def _write_names(code: Path, names: set[str]) -> None:
+    with whole_file(code / WRITTEN) as temporary:
+        temporary.write_text(json.dumps(sorted(names), indent=2) + "\n")
 
 
 def needed_by_export(model_dir: Path) -> list[str]:
     """Return the pinned packages that an exported model needs: none where nothing was exported.
+
+    simplejpeg, which sees the JPEGs that lost a part, comes along where something is installed
+    anyway; it alone is not worth that a container needs a network.
 
     Raises: ValueError: its record names no version, but something else that pip would act on.
     """
@@ -52,7 +102,7 @@ def needed_by_export(model_dir: Path) -> list[str]:
     version = str(json.loads(record.read_text()).get("openvino"))
     if not re.fullmatch(r"\d+(\.\d+)*", version):
         raise ValueError(f"{record} names no version of openvino: export the model again.")
-    return [f"openvino=={version}"]
+    return [SIMPLEJPEG, f"openvino=={version}"]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -7,8 +7,10 @@ from PIL import Image
 from transformers import ViTImageProcessor
 
 from dataset import photos as bin_images
+from paths import ROOT
 from serving import photo_checks
 from serving.request_errors import RequestError
+from serving.served_code import SIMPLEJPEG
 from stand_ins.served_model import drawn_photo, encoded
 from training import models
 from training.augmentation import normalize
@@ -22,6 +24,12 @@ def turned(photo: Image.Image) -> bytes:
     return encoded(photo, exif=exif)
 
 
+def sixteen_bit_grey(depth: int) -> bytes:
+    """Return a PNG whose samples fill as many bits."""
+    samples = np.linspace(0, 2**depth - 1, 2400).astype(np.uint16)
+    return encoded(Image.fromarray(samples.reshape(40, 60)), "PNG")
+
+
 PHOTOS = {
     "colour": encoded(drawn_photo()),
     "grey": encoded(drawn_photo().convert("L")),
@@ -32,11 +40,17 @@ PHOTOS = {
     "png": encoded(drawn_photo(), "PNG"),
     "palette": encoded(drawn_photo().convert("P"), "PNG"),
     "see-through": encoded(drawn_photo().convert("RGBA"), "PNG"),
-    "sixteen bits": encoded(
-        Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60)), "PNG"
-    ),
+    "smallest": encoded(drawn_photo(16, 128)),
+    **{f"{depth} bits": sixteen_bit_grey(depth) for depth in (8, 10, 12, 14, 16)},
 }
 NO_PHOTOS = {
+    "one pixel": encoded(Image.new("RGB", (1, 1))),
+    "15 wide": encoded(drawn_photo(15, 60)),
+    "long": encoded(drawn_photo(161, 20)),
+    "half of it": encoded(drawn_photo(300, 200))[:4000] + b"\xff\xd9",
+    "zeros": encoded(drawn_photo(300, 200))[:3000]
+    + bytes(2000)
+    + encoded(drawn_photo(300, 200))[5000:],
     "gif": encoded(drawn_photo(), "GIF"),
     "webp": encoded(drawn_photo(), "WEBP"),
     "text": b"no photo",
@@ -49,8 +63,16 @@ NO_PHOTOS = {
 
 def test_the_rules_are_the_same() -> None:
     assert photo_checks.MAX_PIXELS == bin_images.MAX_PIXELS
+    assert photo_checks.MIN_SIDE == bin_images.MIN_SIDE
+    assert photo_checks.MAX_ASPECT == bin_images.MAX_ASPECT
     assert photo_checks.FORMATS == bin_images.FORMATS
+    assert photo_checks.GREY_DEPTHS == bin_images.GREY_DEPTHS
     assert bin_images.RESAMPLE == models.BILINEAR
+
+
+@pytest.mark.parametrize("folder", [".", "scripts", "data_prep"])
+def test_an_exported_model_brings_the_decoder_that_training_had(folder: str) -> None:
+    assert SIMPLEJPEG in (ROOT / folder / "requirements.txt").read_text().splitlines()
 
 
 @pytest.mark.parametrize("name", PHOTOS)

@@ -92,6 +92,17 @@ def test_a_callers_fault_has_its_own_status_through_the_toolkit(
     assert reply.content["request_id"] == reply.headers["x-request-id"]
 
 
+def test_in_a_batch_transform_a_photos_fault_is_an_answer_there_too(run_dir: Path) -> None:
+    if shutil.which("java") is None:
+        pytest.skip("needs Java: apt-get install default-jre-headless")
+    with serve_as_container(run_dir / "model", SAGEMAKER_BATCH="true") as server:
+        assert "count" in server.ask(PHOTO, "application/x-image", "application/json").content
+        reply = server.ask(PHOTO[:700], "application/x-image", "application/json")
+    assert reply.status == 200
+    assert reply.content["error"] == "The photo is damaged or truncated."
+    assert reply.content["request_id"] == reply.headers["x-request-id"]
+
+
 def test_the_exported_form_answers_there_too(
     run_dir: Path, dataset_dir: Path, tmp_path: Path
 ) -> None:

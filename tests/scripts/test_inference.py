@@ -2,10 +2,13 @@ import builtins
 import csv
 import io
 import json
+import os
 import pickle
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +19,17 @@ import pytest
 from datasets import load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import inference
 from damaged_requests import JPEG, JSON, PHOTO, REQUESTS, in_base64
 from inference import Answers, input_fn, model_fn, output_fn, predict_fn
 from paths import ROOT
+from serving import photo_checks
 from serving.bin_counter import BinCounter
 from serving.bin_requests import MAX_INSTANCES, PhotoSources
 from serving.local_server import RequestContext
+from serving.photo_checks import MAX_NANOSECONDS, MAX_SCANS, START_OF_SCAN
 from stand_ins.served_model import drawn_photo, encoded
 
 
@@ -213,6 +219,95 @@ def test_a_server_without_a_context_gets_an_exception_with_the_reason(
     assert isinstance(predict_fn(input_fn(PHOTO, JPEG), endpoint), Answers)
 
 
+@pytest.mark.parametrize("value", ["true", "True"])  # AWS's, and that of its SDK's local mode
+@pytest.mark.parametrize(
+    ("body", "content_type", "reason"),
+    [
+        (b"no photo", JPEG, "not a JPEG or PNG"),
+        (PHOTO[:700], JPEG, "damaged or truncated"),
+        (encoded(drawn_photo(16, 200)), JPEG, "more than 8 times"),
+        (b"{", JSON, "not JSON"),
+        ('{"s3_key": "../x"}', JSON, "no photos from S3"),
+    ],
+)
+def test_in_a_batch_transform_a_photos_fault_is_its_answer(
+    value: str,
+    body: Any,
+    content_type: str,
+    reason: str,
+    endpoint: inference.Endpoint,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SAGEMAKER_BATCH", value)
+    context = RequestContext()
+    request = input_fn(body, content_type, context)
+    found = json.loads(output_fn(predict_fn(request, endpoint, context), JSON, context))
+    assert context.status == 200
+    assert reason in found["error"]
+    assert found["request_id"] == context.request_id
+    assert answer(endpoint, PHOTO, JPEG)["count"] in range(1, 6)
+
+
+def test_in_a_batch_transform_what_concerns_all_photos_still_ends_the_job(
+    endpoint: inference.Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGEMAKER_BATCH", "true")
+    assert ask(endpoint, PHOTO, JPEG, "text/html")[0] == 406
+    monkeypatch.setattr(endpoint.counter, "network", lambda batch: np.full((len(batch), 5), np.nan))
+    assert ask(endpoint, PHOTO, JPEG)[0] == 500
+
+
+def test_a_request_of_too_many_pixels_and_scans_is_refused_before_they_are_decoded(
+    endpoint: inference.Endpoint,
+) -> None:
+    # Scans are counted, not read: a comment of them costs this test less than scans.
+    photo = encoded(Image.new("L", (5000, 5000)), comment=START_OF_SCAN * (MAX_SCANS - 1))
+    instances = [{"image": in_base64(content)} for content in [PHOTO, *[photo] * 30]]
+    assert len(answer(endpoint, {"instances": instances[:2]})["predictions"]) == 2
+    started = time.process_time()
+    status, text = ask(endpoint, json.dumps({"instances": instances}), JSON)
+    assert (status, "too many pixels and scans" in text) == (413, True)
+    assert time.process_time() - started < MAX_NANOSECONDS / 1e9
+
+
+def of_endless_scans() -> bytes:
+    """Return a JPEG of 25 megapixels and as many scans as it may have, 150 KB."""
+    content = encoded(Image.new("RGB", (5000, 5000), "olive"), progressive=True)
+    last = content.rindex(START_OF_SCAN)
+    repeats = MAX_SCANS - content.count(START_OF_SCAN)
+    return content[:-2] + content[last:-2] * repeats + content[-2:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "photo", "number", "status"),
+    [
+        ("JPEGs of 100 scans", of_endless_scans, 32, 400),
+        ("see-through PNGs", lambda: encoded(Image.new("RGBA", (5000, 5000)), "PNG"), 32, 413),
+        ("JPEGs", lambda: encoded(Image.new("RGB", (5000, 5000))), 12, 200),
+    ],
+)
+@pytest.mark.parametrize("checks", [True, False])
+def test_no_request_takes_long(
+    name: str,
+    photo: Callable[[], bytes],
+    number: int,
+    status: int,
+    checks: bool,
+    endpoint: inference.Endpoint,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not checks:
+        monkeypatch.setattr(photo_checks, "simplejpeg", None)
+        status = 413 if status == 400 else status  # Pillow takes such scans
+    body = json.dumps({"instances": [{"image": in_base64(photo())}] * number})
+    started = time.process_time()
+    assert ask(endpoint, body, JSON)[0] == status
+    seconds = time.process_time() - started
+    print(f"{number} {name} of 25 megapixels, {len(body) / 1e6:.1f} MB: {status}, {seconds:.1f} s")
+    assert seconds < 2 * MAX_NANOSECONDS / 1e9
+
+
 @pytest.mark.parametrize(
     ("is_served", "workers", "threads"), [(False, None, 8), (True, None, 1), (True, "2", 4)]
 )
@@ -280,6 +375,22 @@ def test_a_model_that_would_answer_otherwise_than_it_was_trained_is_refused(
         BinCounter(tmp_path / "model", num_threads=1)
 
 
+def test_a_model_folder_may_have_any_name(run_dir: Path, tmp_path: Path) -> None:
+    named = tmp_path / "*[1]? é%41 {x}"
+    shutil.copytree(run_dir / "model", named)
+    assert answer(model_fn(str(named)), PHOTO, JPEG)["count"] in range(1, 6)
+
+
+def test_the_log_says_that_damage_is_not_seen(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model_fn(str(run_dir / "model"))
+    assert "simplejpeg" not in caplog.text
+    monkeypatch.setattr(photo_checks, "simplejpeg", None)
+    model_fn(str(run_dir / "model"))
+    assert "simplejpeg is not installed" in caplog.text
+
+
 @pytest.mark.parametrize("length", [0, 100, 20_000])
 def test_damaged_weights_are_one_line(
     length: int, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -289,7 +400,7 @@ def test_damaged_weights_are_one_line(
     weights.write_bytes(weights.read_bytes()[:length])
     with pytest.raises(SystemExit, match="2"):
         inference.main(["--model", str(tmp_path / "model"), "--port", "0"])
-    assert "cannot be loaded" in capsys.readouterr().err.splitlines()[-1]
+    assert "cannot be loaded (SafetensorError: " in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -303,6 +414,23 @@ def test_a_wrong_command_is_one_line(flags: list[str], capsys: pytest.CaptureFix
     with pytest.raises(SystemExit, match="2"):
         inference.main(flags)
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_cause_is_in_the_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text("{,")
+    with pytest.raises(SystemExit, match="2"):
+        inference.main(["--model", str(tmp_path)])
+    assert "(Expecting property name" in capsys.readouterr().err
+
+
+def test_nobody_reading_is_no_traceback(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(SystemExit) as ended:
+            inference.main(["--model", str(run_dir / "model"), "--port", "0"])
+    assert ended.value.code == 0
 
 
 def test_help_needs_no_model_and_no_heavy_library() -> None:

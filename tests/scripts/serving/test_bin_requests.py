@@ -17,7 +17,9 @@ def status_of(body: Any, content_type: str | None = "application/json") -> int:
     return raised.value.status
 
 
-@pytest.mark.parametrize("content_type", ["image/jpeg", "image/png", "application/x-image"])
+@pytest.mark.parametrize(
+    "content_type", ["image/jpeg", "image/jpg", "image/pjpeg", "image/png", "application/x-image"]
+)
 def test_a_photo_is_the_body_itself(content_type: str) -> None:
     assert read_request(PHOTO, content_type) == ([Question("body", PHOTO)], False)
     assert read_request(bytearray(PHOTO), f"{content_type.upper()}; q=1")[0][0].value == PHOTO
@@ -82,7 +84,34 @@ def test_photos_in_the_request_need_no_other_source() -> None:
     assert list(photo_bytes(questions, PhotoSources())) == [PHOTO, PHOTO]
 
 
-@pytest.mark.parametrize("text", ["=", "a", "*&^", TEXT + "\n", "é", "data:image/jpeg;base64,AAAA"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        base64.encodebytes(PHOTO * 20).decode(),
+        base64.encodebytes(PHOTO * 20).decode().replace("\n", "\r\n"),
+        "data:image/jpeg;base64," + base64.b64encode(PHOTO * 20).decode(),
+        "DATA:image/png;name=a.png;BASE64,\n" + base64.encodebytes(PHOTO * 20).decode(),
+        "data:;base64," + base64.b64encode(PHOTO * 20).decode(),
+    ],
+    ids=[
+        "lines",
+        "lines of Windows",
+        "data: URI",
+        "data: URI of lines",
+        "data: URI without a type",
+    ],
+)
+def test_base64_comes_in_lines_and_as_a_data_uri(text: str) -> None:
+    assert list(photo_bytes([Question("image", text)], PhotoSources())) == [PHOTO * 20]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("=", "a", "*&^", "é", f"data:image/jpeg,{TEXT}", "data:image/jpeg;base64", "data:,"),
+        *(f"data:image/jpeg;base64,{TEXT[:-1]}", f"image/jpeg;base64,{TEXT}"),
+    ],
+)
 def test_what_is_not_base64_is_400(text: str) -> None:
     with pytest.raises(RequestError) as raised:
         list(photo_bytes([Question("image", text)], PhotoSources()))

@@ -2,13 +2,27 @@ import io
 import subprocess
 import sys
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from damaged_requests import flipped
 from paths import ROOT
-from serving.photo_checks import MAX_SCANS, START_OF_SCAN, decode_photo
+from serving import photo_checks
+from serving.photo_checks import (
+    GREY_DEPTHS,
+    JPEG_PIXEL,
+    MAX_PIXELS,
+    MAX_SCANS,
+    PNG_PIXEL,
+    SCANNED_PIXEL,
+    START_OF_SCAN,
+    Budget,
+    decode_photo,
+)
 from serving.request_errors import RequestError
 from stand_ins.served_model import drawn_photo, encoded
 
@@ -42,6 +56,85 @@ def test_height_and_width_are_not_mixed_up() -> None:
 @pytest.mark.parametrize("image_format", ["GIF", "BMP", "TIFF", "WEBP", "ICO"])
 def test_other_formats_are_refused_whatever_they_are_called(image_format: str) -> None:
     assert status_of(encoded(drawn_photo(), image_format)) == 415
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "reason"),
+    [
+        (1, 1, "fewer than 16 pixels"),
+        (15, 60, "fewer than 16 pixels"),
+        (60, 15, "fewer than 16 pixels"),
+        (2000, 200, "more than 8 times"),
+        (20, 161, "more than 8 times"),
+        (16, 16, None),
+        (128, 16, None),
+        (20, 160, None),
+    ],
+)
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+def test_a_photo_has_the_size_and_shape_of_a_bin(
+    image_format: str, width: int, height: int, reason: str | None
+) -> None:
+    content = encoded(drawn_photo(width, height), image_format)
+    if reason is None:
+        assert decoded(content).shape == (32, 32, 3)
+        return
+    with pytest.raises(RequestError, match=reason) as raised:
+        decoded(content)
+    assert raised.value.status == 400
+
+
+def test_a_jpeg_that_lost_a_part_is_refused_though_its_end_is_there() -> None:
+    content = encoded(drawn_photo(300, 200), quality=90)
+    middle = len(content) // 2
+    for damaged in (
+        content[:middle] + content[-2:],
+        content[:middle] + content[middle + 4096 :],
+        content[:middle] + bytes(4096) + content[middle + 4096 :],
+    ):
+        Image.open(io.BytesIO(damaged)).load()  # Pillow says nothing
+        assert status_of(damaged) == 400
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_every_kind_of_jpeg_is_taken_whole_and_refused_by_half(
+    mode: str, options: dict[str, Any]
+) -> None:
+    content = encoded(drawn_photo().convert(mode), **options)
+    assert decoded(content).shape == (32, 32, 3)
+    assert status_of(content[: len(content) // 2] + content[-2:]) == 400
+
+
+def test_without_simplejpeg_photos_are_counted_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    content = encoded(drawn_photo())
+    pixels = decoded(content)
+    assert photo_checks.sees_damage()
+    monkeypatch.setattr(photo_checks, "simplejpeg", None)
+    assert not photo_checks.sees_damage()
+    assert (decoded(content) == pixels).all()
+
+
+def test_a_png_with_a_bad_checksum_is_damaged_and_still_a_png() -> None:
+    texts = PngInfo()
+    texts.add_text("Comment", "bin")
+    content = encoded(drawn_photo(), "PNG", pnginfo=texts)
+    assert decoded(content).shape == (32, 32, 3)
+    for chunk in (b"tEXt", b"IDAT", b"IHDR"):
+        damaged = bytearray(content)
+        damaged[content.index(chunk) + 7] ^= 16
+        with pytest.raises(RequestError, match="damaged") as raised:
+            decoded(bytes(damaged))
+        assert raised.value.status == 400
+
+
+@pytest.mark.parametrize("bits", GREY_DEPTHS)
+def test_fewer_bits_stored_in_sixteen_are_not_black(bits: int) -> None:
+    grey = np.asarray(drawn_photo().convert("L")).astype(np.uint16)
+    expected = decoded(encoded(Image.fromarray(grey.astype(np.uint8)), "PNG"))
+    assert (decoded(encoded(Image.fromarray(grey << (bits - 8)), "PNG")) == expected).all()
 
 
 def test_text_is_no_photo() -> None:
@@ -89,6 +182,70 @@ def test_any_damage_is_refused_or_a_photo_and_never_another_error() -> None:
         except RequestError:
             refused += 1
     assert 0 < refused < 300
+
+
+def test_the_photos_of_a_request_share_a_budget_of_pixels_and_scans() -> None:
+    photo = encoded(drawn_photo(), progressive=True)
+    pixels, scans = 60 * 40, photo.count(START_OF_SCAN)
+    nanoseconds = pixels * (JPEG_PIXEL + SCANNED_PIXEL * scans)
+    budget = Budget(2 * nanoseconds + pixels * PNG_PIXEL)
+    for content in (photo, encoded(drawn_photo(), "PNG"), photo):
+        decode_photo(content, (32, 32), BILINEAR, budget)
+    with pytest.raises(RequestError, match="too many pixels and scans together") as raised:
+        decode_photo(photo, (32, 32), BILINEAR, budget)
+    assert raised.value.status == 413
+    decoded(photo)  # alone it has a budget of its own
+
+
+def test_a_photo_within_all_bounds_is_within_its_budget() -> None:
+    slowest = max(JPEG_PIXEL + SCANNED_PIXEL * MAX_SCANS, PNG_PIXEL)
+    Budget().spend(MAX_PIXELS * slowest)
+
+
+ORIGINALS = ROOT.parent / "shared/abid_originals/bin-images"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ORIGINALS.exists(), reason="needs real photos: ../shared/abid_originals")
+def test_of_real_photos_all_pass_whole_and_nearly_none_that_lost_a_part() -> None:
+    photos = [path.read_bytes() for path in sorted(ORIGINALS.glob("*.jpg"))[:200]]
+    generator = np.random.default_rng(0)
+
+    def without(content: bytes, length: int, filling: bytes = b"") -> bytes:
+        start = int(generator.integers(len(content) // 10, len(content) * 9 // 10))
+        return content[:start] + filling + content[start + length :]
+
+    def one_bit(content: bytes) -> bytes:
+        return flipped(content, [(int(generator.integers(1000, len(content))), 3)])
+
+    def first_scans(content: bytes) -> bytes:
+        again = encoded(Image.open(io.BytesIO(content)), quality=95, progressive=True)
+        return START_OF_SCAN.join(again.split(START_OF_SCAN)[:4]) + content[-2:]
+
+    shares = {}
+    for name, damage in {
+        "nothing": lambda content: content,
+        "the second half, but not the end marker": lambda c: c[: len(c) // 2] + c[-2:],
+        "the last 200 bytes, but not the end marker": lambda c: c[:-200] + c[-2:],
+        "4 KB": lambda content: without(content, 4096),
+        "4 KB, which are zeros": lambda content: without(content, 4096, bytes(4096)),
+        "512 bytes, which are zeros": lambda content: without(content, 512, bytes(512)),
+        "16 bytes": lambda content: without(content, 16),
+        "a bit": one_bit,
+        "all scans but three of a progressive one": first_scans,
+    }.items():
+        shares[name] = sum(passes(damage(content)) for content in photos) / len(photos)
+        print(f"{name}: {shares[name]:.1%} pass")
+    assert shares["nothing"] == 1
+    assert all(share < 0.05 for share in list(shares.values())[1:5])
+
+
+def passes(content: bytes) -> bool:
+    try:
+        decoded(content)
+    except RequestError:
+        return False
+    return True
 
 
 @pytest.mark.slow
