@@ -10,19 +10,19 @@ those photos are Amazon's (CC BY-NC-SA 3.0 US), share the page accordingly.
 
 import hashlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as arrow_dataset
-import pyarrow.parquet as pq
 
+from compare_runs import read_json, read_predictions_file
 from evaluation import Evaluation, figures, read_evaluation, worst_errors
 from report_page import GalleryPhoto, report_page
 from report_plots import write_plots
 from strict_parser import StrictParser
+from whole_outputs import whole_file
 
 GALLERY_SIZE = 24
 AUDIT_EVALUATION = "audit_evaluation.json"
@@ -36,13 +36,10 @@ def main(argv: list[str] | None = None) -> None:
         "--dataset", type=Path, metavar="FOLDER", help="the dataset that the run was tested on"
     )
     parser.add_argument("--output_dir", type=Path, metavar="FOLDER", help="default: RUN/report")
-    arguments = parser.parse_args(argv)
-    output_dir = arguments.output_dir or arguments.run_dir / "report"
-    try:
-        page = write_report(arguments.run_dir, arguments.dataset, output_dir)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        parser.error(f"{arguments.run_dir}: {error}")
-    print(f"Report: {page}")
+    with parser.errors_of_one_line():
+        arguments = parser.parse_args(argv)
+        output_dir = arguments.output_dir or arguments.run_dir / "report"
+        print(f"Report: {write_report(arguments.run_dir, arguments.dataset, output_dir)}")
 
 
 def write_report(run_dir: Path, dataset: Path | None, output_dir: Path) -> Path:
@@ -50,22 +47,24 @@ def write_report(run_dir: Path, dataset: Path | None, output_dir: Path) -> Path:
 
     Raises: ValueError: the run has no predictions, or they belong to another dataset.
     """
-    predictions = run_dir / "predictions_test.parquet"
-    if not predictions.exists():
-        raise ValueError(f"{predictions.name} is missing: run scripts/train.py with --do_predict.")
-    evaluation = read_evaluation(pq.read_table(predictions))
-    arguments = json.loads((run_dir / "arguments.json").read_text())
+    predictions = read_predictions_file(run_dir)
+    try:
+        evaluation = read_evaluation(predictions)
+    except ValueError as error:
+        raise ValueError(f"{run_dir}: {error}") from error
+    arguments = read_json(run_dir / "arguments.json")
     bins = None if dataset is None else test_bins(dataset, evaluation)
     distinct = None
     if bins is not None and not bins["asins"].null_count:  # an official split may know no items
         distinct = [len(set(asins)) for asins in bins["asins"].to_pylist()]
     found = figures(evaluation, distinct) | {"audit": audit_figures(run_dir)}
-    output_dir.mkdir(parents=True, exist_ok=True)
     plots = write_plots(found, output_dir)
     gallery = [] if bins is None else gallery_photos(evaluation, bins)
-    _write_whole(output_dir / "report.json", json.dumps(found, indent=2) + "\n")
-    page = report_page(run_dir.resolve().name, arguments, found, plots, gallery)
-    _write_whole(output_dir / "index.html", page)
+    with whole_file(output_dir / "report.json") as temporary:
+        temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    with whole_file(output_dir / "index.html") as temporary:
+        page = report_page(run_dir.resolve().name, arguments, found, plots, gallery)
+        temporary.write_text(page, encoding="utf-8")
     return output_dir / "index.html"
 
 
@@ -80,12 +79,18 @@ def audit_figures(run_dir: Path) -> dict[str, Any] | None:
     try:
         measured = json.loads(path.read_text())
         digest = measured["predictions_sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path.name} is damaged: scripts/audit.py --evaluate RUN.") from error
-    if digest == hashlib.sha256((run_dir / "predictions_test.parquet").read_bytes()).hexdigest():
+        is_of_now = all("estimated_rate" in kind for kind in measured["kinds"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error!r}): python scripts/audit.py --evaluate {run_dir} measures "
+            "again."
+        ) from error
+    predictions = (run_dir / "predictions_test.parquet").read_bytes()
+    if is_of_now and digest == hashlib.sha256(predictions).hexdigest():
         return measured
     print(
-        f"{path} is of other predictions and left out: scripts/audit.py --evaluate {run_dir}",
+        f"{path} is of {'other predictions' if is_of_now else 'an older audit'} and left out: "
+        f"scripts/audit.py --evaluate {run_dir}",
         file=sys.stderr,
     )
     return None
@@ -128,14 +133,5 @@ def gallery_photos(evaluation: Evaluation, bins: pa.Table) -> list[GalleryPhoto]
     ]
 
 
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    main()

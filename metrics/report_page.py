@@ -170,28 +170,30 @@ def _audit(audit: Mapping[str, Any] | None) -> str:
 <p class="note">{audit["wrong_share"]:.0%} of the records were made wrong, {audit["num_draws"]}
 times: with the record of the bin's state before or after (real pairs), or one item off (symmetric
 errors). The bins that are most likely wrong are checked first. Area under the ROC curve: {areas}.
-Calibration error of the probability to be wrong: {errors}.{_savings(audit)}
-</p>
-{_table(header, rows)}"""
+Calibration error of the probability to be wrong: {errors}.</p>
+{_table(header, rows)}
+{_savings(audit)}"""
 
 
 def _savings(audit: Mapping[str, Any]) -> str:
-    """Return what decisions by cost save, nothing where no costs were given."""
-    saved = {name: kind["savings"] for name, kind in audit["kinds"].items() if kind["savings"]}
-    if not saved:
-        return ""
-    costs = next(iter(saved.values()))
-    return (
-        f" Saved per 1,000 bins, at {costs['cost_missed_error']:g} an error and "
-        f"{costs['cost_manual_check']:g} a check: "
-        + "; ".join(
-            f"{_with_interval(of['saved'], 1, 0)} ({name.replace('_', ' ')}), by checking where "
-            f"the count differs {_with_interval(of['rule_saved'], 1, 0)}, by as many random checks "
-            f"{_with_interval(of['random_saved'], 1, 0)}"
-            for name, of in saved.items()
+    """Return what each way of deciding saves, and how many bins are checked for it."""
+    rows = [
+        (
+            name.replace("_", " "),
+            f"{of['cost_missed_error']:g} to {of['cost_manual_check']:g}",
+            way["name"],
+            _with_interval(way["saved"], 1, 0),
+            f"{way['checked']['value']:.0%}",
         )
-        + "."
-    )
+        for name, kind in audit["kinds"].items()
+        for of in kind["savings"]
+        for way in of["ways"]
+    ]
+    header = ("wrong records", "an error to a check", "decided by", "saved", "checked")
+    return f"""<p class="note">Saved per 1,000 bins, against leaving all records, and the share
+of the bins that a person looks at. The audit estimates itself how many records are wrong; "told" is
+one that takes a given share for true.</p>
+{_table(header, rows)}"""
 
 
 def _with_interval(figure: Mapping[str, float], factor: int, digits: int) -> str:

@@ -21,6 +21,8 @@ import hashlib
 import json
 import shlex
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from auditing.bins import open_bins
-from auditing.decisions import Costs
+from auditing.decisions import CERTAINTY, Costs
 from auditing.error_model import (
     ERROR_MODEL,
     ErrorModel,
@@ -38,18 +40,22 @@ from auditing.error_model import (
     training_error_model,
     write_error_model,
 )
-from auditing.evaluation import NUM_DRAWS, JudgedBins, evaluate_audit, print_evaluation
-from auditing.parts import claim_output, model_identity, read_parts, write_parts, write_whole
+from auditing.evaluation import COSTS, NUM_DRAWS, JudgedBins, evaluate_audit
+from auditing.evaluation_tables import evaluation_text
+from auditing.parts import claim_output, model_identity, read_parts, write_parts
 from auditing.review_page import REVIEW_PAGE, page_summary, write_page
 from auditing.verdicts import DECISIONS_CSV, Judge, decide_all
+from auditing.wrong_rate import DEFAULT_WRONG_RATE, WrongRate
 from count_distribution import counts_of_labels
 from one_line_parser import OneLineErrorsParser
+from output_files import whole_file
 from serving.bin_counter import BinCounter, available_cores
 
 SUMMARY = "summary.json"
 AUDIT_EVALUATION = "audit_evaluation.json"
 DEFAULT_BUDGET = 0.05
 MAX_PAGE_BINS = 5000
+MAX_COST = 1e12  # what a million bins cost is still a number
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -70,6 +76,8 @@ def main(argv: list[str] | None = None) -> None:
             rank_label_errors(arguments.model, arguments.bins, arguments.output_dir, budget)
         else:
             sys.exit(audit(arguments))
+    except BrokenPipeError:
+        raise  # nobody reads any more: the parser's hook ends quietly
     except ImportError as error:
         parser.error(f"{error}: python -m pip install -r requirements.txt")
     except (OSError, ValueError, ArithmeticError, pa.ArrowException) as error:
@@ -99,8 +107,9 @@ def make_parser() -> OneLineErrorsParser:
     parser.add_argument(
         "--wrong_rate",
         type=float,
-        default=0.05,
-        help="share of the records that are wrong, as far as you know (default: %(default)s)",
+        metavar="SHARE",
+        help="share of the records that are wrong, if you know it (default: estimated from the "
+        f"records, and {DEFAULT_WRONG_RATE} where they say too little)",
     )
     parser.add_argument(
         "--cost_missed_error", type=float, metavar="MONEY", help="of an error that is not found"
@@ -154,8 +163,9 @@ def check_flags(arguments: argparse.Namespace) -> None:
     missing = [f"--{name}" for name in named if vars(arguments)[name] is None]
     if missing and not arguments.evaluate:
         raise ValueError(f"{', '.join(missing)} missing (or --evaluate RUN).")
-    if not 0 < arguments.wrong_rate < 1:
-        raise ValueError(f"--wrong_rate {arguments.wrong_rate}: give a share between 0 and 1.")
+    rate = arguments.wrong_rate
+    if rate is not None and not 0 < rate < 1:
+        raise ValueError(f"--wrong_rate {rate}: give a share between 0 and 1.")
     budget = arguments.review_budget
     if budget is not None and not 0 <= budget <= 1:
         raise ValueError(f"--review_budget {budget}: give a share from 0 to 1.")
@@ -165,8 +175,10 @@ def check_flags(arguments: argparse.Namespace) -> None:
     if costs[0] is not None:
         if budget is not None:
             raise ValueError("Give the two costs or --review_budget, not both.")
-        if not all(np.isfinite(cost) and cost >= 0 for cost in costs):
-            raise ValueError("--cost_missed_error and --cost_manual_check are numbers from 0 on.")
+        if not all(0 <= cost <= MAX_COST for cost in costs):  # NaN is none of them
+            raise ValueError(
+                f"--cost_missed_error and --cost_manual_check are numbers from 0 to {MAX_COST:g}."
+            )
 
 
 def costs_of(arguments: argparse.Namespace) -> Costs | None:
@@ -191,17 +203,20 @@ def audit(arguments: argparse.Namespace) -> int:
     judge = Judge(
         counts=counter.counts,
         error_model=error_model or ErrorModel(),
-        wrong_rate=arguments.wrong_rate,
+        wrong_rate=WrongRate(arguments.wrong_rate or DEFAULT_WRONG_RATE),
         costs=costs,
         review_budget=DEFAULT_BUDGET if costs is None and budget is None else budget,
     )
-    judge = judge.leaning_on_records(
-        read_parts(output_dir, source.num_bins, counter.counts), source.num_bins
+    judge = judge.learning_from_records(
+        read_parts(output_dir, source.num_bins, counter.counts),
+        source.num_bins,
+        is_rate_given=arguments.wrong_rate is not None,
     )
     checked = judge.spend(read_parts(output_dir, source.num_bins, counter.counts))
     order, summary = decide_all(judge, checked, output_dir, source.num_bins)
     summary |= {
-        "wrong_rate": judge.wrong_rate,
+        "wrong_rate": asdict(judge.wrong_rate),
+        "certainty_of_suggested_counts": CERTAINTY,
         "review_budget": judge.review_budget,
         "cost_missed_error": costs and costs.missed_error,
         "cost_manual_check": costs and costs.manual_check,
@@ -210,7 +225,8 @@ def audit(arguments: argparse.Namespace) -> int:
         else f"the default: the model folder has no {ERROR_MODEL}",
         "count_weights": dict(zip(map(str, judge.counts), judge.count_weights or (), strict=True)),
     }
-    write_whole(output_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    with whole_file(output_dir / SUMMARY) as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n")
     write_page(judge, checked, output_dir, source, order[:MAX_PAGE_BINS], summary, identity)
     report(summary, output_dir)
     return 1 if summary["without_decision"] else 0
@@ -227,11 +243,25 @@ def report(summary: dict[str, Any], output_dir: Path) -> None:
         print(f"... and {unnamed:,} more, in {DECISIONS_CSV}", file=sys.stderr)
     print(f"\n{page_summary(summary, summary['bins'])}")
     print(f"Error model: {summary['error_model']}.")
+    print(f"Wrong records before a photo is seen: {wrong_rate_text(summary['wrong_rate'])}.")
     print(f"Records that are probably wrong: {summary['expected_wrong']:.1f}.")
     unit = "" if summary["cost_missed_error"] is not None else " errors"
     print(f"Expected to be saved by these decisions: {summary['expected_saving']:.1f}{unit}.")
     print(f"Decisions: {output_dir / DECISIONS_CSV}")
     print(f"Next: open {shlex.quote(str(output_dir / REVIEW_PAGE))} in a browser.")
+
+
+def wrong_rate_text(rate: Mapping[str, Any]) -> str:
+    """Return how many records are taken for wrong, and on whose word."""
+    if rate["low"] is None:
+        return f"{rate['value']:.1%}, as given"
+    interval = f"{rate['low']:.1%} to {rate['high']:.1%}"
+    if rate["is_learned"]:
+        return f"{rate['value']:.1%} ({interval}), estimated from the records"
+    return (
+        f"{rate['value']:.1%} is taken, since these records say little ({interval}): give "
+        "--wrong_rate if you know it"
+    )
 
 
 def add_error_model(dataset_dir: Path, model_dir: Path) -> None:
@@ -249,32 +279,48 @@ def add_error_model(dataset_dir: Path, model_dir: Path) -> None:
 def evaluate(run_dir: Path, costs: Costs | None) -> None:
     """Measure on a run's test predictions what an audit with its model finds.
 
-    Raises: ValueError: no predictions, or too few of them.
+    Raises: ValueError: no predictions, or damaged ones, or too few of them.
     """
     path = run_dir / "predictions_test.parquet"
     if not path.exists():
         raise ValueError(f"{path} is missing: run scripts/train.py with --do_predict.")
+    try:
+        bins = judged_bins(path)
+    except (KeyError, pa.ArrowException) as error:
+        raise ValueError(
+            f"{path} is damaged, run scripts/train.py with --do_predict: {error}"
+        ) from error
+    error_model = read_error_model(run_dir / "model")
+    with tqdm(total=2 * NUM_DRAWS, unit="draws") as progress:
+        figures = evaluate_audit(
+            bins, error_model or ErrorModel(), [costs] if costs else COSTS, progress.update
+        )
+    # For the report: predictions made later belong to another evaluation.
+    figures["predictions_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    with whole_file(run_dir / AUDIT_EVALUATION) as temporary:
+        temporary.write_text(json.dumps(figures, indent=2) + "\n")
+    print(evaluation_text(figures))
+    if error_model is None:
+        print(f"The default error model: {run_dir / 'model'} has no {ERROR_MODEL}.")
+    print(f"Figures: {run_dir / AUDIT_EVALUATION}")
+    print(f"Next: python metrics/report.py {shlex.quote(str(run_dir))}")
+
+
+def judged_bins(path: Path) -> JudgedBins:
+    """Return the bins of a run's predictions.
+
+    Raises: KeyError, pa.ArrowException: the file is damaged.
+    """
     table = pq.read_table(path)
     names = [name for name in table.column_names if name.startswith("probability_")]
     counts = counts_of_labels([name.removeprefix("probability_") for name in names])
-    bins = JudgedBins(
+    return JudgedBins(
         ids=table["id"].to_pylist(),
         groups=table["bin_group"].to_pylist(),
         true=np.searchsorted(counts, table["expected_quantity"].to_numpy()),
         probabilities=np.column_stack([table[name].to_numpy() for name in names]),
         counts=counts,
     )
-    error_model = read_error_model(run_dir / "model")
-    with tqdm(total=2 * NUM_DRAWS, unit="draws") as progress:
-        figures = evaluate_audit(bins, error_model or ErrorModel(), costs, progress.update)
-    # For the report: predictions made later belong to another evaluation.
-    figures["predictions_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    write_whole(run_dir / AUDIT_EVALUATION, json.dumps(figures, indent=2) + "\n")
-    print_evaluation(figures)
-    if error_model is None:
-        print(f"The default error model: {run_dir / 'model'} has no {ERROR_MODEL}.")
-    print(f"Figures: {run_dir / AUDIT_EVALUATION}")
-    print(f"Next: python metrics/report.py {shlex.quote(str(run_dir))}")
 
 
 if __name__ == "__main__":

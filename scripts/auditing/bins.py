@@ -3,29 +3,24 @@
 What is wrong with a bin goes along with it (`problem`), so that no row is lost on the way.
 """
 
-import csv
 import hashlib
 import io
 import json
-import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
 from PIL import Image
 
+from auditing.bin_table import BadTableError, read_table, whole_number
+from dataset_folder import check_contents, open_dataset, open_shard
 from serving import photo_checks
 from serving.request_errors import RequestError
 
 MAX_BYTES = 50_000_000
-UNUSABLE = {
-    415: "not a JPEG or PNG photo",
-    413: f"photo of more than {photo_checks.MAX_PIXELS // 1_000_000} megapixels",
-}
-WHOLE_NUMBER = re.compile(r"\s*([0-9]{1,9})(\.0*)?\s*", re.ASCII)
 QUANTITY = "expected_quantity"
 
 
@@ -74,12 +69,6 @@ class BinSource(Protocol):
         ...
 
 
-def whole_number(text: str) -> int | None:
-    """Return the number that a record says: "3" and "3.0" are 3; "-1", "2.5" and "two" are none."""
-    match = WHOLE_NUMBER.fullmatch(text)
-    return int(match[1]) if match else None
-
-
 def open_bins(
     path: Path, splits: Collection[str] | None, photos: Path | None, metadata: Path | None
 ) -> BinSource:
@@ -119,53 +108,50 @@ class CsvBins:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         self.fingerprint = f"csv {digest} {self.photos.resolve()}"
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            self.header = next(csv.reader(file), [])
-        if QUANTITY not in self.header or not {"photo", "id"} & set(self.header):
-            raise ValueError(
-                f"--bins {path}: the first line must name the columns {QUANTITY} and photo (or "
-                f"id), separated by commas; it is {','.join(self.header)[:80]!r}."
-            )
-        self.num_bins = sum(1 for _ in self._rows())
+        with self._table() as (names, rows):
+            if QUANTITY not in names or not {"photo", "id"} & set(names):
+                raise ValueError(
+                    f"--bins {path}: the first line must name the columns {QUANTITY} and photo (or "
+                    f"id), separated by commas; it names {', '.join(names)[:80]!r}."
+                )
+            self.has_photo_column = "photo" in names
+            self.num_bins = sum(1 for _ in rows)
 
-    def _rows(self) -> Iterator[list[str]]:
+    @contextmanager
+    def _table(self) -> Iterator[tuple[list[str], Iterator[dict[str, str]]]]:
         # Whatever its encoding, a row is not lost: what is not UTF-8 becomes a replacement mark.
         with self.path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            reader = csv.reader(file)
             try:
-                next(reader)
-                yield from (row for row in reader if row)
-            except csv.Error as error:
-                raise ValueError(f"{self.path}, line {reader.line_num}: {error}") from error
+                yield read_table(file)
+            except BadTableError as error:
+                raise ValueError(f"--bins {self.path}: {error}") from error
 
     def bins(self, first: int = 0, photos_of: Collection[int] | None = None) -> Iterator[AuditBin]:
-        for number, values in enumerate(self._rows()):
-            if number < first:
-                continue
-            row = dict(zip(self.header, values, strict=False))
-            photo = row.get("photo", "")
-            bin_id = row.get("id", "") or Path(photo).stem or f"row {number + 1}"
-            problem = None
-            if len(values) != len(self.header):
-                problem = f"the row has {len(values)} fields, the header {len(self.header)}"
-            content = None
-            if problem is None and (photos_of is None or number in photos_of):
-                try:
-                    content = self._read(photo, row.get("id", ""))
-                except UnusablePhotoError as error:
-                    problem = str(error)
-            items, items_note = parse_items(row.get("items", ""))
-            yield AuditBin(
-                bin_id,
-                row.get(QUANTITY, ""),
-                items,
-                content,
-                problem or _quantity_problem(row.get(QUANTITY, "")),
-                items_note,
-            )
+        with self._table() as (_, rows):
+            for number, row in enumerate(rows):
+                if number >= first:
+                    yield self._bin(number, row, photos_of is None or number in photos_of)
+
+    def _bin(self, number: int, row: Mapping[str, str], has_photo: bool) -> AuditBin:
+        photo, bin_id = row.get("photo", ""), row.get("id", "")
+        content, problem = None, None
+        if has_photo:
+            try:
+                content = self._read(photo, bin_id)
+            except UnusablePhotoError as error:
+                problem = str(error)
+        items, items_note = parse_items(row.get("items", ""))
+        return AuditBin(
+            bin_id or Path(photo).stem or f"row {number + 1}",
+            row[QUANTITY],
+            items,
+            content,
+            problem or _quantity_problem(row[QUANTITY]),
+            items_note,
+        )
 
     def _read(self, photo: str, bin_id: str) -> bytes:
-        if not photo and ("photo" in self.header or not bin_id):
+        if not photo and (self.has_photo_column or not bin_id):
             raise UnusablePhotoError("the row names no photo")
         path = self.photos / (photo or f"{bin_id}.jpg")
         try:
@@ -193,40 +179,26 @@ class DatasetBins:
         self.metadata = metadata
         if metadata is not None and not metadata.is_dir():
             raise ValueError(f"--metadata {metadata}: there is no such folder.")
-        if not (folder / "README.md").exists():
-            raise ValueError(
-                f"--bins {folder} is not a finished dataset (no README.md): run "
-                "data_prep/build_dataset.py."
-            )
-        paths = sorted((folder / "data").glob("*.parquet"))
-        there = list(dict.fromkeys(path.name.partition("-")[0] for path in paths))
+        self.dataset = open_dataset(folder)
+        there = self.dataset.shards
         for split in splits or ():
             if split not in there:
                 raise ValueError(f"--bins {folder} has no split {split}, only {', '.join(there)}.")
-        wanted = list(splits or there)
-        paths = [path for split in wanted for path in paths if path.name.startswith(f"{split}-")]
-        if not paths:
-            raise ValueError(f"--bins {folder} holds no bins (data/*.parquet).")
-        self.paths, self.num_bins = paths, 0
+        wanted = list(dict.fromkeys(splits or there))
+        self.num_bins = sum(self.dataset.num_bins[split] for split in wanted)
+        self.paths = [path for split in wanted for path in there[split]]
         digest = hashlib.sha256()
-        for path in paths:
-            try:
-                parquet = pq.ParquetFile(path)
-            except pa.ArrowInvalid as error:
-                raise ValueError(f"{path} is damaged: copy it again.") from error
-            with parquet:
-                missing = {*self.COLUMNS, "image"} - set(parquet.schema_arrow.names)
-                if missing:
-                    raise ValueError(f"{path} has no column {', '.join(sorted(missing))}.")
-                self.num_bins += parquet.metadata.num_rows
-                digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        for path in self.paths:
+            check_contents(folder, path)
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+            with open_shard(path) as parquet:
                 digest.update(repr(parquet.read(["id", QUANTITY]).to_pydict()).encode())
         self.fingerprint = f"dataset {digest.hexdigest()} {metadata and metadata.resolve()}"
 
     def bins(self, first: int = 0, photos_of: Collection[int] | None = None) -> Iterator[AuditBin]:
         start = 0
         for path in self.paths:
-            with pq.ParquetFile(path) as parquet:
+            with open_shard(path) as parquet:
                 for group in range(parquet.num_row_groups):
                     rows = range(start, start + parquet.metadata.row_group(group).num_rows)
                     start = rows.stop
@@ -253,11 +225,13 @@ class DatasetBins:
 
     def _names(self, bin_id: str) -> tuple[dict[str, str], str | None]:
         try:
-            content = json.loads((Path(str(self.metadata)) / f"{bin_id}.json").read_text())
+            content = json.loads((Path(str(self.metadata)) / f"{bin_id}.json").read_bytes())
             listed = content["BIN_FCSKU_DATA"].values()
             return {item["asin"]: str(item.get("name") or item["asin"]) for item in listed}, None
-        except OSError:
+        except FileNotFoundError:
             return {}, f"unknown id: no metadata {bin_id}.json"
+        except OSError as error:
+            return {}, f"metadata {bin_id}.json cannot be read: {error.strerror}"
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {}, f"metadata {bin_id}.json is damaged"
 
@@ -285,26 +259,32 @@ def parse_items(text: str) -> tuple[tuple[Item, ...], str | None]:
         return (), 'items is not JSON such as [{"name": "Oil filter", "quantity": 2}]'
 
 
-def open_photo(content: bytes) -> Image.Image:
-    """Return a photo in colour and upright, by the endpoint's own rules.
+def decode_photo(content: bytes, size: tuple[int, int], resample: int) -> np.ndarray:
+    """Return a photo as the model takes it, by the endpoint's own rules and limits.
+
+    Args and returns: as in serving.photo_checks.decode_photo.
 
     Raises: UnusablePhotoError: not a JPEG or PNG, damaged, truncated, or too large.
     """
     try:
-        return photo_checks.open_photo(content)
+        return photo_checks.decode_photo(content, size, resample)
     except RequestError as error:
-        raise UnusablePhotoError(
-            UNUSABLE.get(error.status, f"damaged photo: {error.reason}")
-        ) from error
+        raise UnusablePhotoError(error.reason) from error
 
 
 def thumbnail(content: bytes, longest_edge: int) -> bytes:
     """Return a photo as a small JPEG, for a page that holds thousands.
 
-    Raises: UnusablePhotoError: as in open_photo.
+    Raises: UnusablePhotoError: as in decode_photo.
     """
-    photo = open_photo(content)
-    photo.thumbnail((longest_edge, longest_edge), Image.Resampling.BILINEAR)
-    small = io.BytesIO()
-    photo.save(small, format="JPEG", quality=70, optimize=True)
-    return small.getvalue()
+
+    def small(photo: Image.Image) -> bytes:
+        photo.thumbnail((longest_edge, longest_edge), Image.Resampling.BILINEAR)
+        encoded = io.BytesIO()
+        photo.save(encoded, format="JPEG", quality=70, optimize=True)
+        return encoded.getvalue()
+
+    try:
+        return photo_checks.use_photo(content, small)
+    except RequestError as error:
+        raise UnusablePhotoError(error.reason) from error

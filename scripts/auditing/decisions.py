@@ -15,15 +15,16 @@ An audit leaves a number in the inventory for each bin. If it is not what the bi
 `missed_error`, sooner or later. There are three things to do:
 
     ok             leave r                         missed_error * (1 - P(r))
-    wrong          write the likeliest other c     missed_error * (1 - max P(c), c other than r)
+    wrong          write the likeliest other c     missed_error * (1 - P(c))
     check by hand  a person counts                 manual_check, and then the number is right
 
-and the cheapest is done. Only the ratio of the two costs matters: a bin is checked where the best
-answer without a check, of probability m = max P(c), is wrong more often than that ratio, 1 - m >
-manual_check / missed_error. `wrong` is thus for a model that is nearly sure of another count.
+and the cheapest is done, but that a count is written only where it is certain: P(c) is CERTAINTY at
+least. Below, a program that knows little would rewrite right records wherever no check is to be
+had, because a count is a little likelier than the recorded one.
 
 A budget is the same rule: to spend a limited number of checks where they save most means to check
-the bins of largest 1 - m, which is what one price of a check would have chosen, too.
+the bins where the best answer without a check is wrong most often, which is what one price of a
+check would have chosen, too.
 """
 
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ import numpy as np
 OK, CHECK, WRONG = "ok", "check by hand", "wrong"
 # In this order where they cost the same: the least work first, and rather a person than a guess.
 DECISIONS = (OK, CHECK, WRONG)
+CERTAINTY = 0.95  # of a count that is to be written without a person's look, whatever that costs
 # Chosen on the validation split: less made small audits worse, more learned less from large ones.
 PRIOR_BINS = 200
 MAX_STEPS, SMALLEST_STEP = 200, 1e-4
@@ -75,6 +77,7 @@ def count_weights(
     recorded: np.ndarray,
     record_probabilities: np.ndarray,
     wrong_rate: float,
+    start: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return how much more often these bins hold each count than the photos alone say.
 
@@ -84,11 +87,12 @@ def count_weights(
     few records. Source of the idea for labels that are known: Saerens et al., Adjusting the outputs
     of a classifier to new a priori probabilities, Neural Computation 2002.
 
-    Args: as in count_posterior.
+    Args: as in count_posterior, and
+        start: (num_counts,), weights that may be near those looked for.
 
     Returns: float (num_counts,), to be given to `reweighted`.
     """
-    weights = np.ones(probabilities.shape[1])
+    weights = np.ones(probabilities.shape[1]) if start is None else start
     if len(probabilities) == 0:
         return weights
     prior = PRIOR_BINS * probabilities.mean(axis=0)
@@ -121,11 +125,15 @@ def wrong_probability(posterior: np.ndarray, recorded: np.ndarray) -> np.ndarray
 
 
 def expected_costs(posterior: np.ndarray, recorded: np.ndarray, costs: Costs) -> np.ndarray:
-    """Return what each decision costs on average, (num_bins, 3), in the order of DECISIONS."""
+    """Return what each decision costs on average, (num_bins, 3), in the order of DECISIONS.
+
+    Infinite where a count would be written that is not certain.
+    """
     others = posterior.copy()
     others[np.arange(len(recorded)), recorded] = 0.0
     ok = costs.missed_error * others.sum(axis=1)
-    wrong = costs.missed_error * (1 - others.max(axis=1))
+    likeliest = others.max(axis=1)
+    wrong = np.where(likeliest >= CERTAINTY, costs.missed_error * (1 - likeliest), np.inf)
     return np.column_stack([ok, np.full(len(posterior), costs.manual_check), wrong])
 
 
@@ -134,9 +142,9 @@ def decide(costs_of_decisions: np.ndarray) -> np.ndarray:
     return costs_of_decisions.argmin(axis=1)
 
 
-def risk_without_check(posterior: np.ndarray) -> np.ndarray:
+def risk_without_check(posterior: np.ndarray, recorded: np.ndarray) -> np.ndarray:
     """Return how often the best answer without a check is wrong, (num_bins,)."""
-    return 1 - posterior.max(axis=1)
+    return expected_costs(posterior, recorded, Costs(1.0, np.inf)).min(axis=1)
 
 
 def spend_budget(risk: np.ndarray, review_budget: float) -> np.ndarray:
@@ -157,11 +165,13 @@ def spend_budget(risk: np.ndarray, review_budget: float) -> np.ndarray:
 
 def corrected_count(
     posterior: np.ndarray, recorded: np.ndarray, counts: Sequence[int]
-) -> np.ndarray:
-    """Return the likeliest count other than the recorded one, int (num_bins,), items."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the likeliest count other than the recorded one, int (num_bins,), items; and how
+    likely it is, float (num_bins,).
+    """
     others = posterior.copy()
     others[np.arange(len(recorded)), recorded] = -1.0
-    return np.asarray(counts)[others.argmax(axis=1)]
+    return np.asarray(counts)[others.argmax(axis=1)], np.maximum(others.max(axis=1), 0.0)
 
 
 def count_interval(

@@ -7,14 +7,16 @@ one, two or more. train.py writes error_model.json into the model folder, audit.
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pyarrow.dataset as arrow_dataset
+
+from dataset_folder import open_dataset
+from one_line_parser import reason_of
+from output_files import whole_file
 
 ERROR_MODEL = "error_model.json"
 # What is believed before any pair was seen, with the weight of this many pairs for each count: an
@@ -102,9 +104,8 @@ def fit_error_model(
 def write_error_model(model_dir: Path, error_model: ErrorModel) -> None:
     """Write the pairs into a model folder as JSON: [[smaller count, larger count, pairs], ...]."""
     content = {"pairs": [[low, high, number] for (low, high), number in error_model.pairs.items()]}
-    temporary = model_dir / f"{ERROR_MODEL}.part"
-    temporary.write_text(json.dumps(content) + "\n")
-    os.replace(temporary, model_dir / ERROR_MODEL)
+    with whole_file(model_dir / ERROR_MODEL) as temporary:
+        temporary.write_text(json.dumps(content) + "\n")
 
 
 def read_error_model(model_dir: Path) -> ErrorModel | None:
@@ -117,29 +118,29 @@ def read_error_model(model_dir: Path) -> ErrorModel | None:
         return None
     try:
         pairs = {(low, high): number for low, high, number in json.loads(path.read_text())["pairs"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(path) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(path, reason_of(error)) from error
     whole = all(isinstance(value, int) for key, number in pairs.items() for value in (*key, number))
     if not whole or any(not 0 <= key[0] < key[1] or number < 0 for key, number in pairs.items()):
-        raise _damaged(path)
+        raise _damaged(path, "these are no pairs of counts with their numbers")
     return ErrorModel(pairs)
 
 
-def _damaged(path: Path) -> ValueError:
+def _damaged(path: Path, reason: str) -> ValueError:
     return ValueError(
-        f"{path} is damaged: python scripts/audit.py --fit_error_model DATASET --model MODEL "
-        "writes it anew."
+        f"{path} is damaged ({reason}): python scripts/audit.py --fit_error_model DATASET --model "
+        "MODEL writes it anew."
     )
 
 
 def training_error_model(dataset_dir: Path) -> ErrorModel:
     """Return the error model of a dataset folder's training split.
 
-    Raises: ValueError: there is no training split.
+    Raises: ValueError: no such dataset, or one without a training split.
     """
-    shards = sorted(str(path) for path in dataset_dir.glob("data/train-*.parquet"))
-    if not shards:
+    dataset = open_dataset(dataset_dir)
+    if "train" not in dataset.shards:
         raise ValueError(f"{dataset_dir} has no training split (data/train-*.parquet).")
     columns = ["id", "bin_group", "expected_quantity"]
-    table = arrow_dataset.dataset(shards).to_table(columns=columns)
+    table = dataset.table("train", columns)
     return fit_error_model(*(table[name].to_pylist() for name in columns))

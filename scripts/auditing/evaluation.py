@@ -8,6 +8,11 @@ knows, always a tenth of the cases:
                       record tells the two apart.
     symmetric errors  any photo with a record that is one item off, up or down alike.
 
+The audit is not told how many are wrong: it estimates that, as audit.py does. What it decides if it
+is told the true share, half or twice of it stands beside, and what is saved without it: by checking
+all bins, none, those of which the model counts something else, or what an audit decides without
+photos.
+
 It is drawn anew many times which cases are wrong, and a figure is the mean over the draws. An
 interval holds 95 % of what that mean is when whole bin groups are drawn again (bootstrap).
 """
@@ -22,6 +27,7 @@ from auditing.decisions import (
     CHECK,
     DECISIONS,
     OK,
+    WRONG,
     Costs,
     corrected_count,
     count_posterior,
@@ -32,6 +38,7 @@ from auditing.decisions import (
     wrong_probability,
 )
 from auditing.error_model import ErrorModel, neighbouring_pairs
+from auditing.wrong_rate import WrongRate, estimate_wrong_rate
 
 NUM_DRAWS = 200
 NUM_RESAMPLES = 200
@@ -39,7 +46,12 @@ SEED = 0
 WRONG_SHARE = 0.1
 BUDGETS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75)
 NUM_LEVELS = 10
-MONEY = ["saved", "rule_saved", "random_saved"]
+# At the first, checking all bins is worth something with a tenth wrong; at the second it saves
+# nothing, at the third it loses.
+COSTS = (Costs(20, 1), Costs(10, 1), Costs(5, 1))
+TOLD = (WRONG_SHARE, WRONG_SHARE / 2, 2 * WRONG_SHARE)
+AUDIT = "audit"
+RIVALS = ("check all", "check none", "count differs", "records alone", "photo-free prior")
 
 
 @dataclass(frozen=True)
@@ -111,13 +123,17 @@ def symmetric_errors(bins: JudgedBins) -> Cases:
 
 
 def evaluate_audit(
-    bins: JudgedBins, error_model: ErrorModel, costs: Costs | None, progress: Callable[[], None]
+    bins: JudgedBins,
+    error_model: ErrorModel,
+    costs: Sequence[Costs],
+    progress: Callable[[], None],
+    num_draws: int = NUM_DRAWS,
 ) -> dict[str, Any]:
     """Return the figures of both kinds of cases, ready for JSON.
 
     Args:
-        costs: to say what the audit's decisions save; None leaves that out.
-        progress: called after each draw, 2 * NUM_DRAWS times in all.
+        costs: to say what decisions save at each.
+        progress: called after each draw, 2 * num_draws times in all.
 
     Raises: ValueError: too few cases for a tenth of them to be wrong.
     """
@@ -125,10 +141,10 @@ def evaluate_audit(
     for cases in (real_pairs(bins), symmetric_errors(bins)):
         if len(cases.rows) < 10:
             raise ValueError(f"only {len(cases.rows)} test photos can get a record of {cases.name}")
-        kinds[cases.name] = _evaluate_cases(bins, cases, error_model, costs, progress)
+        kinds[cases.name] = _evaluate_cases(bins, cases, error_model, costs, progress, num_draws)
     return {
         "wrong_share": WRONG_SHARE,
-        "num_draws": NUM_DRAWS,
+        "num_draws": num_draws,
         "num_pairs_of_error_model": error_model.num_pairs,
         "kinds": kinds,
     }
@@ -138,44 +154,50 @@ def _evaluate_cases(
     bins: JudgedBins,
     cases: Cases,
     error_model: ErrorModel,
-    costs: Costs | None,
+    costs: Sequence[Costs],
     progress: Callable[[], None],
+    num_draws: int,
 ) -> dict[str, Any]:
     generator = np.random.default_rng(SEED)
     weights = _group_weights(bins.group_index[cases.rows], generator)
     probabilities, true = bins.probabilities[cases.rows], bins.true[cases.rows]
     likelihood = error_model.record_probabilities(bins.counts)
     most_likely = probabilities.argmax(axis=1)
-    draws, levels = [], []
-    for _ in range(NUM_DRAWS):
+    draws: list[np.ndarray] = []
+    levels: dict[str, list[np.ndarray]] = {}
+    rates: list[WrongRate] = []
+    for _ in range(num_draws):
         recorded = cases.draw(bins.true, generator)
         is_wrong = recorded != true
-        weights_of_counts = count_weights(probabilities, recorded, likelihood, WRONG_SHARE)
-        leaning = reweighted(probabilities, weights_of_counts)
-        posterior = count_posterior(leaning, recorded, likelihood, WRONG_SHARE)
-        suspicion = wrong_probability(posterior, recorded)
-        found, area = ranking_figures(suspicion, is_wrong, weights)
-        rule_found, rule_area = ranking_figures(
-            (most_likely != recorded).astype(float), is_wrong, weights
-        )
-        saved = (
-            []
-            if costs is None
-            else _savings(posterior, recorded, true, most_likely, bins.counts, costs)
-        )
-        money = [weights @ column / weights.sum(axis=1) for column in saved]
-        draws.append(np.column_stack([found, area, rule_found, rule_area, *money]))
-        levels.append(np.column_stack([suspicion, is_wrong]))
+        rates.append(estimate_wrong_rate(probabilities, recorded, likelihood))
+        posteriors = _posteriors(probabilities, recorded, likelihood, rates[-1].value)
+        for name in _audits():
+            suspicion = wrong_probability(posteriors[name], recorded)
+            levels.setdefault(name, []).append(np.column_stack([suspicion, is_wrong]))
+        differs = most_likely != recorded
+        found, area = ranking_figures(levels[AUDIT][-1][:, 0], is_wrong, weights)
+        rule_found, rule_area = ranking_figures(differs.astype(float), is_wrong, weights)
+        money = [
+            column
+            for each in costs
+            for column in _savings(posteriors, recorded, true, differs, each).values()
+        ]
+        shares = weights @ np.column_stack(money) / weights.sum(axis=1, keepdims=True)
+        draws.append(np.column_stack([found, area, rule_found, rule_area, shares]))
         progress()
     # (1 + NUM_RESAMPLES, num_figures): the first row is of the bins as they are.
     figures = np.nanmean(draws, axis=0)  # NaN: of few groups none with a wrong record was drawn
+    num_ranking = 2 * (len(BUDGETS) + 1)
     names = [f"found {budget}" for budget in BUDGETS] + ["area"]
     names += [f"rule_found {budget}" for budget in BUDGETS] + ["rule_area"]
-    names += [] if costs is None else MONEY
-    column = dict(zip(names, figures.T, strict=True))
+    column = dict(zip(names, figures[:, :num_ranking].T, strict=True))
     return {
         "num_photos": len(cases.rows),
         "num_groups": len(np.unique(bins.group_index[cases.rows])),
+        "estimated_rate": {
+            bound: float(np.mean([getattr(rate, bound) for rate in rates]))
+            for bound in ("value", "low", "high", "is_learned")
+        },
         "budgets": [
             {
                 "budget": budget,
@@ -190,8 +212,19 @@ def _evaluate_cases(
         ],
         "area_under_curve": _interval(column["area"]),
         "rule_area_under_curve": _interval(column["rule_area"]),
-        "calibration": _calibration(np.concatenate(levels)),
-        "savings": None if costs is None else _savings_per_thousand(column, costs),
+        "calibration": _calibration(np.concatenate(levels[AUDIT])),
+        "calibration_error_if_told": {
+            f"{rate:g}": _calibration(np.concatenate(levels[_told(rate)]))[
+                "expected_calibration_error"
+            ]
+            for rate in TOLD
+        },
+        "savings": [
+            _savings_per_thousand(part, each)
+            for part, each in zip(
+                np.split(figures[:, num_ranking:], len(costs), axis=1), costs, strict=True
+            )
+        ],
     }
 
 
@@ -237,29 +270,75 @@ def _group_weights(group: np.ndarray, generator: np.random.Generator) -> np.ndar
     return np.vstack([np.ones(len(group)), np.array(drawn)[:, index]])
 
 
+def _told(rate: float) -> str:
+    return f"{AUDIT}, told {rate:.0%}"
+
+
+def _audits() -> tuple[str, ...]:
+    return (AUDIT, *map(_told, TOLD))
+
+
+def _posteriors(
+    probabilities: np.ndarray, recorded: np.ndarray, likelihood: np.ndarray, estimated: float
+) -> dict[str, np.ndarray]:
+    """Return how likely each count is, to the audits and to those who see no photo."""
+
+    def learned(seen: np.ndarray, rate: float) -> np.ndarray:
+        leaning = reweighted(seen, count_weights(seen, recorded, likelihood, rate))
+        return count_posterior(leaning, recorded, likelihood, rate)
+
+    rates = dict(zip(_audits(), (estimated, *TOLD), strict=True))
+    usual = np.broadcast_to(probabilities.mean(axis=0), probabilities.shape)
+    return {
+        **{name: learned(probabilities, rate) for name, rate in rates.items()},
+        # What these records say of how often each count is there, and nothing else.
+        "records alone": learned(
+            np.full_like(probabilities, 1 / probabilities.shape[1]), estimated
+        ),
+        # What a model says that answers as this one does on average, whatever the photo.
+        "photo-free prior": count_posterior(usual, recorded, likelihood, estimated),
+    }
+
+
 def _savings(
-    posterior: np.ndarray,
+    posteriors: Mapping[str, np.ndarray],
     recorded: np.ndarray,
     true: np.ndarray,
-    most_likely: np.ndarray,
-    counts: Sequence[int],
+    differs: np.ndarray,
     costs: Costs,
-) -> list[np.ndarray]:
-    """Return what is saved at each case against leaving all records, in the currency of `costs`.
+) -> dict[str, np.ndarray]:
+    """Return what each way of deciding saves at each case against leaving all records.
 
-    Returns: (num_cases,) each: by the audit's decisions; by checking where the most likely count
-        differs; by as many checks as the audit's at random places.
+    Args:
+        differs: bool (num_cases,), whether the model's most likely count is not the recorded one.
+
+    Returns: float (num_cases, 3) each: in the currency of `costs`; whether the bin is checked;
+        whether a right record is written over.
     """
-    decision = np.array(DECISIONS)[decide(expected_costs(posterior, recorded, costs))]
-    is_wrong, is_checked = recorded != true, decision == CHECK
-    written_wrong = corrected_count(posterior, recorded, counts) != np.asarray(counts)[true]
-    left_wrong = np.select([decision == OK, is_checked], [is_wrong, False], written_wrong)
+    is_wrong = recorded != true
     saved_by_check = costs.missed_error * is_wrong - costs.manual_check
-    return [
-        costs.missed_error * (is_wrong * 1.0 - left_wrong) - costs.manual_check * is_checked,
-        np.where(most_likely != recorded, saved_by_check, 0.0),
-        is_checked.mean() * saved_by_check,
-    ]
+
+    def with_checks(is_checked: np.ndarray) -> np.ndarray:
+        saved = np.where(is_checked, saved_by_check, 0.0)
+        return np.column_stack([saved, is_checked, np.zeros(len(true))])
+
+    def decided(posterior: np.ndarray) -> np.ndarray:
+        decision = np.array(DECISIONS)[decide(expected_costs(posterior, recorded, costs))]
+        is_checked = decision == CHECK
+        suggested, _ = corrected_count(posterior, recorded, range(posterior.shape[1]))
+        left_wrong = np.select([decision == OK, is_checked], [is_wrong, False], suggested != true)
+        saved = costs.missed_error * (is_wrong * 1.0 - left_wrong) - costs.manual_check * is_checked
+        return np.column_stack([saved, is_checked, (decision == WRONG) & ~is_wrong])
+
+    every = np.ones(len(true), dtype=bool)
+    by_posterior = {name: decided(posterior) for name, posterior in posteriors.items()}
+    return {
+        **{name: by_posterior[name] for name in _audits()},
+        "check all": with_checks(every),
+        "check none": with_checks(~every),
+        "count differs": with_checks(differs),
+        **{name: by_posterior[name] for name in RIVALS if name in by_posterior},
+    }
 
 
 def _interval(figures: np.ndarray) -> dict[str, float]:
@@ -267,11 +346,31 @@ def _interval(figures: np.ndarray) -> dict[str, float]:
     return {"value": float(figures[0]), "low": float(low), "high": float(high)}
 
 
-def _savings_per_thousand(column: Mapping[str, np.ndarray], costs: Costs) -> dict[str, Any]:
+def _savings_per_thousand(figures: np.ndarray, costs: Costs) -> dict[str, Any]:
+    """Return what each way saves, ready for JSON.
+
+    Args:
+        figures: (1 + NUM_RESAMPLES, 3 * ways), a bin's, in the order of _savings.
+    """
+    names = (*_audits(), *RIVALS)
+    saved, checked, written_over = figures.reshape(len(figures), len(names), 3).transpose(2, 0, 1)
+    # The rival that is best here, whichever it is in another draw of the bins.
+    rivals = saved[:, -len(RIVALS) :]
+    best = rivals[0].argmax()
     return {
         "cost_missed_error": costs.missed_error,
         "cost_manual_check": costs.manual_check,
-        **{name: _interval(1000 * column[name]) for name in MONEY},
+        "ways": [
+            {
+                "name": name,
+                "saved": _interval(1000 * saved[:, way]),
+                "checked": _interval(checked[:, way]),
+                "right_records_written_over": _interval(1000 * written_over[:, way]),
+            }
+            for way, name in enumerate(names)
+        ],
+        "best_rival": RIVALS[best],
+        "more_than_best_rival": _interval(1000 * (saved[:, 0] - rivals[:, best])),
     }
 
 
@@ -288,44 +387,3 @@ def _calibration(levels: np.ndarray) -> dict[str, Any]:
     ]
     error = float(np.mean([abs(row["probability"] - row["wrong"]) for row in rows]))
     return {"levels": rows, "expected_calibration_error": error}
-
-
-def print_evaluation(figures: dict[str, Any]) -> None:
-    """Print a table of each kind of wrong records."""
-
-    def with_interval(figure: dict[str, float], factor: float, digits: int) -> str:
-        value, low, high = (f"{factor * figure[k]:.{digits}f}" for k in ("value", "low", "high"))
-        return f"{value} [{low}, {high}]"
-
-    for name, kind in figures["kinds"].items():
-        print(
-            f"\n{name.replace('_', ' ').capitalize()}: {kind['num_photos']:,} photos in "
-            f"{kind['num_groups']:,} bin groups, {figures['wrong_share']:.0%} of the records wrong"
-        )
-        print(
-            "| checked | wrong bins found % | of those checked, wrong % | times random "
-            "| 'count differs', times random |"
-        )
-        print(f"|{'--:|' * 5}")
-        for row in kind["budgets"]:
-            print(
-                f"| {row['budget']:.0%} | {with_interval(row['found'], 100, 1)} "
-                f"| {with_interval(row['precision'], 100, 1)} "
-                f"| {with_interval(row['times_random'], 1, 2)} "
-                f"| {with_interval(row['rule_times_random'], 1, 2)} |"
-            )
-        print(
-            f"Area under the ROC curve: {with_interval(kind['area_under_curve'], 1, 3)}, of the "
-            f"rule {with_interval(kind['rule_area_under_curve'], 1, 3)}."
-        )
-        error = kind["calibration"]["expected_calibration_error"]
-        print(f"Calibration error of the probability to be wrong: {100 * error:.1f} %.")
-        if kind["savings"]:
-            saved = kind["savings"]
-            print(
-                f"Saved per 1,000 bins, at {saved['cost_missed_error']:g} an error and "
-                f"{saved['cost_manual_check']:g} a check: "
-                f"{with_interval(saved['saved'], 1, 0)}; by checking where the count differs "
-                f"{with_interval(saved['rule_saved'], 1, 0)}; by as many checks at random "
-                f"{with_interval(saved['random_saved'], 1, 0)}."
-            )

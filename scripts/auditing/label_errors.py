@@ -11,18 +11,15 @@ Northcutt et al., Confident learning: estimating uncertainty in dataset labels, 
 """
 
 import csv
-import os
 import shlex
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pyarrow.dataset as arrow_dataset
 import torch
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
-from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedGroupKFold
@@ -31,9 +28,11 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 
-from auditing.bins import AuditBin, DatasetBins, UnusablePhotoError, open_photo
+from auditing.bins import AuditBin, DatasetBins, UnusablePhotoError, decode_photo
 from auditing.parts import BATCH_SIZE
 from auditing.verdicts import harmless
+from one_line_parser import reason_of
+from output_files import whole_file
 
 LABEL_ERRORS = "label_errors.csv"
 NUM_FOLDS = 5
@@ -56,7 +55,7 @@ def rank_label_errors(
     """
     source = DatasetBins(dataset_dir, ["train"], None)
     columns = ["id", "bin_group", "expected_quantity"]
-    bins = arrow_dataset.dataset([str(path) for path in source.paths]).to_table(columns=columns)
+    bins = source.dataset.table("train", columns)
     ids = bins["id"].to_pylist()
     groups = [
         group or bin_id for group, bin_id in zip(bins["bin_group"].to_pylist(), ids, strict=True)
@@ -67,17 +66,17 @@ def rank_label_errors(
     likely, score = likely_errors(probabilities, np.searchsorted(counts, labels))
     listed = likely[: int(review_budget * len(labels))]
 
-    output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / LABEL_ERRORS
-    temporary = path.with_name(f"{path.name}.part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        whole_file(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(COLUMNS)
         for row in listed:
             count = counts[probabilities[row].argmax()]
             line = [harmless(ids[row]), harmless(groups[row]), labels[row], count]
             writer.writerow([*line, f"{score[row]:.6f}"])
-    os.replace(temporary, path)
     accuracy = (counts[probabilities.argmax(axis=1)] == labels).mean()
     print(f"Right of {len(ids):,} labels when predicted from other bins: {accuracy:.1%}")
     print(f"Likely wrong labels: {len(likely):,}; the first {len(listed):,} are in {path}")
@@ -106,7 +105,9 @@ def photo_features(model_dir: Path, source: DatasetBins) -> np.ndarray:
         # By its name: with torchvision AutoImageProcessor takes one that resizes differently.
         image_processor = ViTImageProcessor.from_pretrained(model_dir, local_files_only=True)
     except Exception as error:  # a damaged folder makes transformers raise nearly anything
-        raise ValueError(f"--model {model_dir} cannot be loaded: {error}") from error
+        raise ValueError(
+            f"--model {model_dir} cannot be loaded ({reason_of(error)}): copy it again."
+        ) from error
     model.to(torch.accelerator.current_accelerator() or "cpu")
     found: list[np.ndarray] = []
     bins = source.bins()
@@ -115,7 +116,7 @@ def photo_features(model_dir: Path, source: DatasetBins) -> np.ndarray:
         tqdm(total=source.num_bins, unit="photos", desc="features") as progress,
     ):
         while batch := list(islice(bins, BATCH_SIZE)):
-            photos = [_open(a_bin) for a_bin in batch]
+            photos = [_decoded(a_bin, image_processor) for a_bin in batch]
             inputs = image_processor(images=photos, return_tensors="pt").to(model.device)
             last = model(**inputs, output_hidden_states=True).hidden_states[-1]
             # Of a transformer the first token and the mean of all, of a convolution the mean.
@@ -126,11 +127,13 @@ def photo_features(model_dir: Path, source: DatasetBins) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _open(a_bin: AuditBin) -> Image.Image:
+def _decoded(a_bin: AuditBin, image_processor: ViTImageProcessor) -> np.ndarray:
+    """Return a photo in the size that the model takes: fifty whole ones may be gigabytes."""
+    size = image_processor.size["height"], image_processor.size["width"]
     try:
-        return open_photo(a_bin.photo or b"")
+        return decode_photo(a_bin.photo or b"", size, image_processor.resample)
     except UnusablePhotoError as error:
-        raise ValueError(f"bin {a_bin.id}: {error}: build the dataset again.") from error
+        raise ValueError(f"bin {a_bin.id}: {error} Build the dataset again.") from error
 
 
 def cross_validated_probabilities(

@@ -6,7 +6,7 @@ that of one part, and other costs or another budget need no photo to be looked a
 
 import hashlib
 import json
-import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from auditing.bins import AuditBin, BinSource, UnusablePhotoError, open_photo
+from auditing.bins import AuditBin, BinSource, UnusablePhotoError, decode_photo
+from output_files import whole_file
 from serving.bin_counter import BinCounter, Preparation
-from serving.photo_checks import squeezed
 
 PART_SIZE = 500
 BATCH_SIZE = 50
@@ -68,7 +68,13 @@ def claim_output(output_dir: Path, identity: dict[str, Any]) -> None:
     """
     path = output_dir / AUDIT
     if path.exists():
-        recorded = json.loads(path.read_text())
+        try:
+            recorded = dict(json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}): nobody knows whose parts are there, choose another "
+                "--output_dir."
+            ) from error
         differing = [name for name in identity if recorded.get(name) != identity[name]]
         if differing:
             raise ValueError(
@@ -80,30 +86,35 @@ def claim_output(output_dir: Path, identity: dict[str, Any]) -> None:
     if output_dir.exists() and {entry.name for entry in output_dir.iterdir()} - own:
         raise ValueError(f"{output_dir} is not empty, and no audit: choose another --output_dir.")
     (output_dir / "parts").mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(identity, indent=2) + "\n")
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(identity, indent=2) + "\n")
 
 
 def write_parts(source: BinSource, counter: BinCounter, output_dir: Path) -> None:
     """Ask the model about every bin that no part holds yet."""
     num_parts = -(-source.num_bins // PART_SIZE)
-    done = next(
-        (part for part in range(num_parts) if not _part_path(output_dir, part).exists()), num_parts
-    )
-    remaining = source.bins(first=done * PART_SIZE)
-    start = min(done * PART_SIZE, source.num_bins)
+    missing = [
+        part for part in range(num_parts) if not _is_whole(output_dir, part, source.num_bins)
+    ]
+    remaining: Iterator[AuditBin] = iter(())
+    following = None
     with (
         ThreadPoolExecutor() as pool,
-        tqdm(total=source.num_bins, initial=start, unit="bins", desc="photos") as progress,
+        tqdm(total=source.num_bins, unit="bins", desc="photos") as progress,
     ):
-        for part in range(done, num_parts):
+        progress.update(source.num_bins - sum(_num_rows(part, source.num_bins) for part in missing))
+        for part in missing:
+            if part != following:
+                remaining = source.bins(first=part * PART_SIZE)
+            following = part + 1
             batches = []
             bins = islice(remaining, PART_SIZE)
             while batch := list(islice(bins, BATCH_SIZE)):
                 batches.append(_judge(batch, counter, pool))
                 progress.update(len(batch))
-            path = _part_path(output_dir, part)
-            pq.write_table(pa.concat_tables(batches), f"{path}.part")
-            os.replace(f"{path}.part", path)
+            with whole_file(_part_path(output_dir, part)) as temporary:
+                # With a sum of each page: a part may be damaged and as long as before.
+                pq.write_table(pa.concat_tables(batches), temporary, write_page_checksum=True)
 
 
 def _judge(batch: Sequence[AuditBin], counter: BinCounter, pool: ThreadPoolExecutor) -> pa.Table:
@@ -139,7 +150,7 @@ def _prepared(a_bin: AuditBin, preparation: Preparation) -> np.ndarray | str:
         return a_bin.problem
     assert a_bin.photo is not None
     try:
-        return squeezed(open_photo(a_bin.photo), preparation.size, preparation.resample)
+        return decode_photo(a_bin.photo, preparation.size, preparation.resample)
     except UnusablePhotoError as error:
         return str(error)
 
@@ -147,7 +158,7 @@ def _prepared(a_bin: AuditBin, preparation: Preparation) -> np.ndarray | str:
 def read_parts(output_dir: Path, num_bins: int, counts: Sequence[int]) -> Iterator[Part]:
     """Yield what write_parts wrote, in order."""
     for part in range(-(-num_bins // PART_SIZE)):
-        table = pq.read_table(_part_path(output_dir, part))
+        table = _read(_part_path(output_dir, part))
         yield Part(
             first=part * PART_SIZE,
             ids=table["id"].to_pylist(),
@@ -162,12 +173,27 @@ def read_parts(output_dir: Path, num_bins: int, counts: Sequence[int]) -> Iterat
         )
 
 
+def _is_whole(output_dir: Path, part: int, num_bins: int) -> bool:
+    """Say whether a part is there as it was written; name one that is damaged."""
+    path = _part_path(output_dir, part)
+    if not path.exists():
+        return False
+    try:
+        if len(_read(path)) != _num_rows(part, num_bins):
+            raise pa.ArrowInvalid("it holds other bins")
+    except (pa.ArrowException, OSError) as error:  # pyarrow calls a wrong sum an OSError
+        print(f"{path} is damaged ({error}) and made again.", file=sys.stderr)
+        return False
+    return True
+
+
+def _read(path: Path) -> pa.Table:
+    return pq.read_table(path, page_checksum_verification=True)
+
+
+def _num_rows(part: int, num_bins: int) -> int:
+    return min(PART_SIZE, num_bins - part * PART_SIZE)
+
+
 def _part_path(output_dir: Path, part: int) -> Path:
     return output_dir / "parts" / f"{part:06d}.parquet"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_text(text)
-    os.replace(temporary, path)

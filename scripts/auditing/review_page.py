@@ -7,7 +7,6 @@ page's script writes them as text only, and its policy lets no other script, sty
 import base64
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from auditing.bins import BinSource, UnusablePhotoError, thumbnail
 from auditing.decisions import CHECK, OK, WRONG
 from auditing.parts import BATCH_SIZE, read_parts
 from auditing.verdicts import Judge, Verdict
+from output_files import whole_file
 
 REVIEW_PAGE = "review.html"
 TEMPLATE = Path(__file__).parent / "review_page.html"
@@ -42,9 +42,8 @@ def write_review_page(
         bins: of page_bin, in the order in which they are shown.
         photos: JPEGs in the same order; None where there is none.
     """
-    head, middle, photos_place, tail = split_template(TEMPLATE.read_text())
-    temporary = path.with_name(f"{path.name}.part")
-    with temporary.open("w") as file:
+    head, middle, photos_place, tail = split_template(TEMPLATE.read_text(encoding="utf-8"))
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(head + harmless_json(audit) + middle + harmless_json(bins) + photos_place)
         # One at a time: five thousand photos are most of the page.
         separators = chain(["["], iter(lambda: ",", None))
@@ -52,7 +51,6 @@ def write_review_page(
             encoded = None if photo is None else base64.b64encode(photo).decode()
             file.write(separator + json.dumps(encoded))
         file.write(("]" if bins else "[]") + tail)
-    os.replace(temporary, path)
 
 
 def split_template(template: str) -> list[str]:

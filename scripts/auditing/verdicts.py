@@ -3,7 +3,6 @@ list for the person who checks.
 """
 
 import csv
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,6 +32,8 @@ from auditing.decisions import (
 )
 from auditing.error_model import ErrorModel
 from auditing.parts import Part, read_parts
+from auditing.wrong_rate import WrongRate, estimate_wrong_rate
+from output_files import whole_file
 
 DECISIONS_CSV = "decisions.csv"
 NUM_NAMED = 20  # bins without a plain decision, in what an audit prints
@@ -103,7 +104,8 @@ class Judge:
 
     Args:
         counts: what the model knows, items.
-        wrong_rate: share of the records that are wrong, before a photo was looked at.
+        wrong_rate: share of the records that are wrong, before a photo was looked at: as a person
+            gave it, or as learned from the records.
         costs: of an error and a check; None with a budget.
         review_budget: share of the bins with a record among `counts` that can be checked.
         count_weights: (num_counts,), of auditing.decisions.count_weights.
@@ -111,15 +113,18 @@ class Judge:
 
     counts: tuple[int, ...]
     error_model: ErrorModel
-    wrong_rate: float
+    wrong_rate: WrongRate
     costs: Costs | None
     review_budget: float | None
     count_weights: tuple[float, ...] | None = None
 
-    def leaning_on_records(self, parts: Iterable[Part], num_bins: int) -> "Judge":
+    def learning_from_records(
+        self, parts: Iterable[Part], num_bins: int, is_rate_given: bool
+    ) -> "Judge":
         """Return a judge who knows how often the bins hold each count, from their records.
 
-        Of more than MOST_LEARNED bins a sample, evenly spread, is learned from and held.
+        Unless the rate is given, also how many of the records are wrong. Of more than MOST_LEARNED
+        bins a sample, evenly spread, is learned from and held.
         """
         every = -(-num_bins // MOST_LEARNED)
         probabilities, recorded = [np.empty((0, len(self.counts)))], [np.empty(0, dtype=int)]
@@ -127,13 +132,14 @@ class Judge:
             taken = self._is_judged(part) & ((part.first + np.arange(len(part.ids))) % every == 0)
             probabilities.append(part.probabilities[taken])
             recorded.append(np.searchsorted(self.counts, part.expected[taken]))
-        weights = count_weights(
+        known = (
             np.concatenate(probabilities),
             np.concatenate(recorded),
             self.error_model.record_probabilities(self.counts),
-            self.wrong_rate,
         )
-        return replace(self, count_weights=tuple(weights.tolist()))
+        rate = self.wrong_rate if is_rate_given else estimate_wrong_rate(*known)
+        weights = count_weights(*known, rate.value)
+        return replace(self, count_weights=tuple(weights.tolist()), wrong_rate=rate)
 
     def verdicts(self, parts: Iterable[Part], checked: np.ndarray | None) -> Iterator[Verdict]:
         """Yield the verdict of each bin.
@@ -157,11 +163,18 @@ class Judge:
         """
         if self.review_budget is None:
             return None
-        risks = [risk_without_check(self._posterior(part, self._is_judged(part))) for part in parts]
+        risks = [
+            risk_without_check(self._posterior(part, judged), self._recorded(part, judged))
+            for part in parts
+            for judged in [self._is_judged(part)]
+        ]
         return spend_budget(np.concatenate([*risks, np.empty(0)]), self.review_budget)
 
     def _is_judged(self, part: Part) -> np.ndarray:
         return np.isin(part.expected, self.counts) & ~np.isnan(part.probabilities).any(axis=1)
+
+    def _recorded(self, part: Part, judged: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.counts, part.expected[judged])
 
     def _posterior(self, part: Part, judged: np.ndarray) -> np.ndarray:
         probabilities = part.probabilities[judged]
@@ -169,15 +182,15 @@ class Judge:
             probabilities = reweighted(probabilities, np.array(self.count_weights))
         return count_posterior(
             probabilities,
-            np.searchsorted(self.counts, part.expected[judged]),
+            self._recorded(part, judged),
             self.error_model.record_probabilities(self.counts),
-            self.wrong_rate,
+            self.wrong_rate.value,
         )
 
     def _part_verdicts(
         self, part: Part, judged: np.ndarray, chosen: np.ndarray | None
     ) -> Iterator[Verdict]:
-        recorded = np.searchsorted(self.counts, part.expected[judged])
+        recorded = self._recorded(part, judged)
         posterior = self._posterior(part, judged)
         costs = expected_costs(posterior, recorded, self.costs or ERROR_UNITS)
         if (
@@ -187,7 +200,7 @@ class Judge:
         decision = decide(costs)
         saving = costs[:, DECISIONS.index(OK)] - costs.min(axis=1)
         suspicion = wrong_probability(posterior, recorded)
-        suggested = corrected_count(posterior, recorded, self.counts)
+        suggested, certainty = corrected_count(posterior, recorded, self.counts)
         place = np.cumsum(judged) - 1
         has_photo = ~np.isnan(part.probabilities).any(axis=1)
         most_likely = np.asarray(self.counts)[part.probabilities.argmax(axis=1)]
@@ -195,6 +208,9 @@ class Judge:
         for row, bin_id in enumerate(part.ids):
             index = place[row]
             said = DECISIONS[decision[index]] if judged[row] else CHECK if has_photo[row] else ""
+            reason = self._reason(part, row, said)
+            if said == WRONG:
+                reason += f" with a probability of {certainty[index]:.1%}"
             yield Verdict(
                 id=bin_id,
                 recorded=part.recorded[row],
@@ -206,7 +222,7 @@ class Judge:
                 decision=said,
                 suggested=int(suggested[index]) if said == WRONG else None,
                 saving=float(saving[index]) if judged[row] else np.nan,
-                reason="; ".join(filter(None, [self._reason(part, row, said), part.note[row]])),
+                reason="; ".join(filter(None, [reason, part.note[row]])),
                 items=part.items[row],
             )
 
@@ -221,7 +237,7 @@ class Judge:
         if decision == OK:
             return "photo and record agree well enough"
         if decision == WRONG:
-            return "the model is nearly sure of another count"
+            return "the bin holds another count"
         if self.review_budget is None:
             return "a check is expected to cost less than the errors it finds"
         return "among the bins whose check saves most"
@@ -269,10 +285,11 @@ def decide_all(
     named: list[str] = []
     short = np.empty(num_bins, dtype="U1")
     saving, suspicion = np.empty(num_bins), np.empty(num_bins)
-    path = output_dir / DECISIONS_CSV
-    temporary = path.with_name(f"{path.name}.part")
     verdicts = judge.verdicts(read_parts(output_dir, num_bins, judge.counts), checked)
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        whole_file(output_dir / DECISIONS_CSV) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         written = write_decisions(file, verdicts)
         for row, verdict in enumerate(tqdm(written, "decisions", num_bins, unit="bins")):
             short[row] = verdict.decision[:1]
@@ -283,7 +300,7 @@ def decide_all(
                 reasons["no decision" if not verdict.decision else "outside the counts"] += 1
                 if len(named) < NUM_NAMED:
                     named.append(f"{verdict.id}: {verdict.reason}")
-    os.replace(temporary, path)
+    assert decisions.total() == num_bins, "a row that goes in comes out"
     decision = np.select([short == CHECK[0], short == ""], [CHECK, ""], default=OK)
     return checking_order(decision, saving, suspicion), {
         "bins": num_bins,

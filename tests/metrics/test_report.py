@@ -118,7 +118,7 @@ def test_what_an_audit_finds_is_in_the_report(
     for figure, factor, digits in (
         (kind["budgets"][0]["times_random"], 1, 2),
         (kind["budgets"][0]["precision"], 100, 1),
-        (kind["savings"]["saved"], 1, 0),
+        (kind["savings"][0]["ways"][0]["saved"], 1, 0),
     ):
         value, low, high = (f"{factor * figure[k]:.{digits}f}" for k in ("value", "low", "high"))
         assert f"{value} [{low}, {high}]" in page
@@ -130,6 +130,11 @@ def test_what_an_audit_finds_is_in_the_report(
     report.main([str(run_copy)])
     assert json.loads((folder / "report.json").read_text())["audit"] is None
     assert "is of other predictions" in capsys.readouterr().err
+    # Nor of what an older audit measured otherwise.
+    del measured["kinds"]["real_pairs"]["estimated_rate"]
+    (run_copy / "audit_evaluation.json").write_text(json.dumps(measured))
+    report.main([str(run_copy)])
+    assert "is of an older audit" in capsys.readouterr().err
     (run_copy / "audit_evaluation.json").write_text("{")
     with pytest.raises(SystemExit):
         report.main([str(run_copy)])

@@ -70,6 +70,46 @@ def test_every_bin_of_a_dataset_gets_a_decision(
     assert "Next: open" in printed
 
 
+def test_the_wrong_rate_is_estimated_unless_it_is_given(
+    model_dir: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", model_dir, "--bins", dataset_dir, "--split", "test"]
+    flags += ["--output_dir", tmp_path / "out"]
+    assert exit_code(*flags) == 0
+    rate = json.loads((tmp_path / "out" / "summary.json").read_text())["wrong_rate"]
+    assert 0 < rate["low"] < rate["high"] < 0.5
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "before a photo" in line]
+    assert f"{rate['value']:.1%} " in line
+    assert f"({rate['low']:.1%} to {rate['high']:.1%})" in line
+    assert ("say little" in line) == (not rate["is_learned"])
+    assert exit_code(*flags, "--wrong_rate", "0.3") == 0
+    rate = json.loads((tmp_path / "out" / "summary.json").read_text())["wrong_rate"]
+    assert (rate["value"], rate["low"], rate["high"]) == (0.3, None, None)
+    assert "before a photo is seen: 30.0%, as given." in capsys.readouterr().out
+    # Whatever rate and budget: only a certain count is suggested.
+    for row in decisions(tmp_path / "out"):
+        if row["decision"] == "wrong":
+            share = re.search(r"with a probability of ([\d.]+)%", row["reason"])
+            assert share is not None
+            assert float(share[1]) >= 95
+
+
+def test_a_quote_left_open_loses_no_bins(
+    model_dir: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = sorted(path.name for path in photos.iterdir())[:5]
+    rows = [
+        f"{name},1,{what}"
+        for name, what in zip(names, ("oil", "3 in", '"3 in', "a", "b"), strict=True)
+    ]
+    (tmp_path / "bins.csv").write_text("\n".join(["photo,expected_quantity,name", *rows]))
+    flags = ["--model", model_dir, "--bins", tmp_path / "bins.csv", "--photos", photos]
+    assert exit_code(*flags, "--output_dir", tmp_path / "out") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "bins.csv: line 4: a quote opens here and does not close in this line." in line
+    assert not (tmp_path / "out").exists()
+
+
 def test_probabilities_are_those_that_the_run_recorded(
     run_dir: Path, dataset_dir: Path, tmp_path: Path
 ) -> None:
@@ -113,7 +153,7 @@ def test_what_is_wrong_with_a_bin_is_named_and_no_bin_is_lost(
     assert reasons["many"] == "expected quantity 7 is outside the model's counts 1 to 5"
     assert found[5]["decision"] == "check by hand"
     assert found[5]["probability_wrong"] == ""
-    assert reasons["cut"].startswith("damaged photo")
+    assert reasons["cut"] == "The photo is damaged or truncated."
     assert "items is not JSON" in reasons['\'=HYPERLINK("x")']
     errors = capsys.readouterr().err
     for name in ("missing", "negative", "half", "word", "many", "cut"):
@@ -214,7 +254,12 @@ def test_bad_flags_and_folders_are_refused_in_one_line(
         ({"--wrong_rate": "nan"}, "give a share between 0 and 1"),
         ({"--review_budget": 1.5}, "give a share from 0 to 1"),
         ({"--cost_missed_error": 3}, "Give both"),
-        ({"--cost_missed_error": -3, "--cost_manual_check": 1}, "numbers from 0 on"),
+        ({"--wrong_rate": "inf"}, "give a share between 0 and 1"),
+        ({"--review_budget": "nan"}, "give a share from 0 to 1"),
+        ({"--review_budget": -0.1}, "give a share from 0 to 1"),
+        ({"--cost_missed_error": -3, "--cost_manual_check": 1}, "numbers from 0 to 1e+12"),
+        ({"--cost_missed_error": "nan", "--cost_manual_check": 1}, "numbers from 0 to 1e+12"),
+        ({"--cost_missed_error": 3, "--cost_manual_check": "inf"}, "numbers from 0 to 1e+12"),
         (
             {"--cost_missed_error": 3, "--cost_manual_check": 1, "--review_budget": 0.1},
             "not both",
@@ -241,6 +286,26 @@ def test_a_folder_of_another_audit_is_refused(
     assert exit_code(*flags, "--split", "test") == 0
     assert exit_code(*flags, "--split", "validation") == 2
     assert "holds another audit (other bins)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # the pipe breaks at the end, or at a print
+def test_a_reader_that_leaves_early_ends_it_quietly(
+    unbuffered: str, dataset_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    command = [sys.executable, str(ROOT / "scripts" / "audit.py"), "--model", str(tmp_path)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [*command, "--fit_error_model", str(dataset_dir)],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(writer)
+    assert ended.stderr == ""
+    assert (tmp_path / "error_model.json").exists()
 
 
 @pytest.mark.slow
@@ -278,12 +343,17 @@ def test_an_evaluation_is_kept_with_the_run(
     run = tmp_path / "run"
     (run / "model").mkdir(parents=True)
     predictions = run_dir / "predictions_test.parquet"
-    (run / predictions.name).write_bytes(predictions.read_bytes())
+    content = predictions.read_bytes()
+    for damaged in (content[: len(content) // 2] + bytes(len(content) // 2), content[:1000]):
+        (run / predictions.name).write_bytes(damaged)
+        assert exit_code("--evaluate", run) == 2
+        assert f"{predictions.name} is damaged" in capsys.readouterr().err
+    (run / predictions.name).write_bytes(content)
     audit.main(["--evaluate", str(run), "--cost_missed_error", "20", "--cost_manual_check", "1"])
     figures = json.loads((run / "audit_evaluation.json").read_text())
     assert set(figures["kinds"]) == {"real_pairs", "symmetric_errors"}
     for kind in figures["kinds"].values():
-        assert kind["savings"]["cost_missed_error"] == 20
+        assert [of["cost_missed_error"] for of in kind["savings"]] == [20]
         found = [row["found"]["value"] for row in kind["budgets"]]
         assert found == sorted(found)
     printed = capsys.readouterr().out

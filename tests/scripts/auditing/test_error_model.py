@@ -70,12 +70,25 @@ def test_a_model_folder_keeps_its_error_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     ["", "{}", "[]", '{"pairs": [[1, 2]]}', '{"pairs": [[2, 1, 3]]}']
-    + ['{"pairs": [[1, 2, -3]]}', '{"pairs": [["1", "2", 3]]}', '{"pairs": [[1, 2, 0.5]]}'],
+    + [
+        "[" * 100_000,
+        '{"pairs": [[1, 2,\0\0\0\0\0\0\0',
+        '{"pairs": [[1, 2, -3]]}',
+        '{"pairs": [["1", "2", 3]]}',
+        '{"pairs": [[1, 2, 0.5]]}',
+    ],
 )
 def test_a_damaged_file_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "error_model.json").write_text(content)
     with pytest.raises(ValueError, match=r"error_model\.json is damaged"):
         read_error_model(tmp_path)
+
+
+def test_a_damaged_file_says_what_the_damage_is(tmp_path: Path) -> None:
+    for content, reason in (("{}", "KeyError: 'pairs'"), ('{"pairs": [[', "Expecting value")):
+        (tmp_path / "error_model.json").write_text(content)
+        with pytest.raises(ValueError, match=rf"is damaged \({reason}.*--fit_error_model"):
+            read_error_model(tmp_path)
 
 
 def test_the_entry_adds_it_to_a_finished_model(
@@ -97,7 +110,7 @@ def test_training_leaves_it_in_the_model_folder(run_dir: Path, dataset_dir: Path
 def test_what_is_no_model_or_no_dataset_is_refused_in_one_line(
     dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for dataset, reason in ((dataset_dir, "holds no model"), (tmp_path, "no training split")):
+    for dataset, reason in ((dataset_dir, "holds no model"), (tmp_path, "not a finished dataset")):
         with pytest.raises(SystemExit) as exit_info:
             audit.main(["--fit_error_model", str(dataset), "--model", str(tmp_path)])
         assert exit_info.value.code == 2

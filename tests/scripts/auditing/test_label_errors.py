@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import audit
-from auditing.label_errors import cross_validated_probabilities, likely_errors
+from auditing.bins import DatasetBins
+from auditing.label_errors import cross_validated_probabilities, likely_errors, photo_features
 
 
 def clusters(num_bins: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -53,6 +54,17 @@ def test_too_few_groups_are_refused() -> None:
         cross_validated_probabilities(features, labels, ["both", "both", *map(str, range(38))])
 
 
+def test_a_model_that_cannot_be_loaded_says_why(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run_dir / "model", tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"short")
+    with pytest.raises(
+        ValueError, match=r"cannot be loaded \(SafetensorError: .*\): copy it again"
+    ):
+        photo_features(tmp_path / "model", DatasetBins(dataset_dir, ["train"], None))
+
+
 @pytest.mark.slow
 def test_the_entry_writes_the_least_likely_labels_first(
     run_dir: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -65,6 +77,7 @@ def test_the_entry_writes_the_least_likely_labels_first(
     ids[0] = "=1+1"
     table = table.set_column(table.column_names.index("id"), "id", pa.array(ids))
     pq.write_table(table, shard, row_group_size=100)
+    shutil.rmtree(bins / "statistics")  # which say what the shard was
     flags = ["--label_errors", "--model", run_dir / "model", "--bins", bins]
     flags += ["--review_budget", "0.1"]
     audit.main([str(flag) for flag in [*flags, "--output_dir", tmp_path / "out"]])

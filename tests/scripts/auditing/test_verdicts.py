@@ -6,6 +6,7 @@ from auditing.decisions import CHECK, OK, WRONG, Costs
 from auditing.error_model import ErrorModel
 from auditing.parts import Part
 from auditing.verdicts import Judge, Verdict, checking_order
+from auditing.wrong_rate import WrongRate
 
 COUNTS = (1, 2, 3)
 
@@ -25,7 +26,7 @@ def part(rows: list[tuple[int, list[float]]], first: int = 0) -> Part:
 
 
 def judge(**changes: object) -> Judge:
-    values = {"costs": Costs(20, 1), "review_budget": None, "wrong_rate": 0.1, **changes}
+    values = {"costs": Costs(20, 1), "review_budget": None, "wrong_rate": WrongRate(0.1), **changes}
     return Judge(counts=COUNTS, error_model=ErrorModel(), **values)  # type: ignore[arg-type]
 
 
@@ -59,8 +60,8 @@ def test_a_budget_is_spent_over_all_parts_and_not_on_bins_that_nobody_can_judge(
     judged = [verdict for verdict in in_one if not np.isnan(verdict.wrong_probability)]
     assert [verdict.decision for verdict in judged].count(CHECK) == 2
     assert in_one[2].decision == CHECK  # beyond the budget
-    unchecked = min(v.wrong_probability for v in judged if v.decision == CHECK)
-    assert unchecked >= max(v.wrong_probability for v in judged if v.decision == OK)
+    least_checked = min(v.wrong_probability for v in judged if v.decision == CHECK)
+    assert least_checked >= max(v.wrong_probability for v in judged if v.decision == OK)
 
 
 def test_a_judge_who_knows_the_records_leans_towards_what_they_say() -> None:
@@ -68,7 +69,7 @@ def test_a_judge_who_knows_the_records_leans_towards_what_they_say() -> None:
     rows = [(3 if row % 20 == 0 else 1, [0.48, 0.04, 0.48]) for row in range(2000)] + [(1, [])]
     parts = [part(rows[:700]), part(rows[700:], first=700)]
     plain = judge()
-    knowing = plain.leaning_on_records(parts, len(rows))
+    knowing = plain.learning_from_records(parts, len(rows), is_rate_given=True)
     assert knowing.count_weights is not None
     assert knowing.count_weights[0] > 2 * knowing.count_weights[2]
     before, after = verdicts(parts, plain), verdicts(parts, knowing)
@@ -77,13 +78,47 @@ def test_a_judge_who_knows_the_records_leans_towards_what_they_say() -> None:
     assert after[1].probabilities == before[1].probabilities  # the photo says what it says
 
 
+def test_a_rate_that_was_given_stays_and_another_is_the_records_own() -> None:
+    # The photos are right and sure; a quarter of the records says one of the other counts.
+    sure = np.eye(3) * 0.97 + 0.01
+    rows = [
+        ((row + (row % 4 == 0) * (1 + row % 8 // 4)) % 3 + 1, list(sure[row % 3]))
+        for row in range(600)
+    ]
+    told, learning = (
+        judge(wrong_rate=WrongRate(0.05)).learning_from_records([part(rows)], 600, is_rate_given)
+        for is_rate_given in (True, False)
+    )
+    assert told.wrong_rate == WrongRate(0.05)
+    assert learning.wrong_rate.is_learned
+    assert learning.wrong_rate.low is not None
+    assert learning.wrong_rate.low > 0.15
+
+
+def test_a_count_is_suggested_where_it_is_certain_whatever_the_budget() -> None:
+    unsure = [0.0, 0.4, 0.6]
+    nearly, sure = [0.0, 0.1, 0.9], [0.0, 0.001, 0.999]
+    rows = [(2, unsure), (2, nearly), (2, sure)] * 4
+    for by in (
+        judge(costs=None, review_budget=0.0, wrong_rate=WrongRate(0.3)),
+        judge(costs=None, review_budget=0.25, wrong_rate=WrongRate(0.3)),
+        judge(costs=Costs(1, 9), wrong_rate=WrongRate(0.3)),  # a check never pays
+    ):
+        found = verdicts([part(rows)], by)
+        assert {verdict.decision for verdict in found[0::3]} <= {OK, CHECK}
+        assert {verdict.decision for verdict in found[1::3]} <= {OK, CHECK}
+        assert {verdict.decision for verdict in found[2::3]} == {WRONG}
+        assert found[2].suggested == 3
+        assert found[2].reason == "the bin holds another count with a probability of 99.7%"
+
+
 def test_of_many_bins_a_sample_is_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [(1 if row % 4 == 0 else 3, [0.4, 0.2, 0.4]) for row in range(2000)]
     monkeypatch.setattr(audit_verdicts, "MOST_LEARNED", 500)
-    sampled = judge().leaning_on_records([part(rows)], len(rows))
+    sampled = judge().learning_from_records([part(rows)], len(rows), is_rate_given=False)
     first_of_four = [part(rows[::4])]
     monkeypatch.setattr(audit_verdicts, "MOST_LEARNED", 2000)
-    assert sampled == judge().leaning_on_records(first_of_four, 500)
+    assert sampled == judge().learning_from_records(first_of_four, 500, is_rate_given=False)
 
 
 def test_a_person_sees_first_what_saves_most() -> None:
