@@ -16,9 +16,11 @@ INFERENCE_IMAGE_TAGS = {
     "cpu": "2.6.0-transformers5.5.3-cpu-py312-ubuntu22.04",
     "gpu": "2.6.0-transformers5.5.3-gpu-py312-cu124-ubuntu22.04",
 }
-# On a CPU: AWS's PyTorch image, the newest that the SDK lists; a job there installs
-# TRAINING_PACKAGES as it starts.
-CPU_TRAINING_PYTORCH = "2.8.0"
+# On a CPU: AWS's PyTorch image, in which a job installs TRAINING_PACKAGES as it starts. Its torch
+# is the laptop's: what is tested is what runs. AWS mends it until 2027-07-20; source of tag and
+# date: aws/deep-learning-containers, docs/src/data/pytorch/2.13-cpu-sagemaker.yml.
+CPU_TRAINING_PYTORCH = "2.13.0"
+CPU_TRAINING_IMAGE = f"pytorch:{CPU_TRAINING_PYTORCH}-cpu-amzn2023-sagemaker"
 PYTHON_VERSION = "py312"
 
 # What the training container holds, and what requirements.txt therefore pins.
@@ -33,6 +35,17 @@ TRAINING_PACKAGES = {
 DEFAULT_REGION = "us-east-1"
 # The image that docker_debugging/debug.py builds on top of the training container.
 LOCAL_IMAGE = "bin-counting-debug"
+# Family: size: GPUs, of instances with more than one. The SDK's own table ends at older types.
+# Source: aws.amazon.com/ec2/instance-types, accelerated computing.
+SEVERAL_GPUS = {
+    **{family: {"12xlarge": 4, "24xlarge": 4, "48xlarge": 8} for family in ("g5", "g6", "g6e")},
+    "g4dn": {"12xlarge": 4, "metal": 8},
+    "g7e": {"12xlarge": 2, "24xlarge": 4, "48xlarge": 8},
+    "p2": {"8xlarge": 8, "16xlarge": 16},
+    "p3": {"8xlarge": 4, "16xlarge": 8},
+    **{family: {"24xlarge": 8} for family in ("p3dn", "p4d", "p4de")},
+    **{family: {"48xlarge": 8} for family in ("p5", "p5e", "p5en", "p6-b200", "p6-b300")},
+}
 # Versions in the SDK's table, asked only for the registry of a region.
 _LISTED = {
     "training": {
@@ -58,28 +71,26 @@ def image_uri(region: str, processor: str, purpose: str) -> str:
     Raises: ValueError: AWS keeps no such container in the region.
     """
     if (purpose, processor) == ("training", "cpu"):
-        listed: dict[str, str] = {"framework": "pytorch", "version": CPU_TRAINING_PYTORCH}
-        instance_type = "ml.c5.xlarge"
+        name = CPU_TRAINING_IMAGE
+    elif purpose == "training":
+        name = f"huggingface-pytorch-training:{TRAINING_IMAGE_TAG}"
     else:
-        listed = {"framework": "huggingface", **_LISTED[purpose]}
-        instance_type = "ml.g5.xlarge"  # the registry is the same for both
+        name = f"huggingface-pytorch-inference:{INFERENCE_IMAGE_TAGS[processor]}"
     try:
         uri = import_sagemaker().image_uris.retrieve(
+            framework="huggingface",
             region=region,
             py_version=PYTHON_VERSION,
-            instance_type=instance_type,
+            instance_type="ml.g5.xlarge",  # the registry is the same for all
             image_scope=purpose,
-            **listed,
+            **_LISTED[purpose],
         )
     except (ValueError, KeyError) as error:
         raise ValueError(
             f"--region {region}: AWS keeps no {processor.upper()} {purpose} container there, or "
             f"there is no such region; choose another, such as {DEFAULT_REGION}."
         ) from error
-    if listed["framework"] == "pytorch":
-        return uri
-    tag = TRAINING_IMAGE_TAG if purpose == "training" else INFERENCE_IMAGE_TAGS[processor]
-    return f"{uri.rpartition(':')[0]}:{tag}"
+    return f"{uri.partition('/')[0]}/{name}"
 
 
 def processor_of(instance_type: str) -> str:
@@ -88,6 +99,29 @@ def processor_of(instance_type: str) -> str:
     Source: AWS's naming: the families p and g hold NVIDIA GPUs, no other that is used here does.
     """
     return "gpu" if instance_type.removeprefix("ml.").startswith(("p", "g")) else "cpu"
+
+
+def num_gpus(instance_type: str) -> int:
+    """Return the GPUs of an instance; 2 for a family that is newer than the table.
+
+    With several a job starts a process on each, which one alone takes as well.
+    """
+    if processor_of(instance_type) == "cpu":
+        return 0
+    family, _, size = instance_type.removeprefix("ml.").partition(".")
+    return SEVERAL_GPUS[family].get(size, 1) if family in SEVERAL_GPUS else 2
+
+
+def vcpus_of(instance_type: str) -> int:
+    """Return how many processors an instance type such as ml.c5.xlarge has.
+
+    Source: AWS's naming: xlarge is 4, 12xlarge 48, what is smaller 2; metal says nothing.
+    """
+    size = instance_type.rpartition(".")[2]
+    times = size.removesuffix("xlarge")
+    if times == size:
+        return 2
+    return 4 * int(times) if times.isdecimal() else 4
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -13,14 +13,12 @@ money until it is removed.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import shlex
-import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 import container
 from aws.jobs import describe
+from aws.output_files import whole_file
 from aws.recorded_requests import shown_role
 from aws.settings import (
     boto_session,
@@ -42,14 +41,30 @@ from deployment.endpoint_client import NoAnswer, PhotoFault, SageMakerEndpoint, 
 from deployment.flags import (
     OUTPUT_PLACEHOLDER,
     ROLE_VARIABLE,
+    archive_of,
     check_flags,
     deployment_of,
     is_job_name,
     make_parser,
     output_folder,
 )
-from deployment.parts import ARCHIVE_NAME, ENDPOINT, FUNCTION, PARTS, Account, Part
-from deployment.requests import BatchTransform, Deployment, Request, Serverless, check_name
+from deployment.parts import (
+    ARCHIVE_NAME,
+    ENDPOINT,
+    FUNCTION,
+    PARTS,
+    TRANSFORM_JOB,
+    Account,
+    Part,
+)
+from deployment.requests import (
+    BatchTransform,
+    Deployment,
+    Request,
+    Serverless,
+    check_name,
+    checked_requests,
+)
 from deployment.served_archive import (
     EXPORT,
     add_handler,
@@ -61,12 +76,14 @@ from deployment.served_archive import (
     pack,
     smoke_photo,
 )
+from deployment.transformed_photos import check_photos, named, objects_below, without_answer
 
 
 def main(argv: list[str] | None = None) -> None:
     """Deploy or remove what the command line says.
 
-    Raises: SystemExit: code 2 after one line that says what is wrong; 130 after Ctrl-C.
+    Raises: SystemExit: code 2 after one line that says what is wrong; 130 after Ctrl-C, 129 after
+        a closed terminal, 143 after `kill`.
     """
     parser = make_parser(__doc__)
     arguments = parser.parse_args(argv)
@@ -77,18 +94,7 @@ def main(argv: list[str] | None = None) -> None:
         elif arguments.dry_run:
             show(arguments, Path(scratch))
         else:
-            with cleaning_up_when_killed():
-                run(arguments, Path(scratch))
-
-
-@contextlib.contextmanager
-def cleaning_up_when_killed() -> Iterator[None]:
-    """Let `kill` do what Ctrl-C does, while the block runs."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+            run(arguments, Path(scratch))
 
 
 def job_model(sagemaker: Any, job: str) -> str:
@@ -122,7 +128,7 @@ def show(arguments: argparse.Namespace, scratch: Path) -> None:
     deployment = deployment_of(arguments, output, found_export)
     image = container.image_uri(region, deployment.processor, "inference")
     role = shown_role(known_role(arguments.role, ROLE_VARIABLE))
-    requests = deployment.requests(image, role)
+    requests = checked_requests(deployment, image, role)
     print(json.dumps([request.as_json() for request in requests], indent=2))
     print(summary(deployment, arguments.price_per_hour), file=sys.stderr)
 
@@ -148,9 +154,13 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
     if source:
         role = find_role(arguments.role, session, ROLE_VARIABLE)
         check_bucket("--output", str(output), session)
+        if isinstance(deployment.form, BatchTransform):
+            look_at_photos(deployment.form, session)
+        checked_requests(deployment, image, role)  # before a model of half a gigabyte is packed
         deployment, contents = prepare_contents(source, deployment, scratch)
+    requests = checked_requests(deployment, image, role)
     print(summary(deployment, arguments.price_per_hour), file=sys.stderr)
-    make(account, deployment, deployment.requests(image, role), contents, session)
+    make(account, deployment, requests, contents, session)
     print(next_commands(deployment, account))
 
 
@@ -229,7 +239,7 @@ def make(
                 continue
             if request.operation == "PutObject" and contents:
                 archive = deployment.archive
-                account.upload(contents.archive, archive)
+                account.upload(contents.archive, request)
                 continue
             part = next((p for p in PARTS if p.created_by == request.operation), None)
             made += [part] if part else []
@@ -243,15 +253,45 @@ def make(
                     made.remove(part)
                 raise
             if part and account.wait_until_made(part) != part.good:
-                raise ValueError(f"the {part.label} failed: {account.failure_reason(part)}")
+                reason = account.failure_reason(part)
+                if isinstance(deployment.form, BatchTransform):
+                    reason += unanswered(account, deployment.form, session)
+                raise ValueError(f"the {part.label} failed: {reason}")
         if isinstance(deployment.form, BatchTransform):
             account.remove_all(made, archive)
     except BaseException:
         if made or archive:
             print("Removing what was made.", file=sys.stderr)
-            print(f"  If this is cut off: {delete_command(account)}", file=sys.stderr)
+            print(f"  If this is cut off: {delete_command(account, archive)}", file=sys.stderr)
             clean_up(account, made, archive)
         raise
+
+
+def look_at_photos(batch: BatchTransform, session: boto3.Session) -> None:
+    """Look at what a batch transform will read, before it costs anything.
+
+    Raises: ValueError: no bucket, no photo, or one that fails the job.
+    """
+    for folder in (batch.photos, batch.answers):
+        check_bucket("--batch_transform", folder, session)
+    found = objects_below(session, batch.photos)
+    if others := check_photos(batch.photos, found):
+        print(f"Will be answered with an error: {others}.", file=sys.stderr)
+
+
+def unanswered(account: Account, batch: BatchTransform, session: boto3.Session) -> str:
+    """Write down what a failed batch transform has not answered, and return that in words."""
+    path = Path(f"{account.name}_without_answer.txt")
+    try:
+        job = account.description(TRANSFORM_JOB)
+        names = without_answer(session, batch, job["CreationTime"]) if job else []
+        if not names:
+            return ""
+        with whole_file(path) as temporary:
+            temporary.write_text("".join(f"{name}\n" for name in names))
+    except (OSError, ClientError, BotoCoreError) as error:  # the reason of the failure goes before
+        return f"; what has no answer could not be told ({error})"
+    return f"; without an answer, all in {path}: {named(names)}"
 
 
 def clean_up(account: Account, made: Sequence[Part], archive: str | None) -> None:
@@ -259,12 +299,17 @@ def clean_up(account: Account, made: Sequence[Part], archive: str | None) -> Non
     try:
         account.remove_all(made, archive)
     except (ValueError, ClientError, BotoCoreError) as error:
-        print(f"Not all could be removed ({error}): {delete_command(account)}", file=sys.stderr)
+        print(
+            f"Not all could be removed ({error}): {delete_command(account, archive)}",
+            file=sys.stderr,
+        )
 
 
-def delete_command(account: Account) -> str:
-    """Return the command that removes a deployment."""
-    return f"python sagemaker_jobs/deploy.py --delete {account.name} --region {account.region}"
+def delete_command(account: Account, archive: str | None) -> str:
+    """Return the command that removes a deployment, and its archive where no model is left."""
+    command = f"python sagemaker_jobs/deploy.py --delete {account.name} --region {account.region}"
+    output = archive and archive.removesuffix(archive_of("", account.name))
+    return f"{command} --output {shlex.quote(output)}" if output else command
 
 
 def check_endpoint(session: boto3.Session, name: str, contents: Contents) -> None:
@@ -293,9 +338,18 @@ def remove(arguments: argparse.Namespace) -> None:
     name = arguments.delete
     check_name(name)
     account = Account(boto_session(find_region(arguments.region)), name)
-    parts = [FUNCTION] if arguments.function else PARTS
-    if not account.remove_all(parts, None if arguments.function else account.archive()):
-        raise ValueError(f"--delete {name}: nothing in {account.region} has this name.")
+    output = output_folder(arguments, "")
+    if arguments.function:
+        removed = account.remove_all([FUNCTION], None)
+    else:
+        # The model says where its archive is; without one the caller has to.
+        archive = account.archive() or (output and archive_of(output, name))
+        removed = account.remove_all(PARTS, archive)
+    if not removed:
+        hint = (
+            "" if output else "; for an archive without its model add --output s3://BUCKET/FOLDER"
+        )
+        raise ValueError(f"--delete {name}: nothing in {account.region} has this name{hint}.")
 
 
 def summary(deployment: Deployment, price_per_hour: float | None) -> str:
@@ -340,7 +394,7 @@ def next_commands(deployment: Deployment, account: Account) -> str:
             f"           aws lambda invoke --function-name {name} --region {region} "
             '--cli-binary-format raw-in-base64-out --payload \'{"s3_key": "KEY"}\' answer.json'
         )
-    lines.append(f"Remove it: {delete_command(account)}")
+    lines.append(f"Remove it: {delete_command(account, None)}")
     return "\n".join(lines)
 
 

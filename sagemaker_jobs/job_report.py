@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from aws.entry_parser import EntryParser, price
 from aws.jobs import ENDED, describe, fetch_logs
+from aws.output_files import whole_file
 from aws.settings import boto_session, find_region
 
 STATUSES = ("InProgress", "Completed", "Failed", "Stopping", "Stopped")
@@ -276,7 +277,10 @@ def main(argv: list[str] | None = None) -> int:
             descriptions = [describe(sagemaker, job) for job in arguments.jobs]
             rows = comparison(descriptions, arguments.price_per_hour)
             if arguments.output:
-                with arguments.output.open("w", newline="") as output:
+                with (
+                    whole_file(arguments.output) as temporary,
+                    temporary.open("w", newline="", encoding="utf-8") as output,
+                ):
                     write_csv(rows, output)
                 print(f"Table: {arguments.output}")
             else:
@@ -298,7 +302,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main())

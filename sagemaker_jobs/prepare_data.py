@@ -26,6 +26,8 @@ import boto3
 from botocore.exceptions import ClientError
 
 import container
+from aws.account_flags import account_demands, add_account_flags
+from aws.ending_signals import told_if_cut_off
 from aws.entry_parser import EntryParser, hours, positive_integer, price
 from aws.jobs import ENDED, fetch_logs
 from aws.quiet_sdk import import_sagemaker, sdk_session
@@ -45,6 +47,7 @@ from launching.processing_job import (
     FILE_FLAGS,
     FINISH,
     SHARDS,
+    VOLUME_GB,
     DatasetJob,
     Stage,
     file_name,
@@ -83,6 +86,7 @@ def main(argv: list[str] | None = None) -> None:
             check_bucket("--output", job.output, session)
             check_bucket("--code", job.code, session)
             check_output(job, session)
+            requests_of(job, session.region_name, role)  # or one is out of AWS's bounds
         print(summary(job, arguments.price_per_hour), file=sys.stderr)
         code = run_stages(job, session, role)
         if code == 0:
@@ -113,7 +117,8 @@ def make_parser() -> EntryParser:
     job.add_argument(
         "--code",
         metavar="URI",
-        help="S3 folder for the code of the jobs (default: bin-counting/ in the output's bucket)",
+        help="S3 folder for the code of the jobs (default: bin-counting/code/ in the output's "
+        "bucket)",
     )
     job.add_argument(
         "--role",
@@ -139,6 +144,13 @@ def make_parser() -> EntryParser:
         help="AWS stops a stage after this time (default: %(default)s)",
     )
     job.add_argument(
+        "--volume_gb",
+        type=positive_integer,
+        default=VOLUME_GB,
+        metavar="GB",
+        help="disk of an instance (default: %(default)s)",
+    )
+    job.add_argument(
         "--price_per_hour",
         type=price,
         metavar="PRICE",
@@ -149,6 +161,7 @@ def make_parser() -> EntryParser:
         action="store_true",
         help="print the requests as JSON and send nothing; needs no account and no network",
     )
+    add_account_flags(parser)
     return parser
 
 
@@ -165,7 +178,7 @@ def dataset_job(arguments: argparse.Namespace, flags: list[str]) -> DatasetJob:
     bucket, folder = bucket_and_prefix(output)
     if not folder:
         raise ValueError(f"--output {output}: name a folder too, s3://BUCKET/FOLDER.")
-    code = (arguments.code or f"s3://{bucket}/bin-counting").rstrip("/")
+    code = (arguments.code or f"s3://{bucket}/bin-counting/code").rstrip("/")
     for flag, uri in (
         ("--source", arguments.source),
         ("--catalog", arguments.catalog),
@@ -184,6 +197,8 @@ def dataset_job(arguments: argparse.Namespace, flags: list[str]) -> DatasetJob:
         instance_type=arguments.instance_type,
         instance_count=arguments.instance_count,
         max_run=arguments.max_run,
+        volume_gb=arguments.volume_gb,
+        account=account_demands(arguments),
     )
 
 
@@ -204,11 +219,19 @@ def checked_by_build_dataset(
 
 def dry_run(job: DatasetJob, region: str | None, role: str | None) -> list[dict[str, Any]]:
     """Return the CreateProcessingJob requests of all stages; nothing is sent."""
-    recorded = RecordedRequests(known_region(region) or container.DEFAULT_REGION)
-    runs_as = shown_role(known_role(role, ROLE_VARIABLE))
+    return requests_of(
+        job,
+        known_region(region) or container.DEFAULT_REGION,
+        shown_role(known_role(role, ROLE_VARIABLE)),
+    )
+
+
+def requests_of(job: DatasetJob, region: str, role: str) -> list[dict[str, Any]]:
+    """Return the requests of all stages. Raises: ValueError: AWS would refuse one."""
+    recorded = RecordedRequests(region)
     sdk = sdk_session(job.code, recorded.session)
     for stage in job.stages():
-        create(job, stage, job_name(job, stage, 1), sdk, runs_as)
+        create(job, stage, job_name(job, stage, 1), sdk, role)
     return recorded["CreateProcessingJob"]
 
 
@@ -281,7 +304,8 @@ def run_stages(job: DatasetJob, session: boto3.Session, role: str) -> int:
         earlier_are_done = False
         if status is None or status in ENDED:
             number += 1
-            create(job, stage, job_name(job, stage, number), sdk, role)
+            with told_if_cut_off(stop_command(job_name(job, stage, number), session.region_name)):
+                create(job, stage, job_name(job, stage, number), sdk, role)
         name = job_name(job, stage, number)
         print(f"{stage.name}: {name}", file=sys.stderr)
         print(f"  {stop_command(name, session.region_name)}   # stop it", file=sys.stderr)

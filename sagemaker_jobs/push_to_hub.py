@@ -19,9 +19,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 from huggingface_hub import HfApi, constants, get_token
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+# The client's own HTTPError: its newest releases have moved from httpx to httpx2.
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from aws.entry_parser import EntryParser
@@ -108,7 +109,7 @@ def hub_errors(repo_id: str) -> Iterator[None]:
                 403: f"this token may not write to {repo_id}: choose another --repo_id or token.",
             }.get(status, f"the Hub refused ({status}): {error.server_message or error}")
         ) from error
-    except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: an upload that broke off
+    except (HTTPError, RuntimeError) as error:  # RuntimeError: an upload that broke off
         reason = error.__cause__ or error
         raise ValueError(
             f"the connection to the Hub broke ({type(reason).__name__}: {reason}): nothing is "

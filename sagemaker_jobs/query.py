@@ -8,9 +8,10 @@ PHOTOS is a photo, a folder, an S3 folder (s3://BUCKET/FOLDER), or a csv with a 
 path from the csv's folder, or s3://) and, if known, `expected_quantity`. --local asks the handler
 as scripts/inference.py serves it on this machine; it needs no account.
 
-What has been answered is kept in OUTPUT.part: killed at any moment, the same command goes on. A
+What has been answered is kept in OUTPUT.answered: killed at any moment, the same command goes on. A
 photo that cannot be counted has its reason in the column `error`, and the exit code is then 1; the
-same command asks for those again, and for photos that are new.
+same command asks for those again, and for photos that are new. A device or a pipe as OUTPUT keeps
+nothing.
 """
 
 import contextlib
@@ -31,6 +32,7 @@ from botocore.config import Config
 from tqdm import tqdm
 
 from aws.entry_parser import EntryParser, positive_integer
+from aws.output_files import STANDARD_STREAMS, whole_file
 from aws.settings import boto_session, find_region
 from deployment.endpoint_client import (
     Answer,
@@ -42,12 +44,15 @@ from deployment.endpoint_client import (
     question,
     with_retries,
 )
+from deployment.photo_table import whole_number
 from deployment.query_photos import Photo, find_photos, read_photo
 
 COLUMNS = ("photo", "expected_quantity", "count", "expected_count", "probability_wrong")
 LAST_COLUMNS = ("model", "version", "runtime", "error")
 # Photos in a row that got no answer, each after all its attempts: then it is not the photos.
 MAX_UNANSWERED = 3
+NO_JOURNAL = Path(os.devnull)
+MAX_WORKERS = 256  # threads, a connection each
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -57,6 +62,8 @@ def main(argv: list[str] | None = None) -> None:
     """
     parser = make_parser()
     arguments = parser.parse_args(argv)
+    if arguments.workers > MAX_WORKERS:
+        parser.error(f"--workers has to be 1 to {MAX_WORKERS}")
     with parser.errors_of_one_line():
         needs_region = arguments.endpoint or arguments.region
         session = boto_session(find_region(arguments.region)) if needs_region else boto3.Session()
@@ -66,12 +73,11 @@ def main(argv: list[str] | None = None) -> None:
         else:
             endpoint = SageMakerEndpoint(session, arguments.endpoint, arguments.workers)
         photos = find_photos(arguments.photos, session)
+        asker = Asker(endpoint, session, arguments.workers)
         if arguments.output is None:
-            num_faults = print_answers(photos, Asker(endpoint, session, arguments.workers))
+            num_faults = print_answers(photos, asker)
         else:
-            num_faults = write_answers(
-                photos, Asker(endpoint, session, arguments.workers), arguments.output
-            )
+            num_faults = write_answers(photos, asker, arguments.output)
     sys.exit(1 if num_faults else 0)
 
 
@@ -122,6 +128,8 @@ class Asker:
 
     def answer(self, photo: Photo) -> Answer:
         """Return the endpoint's answer to one photo, or {"error": reason}."""
+        if photo.problem:
+            return {"error": photo.problem}
 
         def ask() -> Answer:
             s3 = self.s3() if photo.location.startswith("s3://") else None
@@ -182,10 +190,14 @@ def write_answers(photos: Sequence[Photo], asker: Asker, output: Path) -> int:
 
     Raises: ValueError: the endpoint answers no more, or is another one than before.
     """
-    journal = Path(f"{output}.part")
-    known = {**read_answers(output), **read_journal(journal)}
+    if output.is_dir():
+        raise ValueError(f"{output} is a folder: name a file.")
+    journal = journal_of(output)
+    found = read_answers(output) | read_journal(journal)
+    known = {photo: answer for photo, answer in found.items() if "error" not in answer}
     asked = list(dict.fromkeys(photos))
-    left = [photo for photo in asked if photo not in known]
+    # Those that got no answer before come last: they may be what ended the query.
+    left = sorted((photo for photo in asked if photo not in known), key=found.__contains__)
     if len(left) < len(asked):
         print(
             f"{len(asked) - len(left):,} of {len(asked):,} are answered already.", file=sys.stderr
@@ -193,7 +205,7 @@ def write_answers(photos: Sequence[Photo], asker: Asker, output: Path) -> int:
     started = time.monotonic()
     versions = {answer["version"] for answer in known.values()}
     faults: dict[Photo, Answer] = {}
-    output.parent.mkdir(parents=True, exist_ok=True)
+    journal.parent.mkdir(parents=True, exist_ok=True)
     with (
         journal.open("a") as file,
         tqdm(total=len(left), unit="photo") as progress,
@@ -210,18 +222,20 @@ def write_answers(photos: Sequence[Photo], asker: Asker, output: Path) -> int:
                         "serves: choose another --output."
                     )
                 known[photo] = answer
-                append(file, photo, answer)
+            append(file, photo, answer)
             progress.update()
     seconds = time.monotonic() - started
     # Answers of an earlier query that this one does not ask for stay.
     others = known.keys() - set(asked)
     write_csv([*photos, *(photo for photo in known if photo in others)], known | faults, output)
-    journal.unlink()
+    if journal != NO_JOURNAL:
+        journal.unlink()
     print(
         f"{len(left):,} photos in {seconds:.1f} s ({len(left) / seconds:.1f} a second)",
         file=sys.stderr,
     )
-    print(f"Counts: {output}")
+    if not is_device(output):
+        print(f"Counts: {output}", flush=True)
     if faults:
         photo, answer = next(iter(faults.items()))
         print(
@@ -231,23 +245,38 @@ def write_answers(photos: Sequence[Photo], asker: Asker, output: Path) -> int:
     return len(faults)
 
 
+def is_device(output: Path) -> bool:
+    """Return whether an output is written to, not made: nothing of it can be read again."""
+    return output in STANDARD_STREAMS or (output.exists() and not output.is_file())
+
+
+def journal_of(output: Path) -> Path:
+    """Return where the answers are kept until the csv is there; beside the target of a link."""
+    return NO_JOURNAL if is_device(output) else Path(f"{output.resolve()}.answered")
+
+
 def append(journal: TextIO, photo: Photo, answer: Answer) -> None:
-    """Write an answer so that a kill afterwards does not lose it."""
+    """Write an answer, or why there is none, so that a kill afterwards does not lose it."""
     journal.write(json.dumps({"photo": asdict(photo), "answer": answer}) + "\n")
     journal.flush()
 
 
 def read_journal(journal: Path) -> dict[Photo, Answer]:
     """Return the answers of a killed query, and cut off a line that it did not finish."""
-    if not journal.exists():
+    if not journal.is_file():
         return {}
     content = journal.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content:
         with journal.open("r+b") as file:
             file.truncate(len(whole))
-    lines = [json.loads(line) for line in whole.splitlines()]
-    return {Photo(**line["photo"]): line["answer"] for line in lines}
+    answers = {}
+    for line in whole.splitlines():
+        # A power cut may leave anything: what cannot be read is asked again.
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            content = json.loads(line)
+            answers[Photo(**content["photo"])] = content["answer"]
+    return answers
 
 
 def read_answers(output: Path) -> dict[Photo, Answer]:
@@ -255,18 +284,30 @@ def read_answers(output: Path) -> dict[Photo, Answer]:
 
     Raises: ValueError: the file is no csv of this entry.
     """
-    if not output.exists():
+    if is_device(output) or not output.exists():
         return {}
     with output.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = csv.DictReader(file)
+        rows = csv.DictReader(file, strict=True)
         if tuple(rows.fieldnames or ())[: len(COLUMNS)] != COLUMNS:
             raise ValueError(f"{output} is there already, and no csv of query.py: choose another.")
-        return {photo_of(row): answer_of_row(row) for row in rows if not row.get("error")}
+        try:
+            return {photo_of(row): answer_of_row(row) for row in rows if not row.get("error")}
+        except (csv.Error, ValueError) as error:
+            raise ValueError(
+                f"{output} is there already, and damaged in line {rows.line_num} ({error}): remove "
+                "it, or choose another."
+            ) from error
 
 
 def photo_of(row: dict[str, str]) -> Photo:
+    """Return the photo of a row of this entry's csv. Raises: ValueError: it is no whole row."""
+    if None in row or None in row.values():
+        raise ValueError("a row has as many cells as the header")
     quantity = row["expected_quantity"]
-    return Photo(row["photo"], int(quantity) if quantity else None)
+    number = whole_number(quantity)  # which pandas writes as 3.0
+    if quantity and number is None:
+        raise ValueError(f"expected_quantity {quantity[:40]!r}")
+    return Photo(row["photo"], number)
 
 
 def answer_of_row(row: dict[str, str]) -> Answer:
@@ -284,9 +325,20 @@ def write_csv(photos: Iterable[Photo], answers: dict[Photo, Answer], output: Pat
     """Write all answers in the photos' order; a kill leaves the old file or the new one."""
     counts: Answer = next((a["probabilities"] for a in answers.values() if "error" not in a), {})
     names = [*COLUMNS, *(f"probability_{count}" for count in counts), *LAST_COLUMNS]
-    part = Path(f"{output}.new")
-    with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.DictWriter(file, names, restval="", extrasaction="ignore", lineterminator="\n")
+    with (
+        whole_file(output) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        # Where lines end with \n, Python's writer puts no quotes around a \r, at which it reads.
+        is_odd = any("\r" in photo.location for photo in answers)
+        writer = csv.DictWriter(
+            file,
+            names,
+            restval="",
+            extrasaction="ignore",
+            lineterminator="\n",
+            quoting=csv.QUOTE_ALL if is_odd else csv.QUOTE_MINIMAL,
+        )
         writer.writeheader()
         for photo in photos:
             answer = answers[photo]
@@ -294,8 +346,14 @@ def write_csv(photos: Iterable[Photo], answers: dict[Photo, Answer], output: Pat
             of_count = {f"probability_{count}": share for count, share in shares}
             head = {"photo": photo.location, "expected_quantity": photo.expected_quantity}
             writer.writerow(answer | of_count | head)
-    os.replace(part, output)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SystemExit as end:
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.flush()
+        sys.stderr.flush()
+        # Python itself would wait for requests that are under way: over a minute if nobody answers.
+        os._exit(int(end.code or 0))

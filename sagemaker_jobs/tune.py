@@ -11,6 +11,7 @@ killed goes on with the same command; with more --max_jobs a finished one goes o
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -23,6 +24,7 @@ import boto3
 import container
 import resnet34
 import vit
+from aws.ending_signals import exit_code_of, told_if_cut_off
 from aws.entry_parser import hours
 from aws.quiet_sdk import import_sagemaker
 from aws.recorded_requests import RecordedRequests, shown_role
@@ -36,9 +38,10 @@ from aws.settings import (
     known_role,
 )
 from launching.estimator import channels, estimator, source_folder
+from launching.recipe import with_room_for
 from launching.train_flags import (
     Hyperparameters,
-    check_paths,
+    check_for_container,
     checked_by_train,
     flags_as_hyperparameters,
     needed_splits,
@@ -94,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
             check_local(arguments, parser)
             sys.exit(search_here(arguments, space, hyperparameters, output_dir))
         job = tuning_job(arguments, recipe, space, hyperparameters)
-        check_paths(hyperparameters)
+        check_for_container(hyperparameters)
         a_trial = {**hyperparameters, **space.one_point()}
         if arguments.dry_run:
             with checked_by_train(a_trial):
@@ -107,11 +110,15 @@ def main(argv: list[str] | None = None) -> None:
             # Or there is no such region.
             container.image_uri(session.region_name, job.trial.processor, "training")
             role = find_role(arguments.role, session)
-            check_dataset(job.trial.dataset, needed_splits(hyperparameters), session)
+            size = check_dataset(job.trial.dataset, needed_splits(hyperparameters), session)
+            trial = with_room_for(job.trial, size, arguments.volume_gb)
+            job = dataclasses.replace(job, trial=trial)
             check_bucket("--output", job.trial.output, session)
             check_other_jobs(job, session)
+            request_of(job, session.region_name, role)  # or it is out of AWS's bounds
         print(summary(job, arguments.price_per_hour), file=sys.stderr)
-        create(job, session, role)
+        with told_if_cut_off(next_commands(job.name, session.region_name)):
+            create(job, session, role)
         print(next_commands(job.name, session.region_name), file=sys.stderr)
         print(job.name, flush=True)
         if arguments.wait:
@@ -121,8 +128,15 @@ def main(argv: list[str] | None = None) -> None:
 
 def dry_run(job: TuningJob, region: str | None, role: str | None) -> dict[str, Any]:
     """Return the CreateHyperParameterTuningJob request of a search; nothing is sent."""
-    recorded = RecordedRequests(known_region(region) or container.DEFAULT_REGION)
-    create(job, recorded.session, shown_role(known_role(role)))
+    return request_of(
+        job, known_region(region) or container.DEFAULT_REGION, shown_role(known_role(role))
+    )
+
+
+def request_of(job: TuningJob, region: str, role: str) -> dict[str, Any]:
+    """Return the request of a search. Raises: ValueError: AWS would refuse it."""
+    recorded = RecordedRequests(region)
+    create(job, recorded.session, role)
     (request,) = recorded["CreateHyperParameterTuningJob"]
     return request
 
@@ -175,8 +189,10 @@ def summary(job: TuningJob, price_per_hour: float | None) -> str:
         + f"batch size {', '.join(map(str, space.batch_sizes))}, "
         + "epochs {} to {}; ".format(*space.epochs)
         + f"the best by {job.objective}",
-        f"  reads {trial.dataset}, writes to {trial.output}",
+        f"  reads {trial.dataset}, writes to {trial.results}",
     ]
+    if trial.is_spot:
+        lines.append("  a trial whose instance AWS takes back begins again")
     if price_per_hour is not None:
         cost = job.max_jobs * trial.most_it_can_cost(price_per_hour)
         lines.append(
@@ -212,9 +228,9 @@ def wait(name: str, session: boto3.Session) -> None:
             if status not in IS_RUNNING:
                 return
             time.sleep(SECONDS_BETWEEN_LOOKS)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("\nThe search goes on without this command.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(exit_code_of(interrupt))
 
 
 def report(name: str, session: boto3.Session, output_dir: Path) -> int:
@@ -289,9 +305,9 @@ def search_here(
         pass
     try:
         trials = run_search(search, arguments.max_jobs, output_dir)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("\nStopped. The same command goes on where it was.", file=sys.stderr)
-        return 130
+        return exit_code_of(interrupt)
     best = write_report(trials, search.objective, output_dir)
     if best is None:
         return 1

@@ -3,13 +3,22 @@
 import argparse
 import contextlib
 import math
-import os
 import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+from aws.ending_signals import ending_alike, exit_code_of, to_nowhere
+
+# Source: the errors of AWS's references of CreateTrainingJob, CreateEndpoint and their like.
+OUT_OF_QUOTA = "ResourceLimitExceeded"
+QUOTA_ADVICE = (
+    "A new account's quota for many instance types, spot training, warm pools and GPUs is 0: ask "
+    "for more in the console (Service Quotas, Amazon SageMaker, the name above), or take another "
+    "--instance_type."
+)
 
 
 class EntryParser(argparse.ArgumentParser):
@@ -34,26 +43,54 @@ class EntryParser(argparse.ArgumentParser):
 
     @contextlib.contextmanager
     def errors_of_one_line(self) -> Iterator[None]:
-        """Turn what a user can mend, and what AWS refuses, into one line and exit code 2."""
-        try:
-            yield
-        except BrokenPipeError:  # `| head` has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
-        except NoCredentialsError:
-            self.error("no AWS credentials: run `aws configure`, or set AWS_PROFILE.")
-        except ClientError as error:
-            details = error.response.get("Error", {})
-            self.error(
-                f"AWS refused {error.operation_name}: {details.get('Message', '')} "
-                f"({details.get('Code', 'no code')})"
-            )
-        except KeyboardInterrupt:
-            print("\nStopped.", file=sys.stderr)
-            sys.exit(130)
-        # Boto3Error: an upload that S3 refuses.
-        except (BotoCoreError, Boto3Error, ValueError, OSError) as error:
-            self.error(str(error))
+        """Turn what a user can mend, and what AWS refuses, into one line and exit code 2.
+
+        A closed terminal and `kill` end the block as Ctrl-C does, with a KeyboardInterrupt: what
+        removes what was made then belongs into a `finally` or an `except BaseException` within it.
+        """
+        with ending_alike():
+            try:
+                try:
+                    yield
+                finally:
+                    _flush()  # Python itself would do it after all handlers
+            except BrokenPipeError:  # `| head` has seen enough
+                sys.exit(0)
+            except NoCredentialsError:
+                self.error("no AWS credentials: run `aws configure`, or set AWS_PROFILE.")
+            except ClientError as error:
+                self.error(refusal(error))
+            except KeyboardInterrupt as interrupt:
+                print("\nStopped.", file=sys.stderr)
+                sys.exit(exit_code_of(interrupt))
+            # Boto3Error: an upload that S3 refuses.
+            except (BotoCoreError, Boto3Error, ValueError, OSError) as error:
+                self.error(str(error))
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End the program, after --help too, though nobody reads it to its end."""
+        _flush()
+        super().exit(status, message)
+
+
+def _flush() -> None:
+    """Write what is buffered to whoever reads it; the exit code stays where nobody does."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        to_nowhere(sys.stdout)
+
+
+def refusal(error: ClientError) -> str:
+    """Return what AWS refused, and why, in a line."""
+    details = error.response.get("Error", {})
+    line = (
+        f"AWS refused {error.operation_name}: {details.get('Message', '')} "
+        f"({details.get('Code', 'no code')})"
+    )
+    if details.get("Code") == OUT_OF_QUOTA:
+        line += f" {QUOTA_ADVICE}"
+    return line
 
 
 def positive_integer(text: str) -> int:

@@ -1,11 +1,12 @@
 """Training and processing jobs that are there: what AWS says of one, and its log."""
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
+
+from aws.ending_signals import run_child
 
 FETCH_LOGS = Path(__file__).resolve().parents[2] / "metrics" / "fetch_logs.py"
 ENDED = ("Completed", "Failed", "Stopped")
@@ -27,13 +28,4 @@ def describe(sagemaker: Any, job: str) -> dict[str, Any]:
 def fetch_logs(job: str, region: str, follow: bool) -> int:
     """Run metrics/fetch_logs.py and return its exit code."""
     command = [sys.executable, str(FETCH_LOGS), job, "--region", region]
-    with subprocess.Popen(command + ["--follow"] * follow) as process:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            # The terminal sends Ctrl-C to both, and it has the last word; `kill` may have not.
-            try:
-                return process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.terminate()
-                return 130
+    return run_child(command + ["--follow"] * follow)

@@ -14,6 +14,11 @@ INSTANCE_TYPES = {
     "hosting": "ProductionVariantInstanceType",
     "transform": "TransformInstanceType",
 }
+# Types with disks of their own, whose names have a d after the number, and all newer GPUs. Source:
+# AWS's page on instance store volumes.
+LOCAL_DISKS = re.compile(
+    r"ml\.(g[4-9][a-z]*|p3dn|p[4-9][a-z0-9-]*|trn[a-z0-9]+|[cmr]\d+[a-z]*d[a-z]*)\."
+)
 
 
 def check_instance_type(instance_type: str, purpose: str, example: str) -> None:
@@ -34,6 +39,18 @@ def check_instance_type(instance_type: str, purpose: str, example: str) -> None:
         f"--instance_type {instance_type}: there is no such type for {purpose}; choose one such as "
         f"{', '.join(similar[:4])}."
     )
+
+
+def check_volume_key(key: str | None, instance_type: str) -> None:
+    """Check that AWS takes a key for an instance's disk.
+
+    Raises: ValueError: the instance has disks of its own, which AWS encrypts by itself.
+    """
+    if key is not None and LOCAL_DISKS.match(instance_type):
+        raise ValueError(
+            f"--volume_kms_key: {instance_type} has disks of its own, which AWS encrypts by itself "
+            "and takes no key for; leave it out, or choose another --instance_type."
+        )
 
 
 @functools.cache

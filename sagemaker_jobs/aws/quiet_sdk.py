@@ -17,8 +17,8 @@ import boto3
 from aws.settings import bucket_and_prefix
 
 MODULES = (
-    *("debugger", "huggingface", "image_uris", "inputs", "instance_types_gpu_info", "processing"),
-    *("pytorch", "tuner"),
+    *("debugger", "huggingface", "image_uris", "inputs", "processing", "network", "pytorch"),
+    "tuner",
 )
 DEFAULTS = Path(__file__).parent / "sdk_defaults.yaml"
 
@@ -40,10 +40,10 @@ def import_sagemaker() -> ModuleType:
     sagemaker.utils.validate_sagemaker_config = lambda config: None
     # The SDK prints every uncaught error in a frame of its own.
     sys.excepthook = excepthook
-    for name in ("sagemaker", "sagemaker.config"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # A tuner asks its estimator, which never trains itself, for a model, and warns of the answer.
-    logging.getLogger("sagemaker.estimator").setLevel(logging.ERROR)
+    logging.getLogger("sagemaker.config").setLevel(logging.WARNING)
+    # Beside each exception it prints where to read on. A tuner asks its estimator, which never
+    # trains itself, for a model, and warns of the answer.
+    logging.getLogger("sagemaker").setLevel(logging.CRITICAL)
     return sagemaker
 
 

@@ -10,6 +10,29 @@ from typing import Any
 import boto3
 from botocore.awsrequest import AWSResponse
 
+from aws.account_flags import FLAGS_OF_FIELDS
+from aws.request_bounds import KEYS_ARE_FLAGS, check_bounds
+
+# What the launchers call the fields of their requests.
+FLAGS = {
+    **FLAGS_OF_FIELDS,
+    "HyperParameters": KEYS_ARE_FLAGS,
+    "StaticHyperParameters": KEYS_ARE_FLAGS,
+    "InstanceCount": "--instance_count",
+    "VolumeSizeInGB": "--volume_gb",
+    "KeepAlivePeriodInSeconds": "--keep_alive",
+    "MaxRuntimeInSeconds": "--max_run",
+    "MaxWaitTimeInSeconds": "--max_wait",
+    "ContainerArguments": "--source, --output or another argument:",
+    "InputDataConfig": "--dataset",
+    "CheckpointConfig": "--checkpoints",
+    "S3OutputPath": "--output",
+    "CategoricalParameterRanges": "--batch_sizes",
+    "MaxNumberOfTrainingJobs": "--max_jobs",
+    "MaxParallelTrainingJobs": "--max_parallel_jobs",
+    "WarmStartConfig": "--warm_start_from",
+    "RoleArn": "--role",
+}
 # What the SDK reads of an answer while it launches.
 ANSWERS: dict[str, dict[str, Any]] = {
     "CreateTrainingJob": {"TrainingJobArn": ""},
@@ -29,7 +52,10 @@ def shown_role(role: str | None) -> str:
 
 
 class RecordedRequests:
-    """The calls of a session that reaches nothing."""
+    """The calls of a session that reaches nothing, each within AWS's own bounds.
+
+    Raises: ValueError: as a call is made that is not; the message names the flag.
+    """
 
     def __init__(self, region: str) -> None:
         self._requests: dict[str, list[dict[str, Any]]] = {}
@@ -44,6 +70,7 @@ class RecordedRequests:
 
     def _record(self, params: dict[str, Any], model: Any, **kwargs: Any) -> None:
         if model.name != "PutObject":  # the code's archive
+            check_bounds("sagemaker", model.name, params, FLAGS)
             self._requests.setdefault(model.name, []).append(copy.deepcopy(params))
 
     def _answer(self, model: Any, **kwargs: Any) -> tuple[AWSResponse, dict[str, Any]]:

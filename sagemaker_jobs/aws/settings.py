@@ -140,8 +140,8 @@ def names_in(folder: str, session: boto3.Session) -> set[str]:
     return {name.removeprefix(start).rstrip("/") for name in names} - {""}
 
 
-def check_dataset(uri: str, needed_splits: Iterable[str], session: boto3.Session) -> None:
-    """Check that a dataset of data_prep/build_dataset.py lies in S3, whole.
+def check_dataset(uri: str, needed_splits: Iterable[str], session: boto3.Session) -> int:
+    """Check that a dataset of data_prep/build_dataset.py lies in S3, whole; return its bytes.
 
     Raises: ValueError: no such bucket, another region, an unfinished or partly uploaded dataset.
     """
@@ -150,9 +150,12 @@ def check_dataset(uri: str, needed_splits: Iterable[str], session: boto3.Session
     s3 = session.client("s3")
     folder = f"{prefix}/" if prefix else ""
     listed = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder)
-    names = {
-        entry["Key"].removeprefix(folder) for page in listed for entry in page.get("Contents", [])
+    sizes = {
+        entry["Key"].removeprefix(folder): entry["Size"]
+        for page in listed
+        for entry in page.get("Contents", [])
     }
+    names = sizes.keys()
     shards = [match for name in names if (match := SHARD.fullmatch(name))]
     found = Counter(match["split"] for match in shards)
     absent = [f"data/{split}-*.parquet" for split in needed_splits if split not in found]
@@ -168,3 +171,4 @@ def check_dataset(uri: str, needed_splits: Iterable[str], session: boto3.Session
                 f"--dataset {uri} holds {found[match['split']]} of {int(match['number'])} shards "
                 f"of {match['split']}: run `aws s3 sync FOLDER {uri}` again."
             )
+    return sum(sizes.values())

@@ -1,6 +1,7 @@
 """Ask an endpoint on AWS, or the handler served on this machine, and ask again where that helps."""
 
 import base64
+import contextlib
 import http.client
 import json
 import random
@@ -15,7 +16,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
 
 JSON, PHOTO = "application/json", "application/x-image"
-PHOTO_FAULTS = (400, 413, 415)  # what the handler answers where the photo or the question is wrong
+TOO_LARGE = 413
+# What the handler answers where the photo or the question is wrong.
+PHOTO_FAULTS = (400, TOO_LARGE, 415)
 BUSY = (429, 500, 502, 503, 504)
 # Throttled, still starting, or a fault on AWS's side. Source: AWS's reference of InvokeEndpoint.
 BUSY_CODES = (
@@ -24,6 +27,10 @@ BUSY_CODES = (
 )
 # No connection, a silent one, or one that broke off.
 CONNECTION_FAULTS = (HTTPClientError, IncompleteReadError)
+# AWS has this code for a body that is too large (6 MB; 4 MB where it is serverless), and for an
+# endpoint that is not there: which of them, PROBE tells. The handler refuses it, and every handler
+# that is there does so at once.
+VALIDATION, PROBE = "ValidationError", b"no photo"
 ATTEMPTS = 8
 # Seconds before the second attempt at most; doubled with each. All waits together: 26 s at most.
 FIRST_DELAY, MAX_DELAY = 0.25, 10.0
@@ -70,21 +77,38 @@ class SageMakerEndpoint:
     def ask(self, body: bytes, content_type: str) -> Answer:
         """As Endpoint has it."""
         try:
+            return self._ask(body, content_type)
+        except ClientError as error:
+            if _code(error) != VALIDATION:
+                raise
+            with contextlib.suppress(PhotoFault):
+                self._ask(PROBE, PHOTO)
+            reason = (error.response["Error"].get("Message") or VALIDATION)[:200]
+            raise PhotoFault(f"AWS refused the photo: {reason}") from error
+
+    def _ask(self, body: bytes, content_type: str) -> Answer:
+        try:
             response = self._client.invoke_endpoint(
                 EndpointName=self.name, ContentType=content_type, Accept=JSON, Body=body
             )
             return answer_of(200, response["Body"].read())
         except CONNECTION_FAULTS as error:
-            raise NoAnswer(type(error).__name__) from error
+            raise NoAnswer(f"{type(error).__name__}: {error}") from error
         except ClientError as error:
-            code = error.response["Error"]["Code"]
+            code = _code(error)
             if code == "ModelError":
                 status = int(error.response.get("OriginalStatusCode", 500))
                 return answer_of(status, error.response.get("OriginalMessage", "").encode())
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
             if code in BUSY_CODES or status in BUSY:
                 raise NoAnswer(code) from error
+            if status == TOO_LARGE:
+                raise PhotoFault("AWS refused the photo: it is too large.") from error
             raise
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response["Error"]["Code"])
 
 
 class LocalEndpoint:
@@ -137,7 +161,9 @@ def answer_of(status: int, content: bytes) -> Answer:
         if isinstance(answer, dict) and {"count", "probabilities", "version"} <= answer.keys():
             return answer
         raise ValueError("what answers is not the handler of scripts/inference.py.")
-    reason = answer["error"] if isinstance(answer, dict) and "error" in answer else "no reason"
+    answer = answer if isinstance(answer, dict) else {}
+    # "message": of the model server itself, such as of a body that it does not take.
+    reason = answer.get("error") or answer.get("message") or f"status {status}, without a reason"
     if 400 <= status < 500 and status not in BUSY:
         raise PhotoFault(str(reason))
     raise NoAnswer(f"status {status}: {reason}")

@@ -5,6 +5,7 @@ import datetime
 import re
 from pathlib import Path
 
+from aws.account_flags import ACCOUNT_FLAGS, account_demands, add_account_flags
 from aws.entry_parser import EntryParser, positive_integer, price
 from aws.names import JOB_NAME
 from aws.settings import bucket_and_prefix
@@ -88,7 +89,8 @@ def make_parser(description: str | None) -> EntryParser:
     instances.add_argument(
         "--data_capture",
         metavar="URI",
-        help="S3 folder for all requests (with the photos) and answers; by default none is kept",
+        help="S3 folder, below OUTPUT/captured, for all requests (with the photos) and answers; by "
+        "default none is kept",
     )
     serverless = parser.add_argument_group("serverless")
     serverless.add_argument(
@@ -111,8 +113,8 @@ def make_parser(description: str | None) -> EntryParser:
         "--batch_transform",
         nargs=2,
         metavar=("S3_IN", "S3_OUT"),
-        help="no endpoint: count all photos of one S3 folder once, answers to another, and remove "
-        "the model",
+        help="no endpoint: count all photos of one S3 folder once, answers to another, below "
+        "OUTPUT/answers, and remove the model",
     )
     other.add_argument(
         "--lambda",
@@ -131,8 +133,10 @@ def make_parser(description: str | None) -> EntryParser:
         "--delete",
         metavar="NAME",
         help="remove endpoint, configuration, model, archive, autoscaling and Lambda function of a "
-        "deployment; with --lambda the function alone",
+        "deployment; with --lambda the function alone, with --output an archive, too, that was "
+        "uploaded for a model which was never made",
     )
+    add_account_flags(parser)
     return parser
 
 
@@ -140,7 +144,7 @@ def check_flags(arguments: argparse.Namespace) -> None:
     """Check which flags stand together. Raises: ValueError: some exclude each other."""
 
     def given(*names: str) -> str | None:
-        found = (name for name in names if getattr(arguments, name) not in (None, False))
+        found = (name for name in names if getattr(arguments, name) not in (None, False, []))
         name = next(found, None)
         return name and "--" + {"function": "lambda"}.get(name, name)
 
@@ -149,8 +153,11 @@ def check_flags(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{flag}: {reason}")
 
     if arguments.delete:
-        taken = {"delete", "region", "function", "model"}
-        refuse("--delete takes --region and --lambda only.", *sorted({*vars(arguments)} - taken))
+        taken = {"delete", "region", "function", "model", "output"}
+        refuse(
+            "--delete takes --region, --output and --lambda only.",
+            *sorted({*vars(arguments)} - taken),
+        )
         if arguments.model:
             raise ValueError(f"--delete removes, and does not deploy: leave {arguments.model} out.")
         return
@@ -162,7 +169,8 @@ def check_flags(arguments: argparse.Namespace) -> None:
     of_endpoint = (*OF_SCALING, "data_capture")
     if not arguments.model:
         names = (*OF_INSTANCES, *of_endpoint, *OF_SERVERLESS, "serverless", "batch_transform")
-        refuse("without MODEL no endpoint is made; leave it out.", *names, "output")
+        of_model = ("output", *(flag for flag in ACCOUNT_FLAGS if flag != "tags"))
+        refuse("without MODEL no endpoint is made; leave it out.", *names, *of_model)
     if arguments.serverless:
         refuse("--serverless has none; leave one out.", *OF_INSTANCES, *of_endpoint)
         refuse("--serverless and this exclude each other.", "batch_transform", "price_per_hour")
@@ -188,18 +196,27 @@ def deployment_of(arguments: argparse.Namespace, output: str, has_export: bool) 
     Raises: ValueError: AWS would refuse it, or it would not work.
     """
     name = arguments.name or default_name(arguments)
+    form = form_of(arguments)
+    if output and output != OUTPUT_PLACEHOLDER:
+        check_written_folder(form, output)
     photos = s3_folder("--photos", arguments.photos) if arguments.photos else None
     function = None
     if arguments.function and photos:
         function, photos = LambdaFunction(photos, arguments.role_boundary), None
     return Deployment(
         name=name,
-        form=form_of(arguments),
-        archive=f"{output}/deployments/{name}/{ARCHIVE_NAME}",
+        form=form,
+        archive=archive_of(output, name),
         photos=photos,
         has_export=has_export,
         function=function,
+        demands=account_demands(arguments),
     )
+
+
+def archive_of(output: str, name: str) -> str:
+    """Return where the archive of a deployment lies below the S3 folder for archives."""
+    return f"{output}/deployments/{name}/{ARCHIVE_NAME}"
 
 
 def form_of(arguments: argparse.Namespace) -> Instances | Serverless | BatchTransform | None:
@@ -221,6 +238,23 @@ def form_of(arguments: argparse.Namespace) -> Instances | Serverless | BatchTran
         scaling = Scaling(arguments.max_instance_count, arguments.invocations_per_minute)
     capture = arguments.data_capture and s3_folder("--data_capture", arguments.data_capture)
     return Instances(instance_type, instance_count, scaling, capture)
+
+
+def check_written_folder(form: Instances | Serverless | BatchTransform | None, output: str) -> None:
+    """Check where AWS will write: a role that may not fails a job minutes after it was paid for.
+
+    Raises: ValueError: the EndpointRole of iam/roles.yaml may not write there.
+    """
+    if isinstance(form, BatchTransform):
+        flag, folder, allowed = "--batch_transform", form.answers, f"{output}/answers/"
+    elif isinstance(form, Instances) and form.data_capture:
+        flag, folder, allowed = "--data_capture", form.data_capture, f"{output}/captured/"
+    else:
+        return
+    if not folder.startswith(allowed):
+        raise ValueError(
+            f"{flag} {folder}: a model's role may write below {allowed} alone; name a folder there."
+        )
 
 
 def s3_folder(flag: str, uri: str) -> str:

@@ -98,10 +98,14 @@ class Account:
         client = self._client(request.service)
         getattr(client, xform_name(request.operation))(**request.parameters)
 
-    def upload(self, archive: Path, uri: str) -> None:
-        """Bring an archive to S3, in parts where it is large. Raises: Boto3Error: S3 refuses it."""
-        bucket, key = bucket_and_prefix(uri)
-        self._client("s3").upload_file(str(archive), bucket, key)
+    def upload(self, archive: Path, request: Request) -> None:
+        """Bring an archive to S3 as a request says, in parts where it is large.
+
+        Raises: Boto3Error: S3 refuses it.
+        """
+        to = {**request.parameters}
+        bucket, key = to.pop("Bucket"), to.pop("Key")
+        self._client("s3").upload_file(str(archive), bucket, key, ExtraArgs=to)
 
     def description(self, part: Part) -> dict[str, Any] | None:
         """Return what AWS says of a part; None if there is none of this name."""
@@ -179,11 +183,21 @@ class Account:
         uri = (model or {}).get("PrimaryContainer", {}).get("ModelDataUrl", "")
         return uri if uri.endswith(f"/{self.name}/{ARCHIVE_NAME}") else None
 
-    def remove_archive(self, uri: str) -> str:
-        """Remove an archive, whether it is there or not; return where it was."""
+    def remove_archive(self, uri: str) -> str | None:
+        """Remove an archive, and what an upload that was cut off left of it, which costs as much.
+
+        Returns: where it was; None if nothing of it was there.
+        """
         bucket, key = bucket_and_prefix(uri)
-        self._client("s3").delete_object(Bucket=bucket, Key=key)
-        return uri
+        s3 = self._client("s3")
+        uploads = s3.list_multipart_uploads(Bucket=bucket, Prefix=key).get("Uploads", [])
+        for upload in uploads:
+            s3.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload["UploadId"])
+        listed = s3.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents", [])
+        is_there = key in [entry["Key"] for entry in listed]
+        if is_there:
+            s3.delete_object(Bucket=bucket, Key=key)
+        return uri if uploads or is_there else None
 
     def remove_all(self, parts: Sequence[Part], archive: str | None) -> list[str]:
         """Remove parts, the last made first, and the archive; say what has gone.

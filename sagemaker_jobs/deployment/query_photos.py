@@ -1,31 +1,44 @@
 """The photos that a query is about: one, those of a folder, of an S3 folder, or of a csv."""
 
-import csv
+import os
+import sys
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import boto3
 from botocore.exceptions import ClientError
 
 from aws.settings import bucket_and_prefix
 from deployment.endpoint_client import CONNECTION_FAULTS, NoAnswer, PhotoFault
+from deployment.photo_table import BadTableError, read_table, whole_number
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
+PHOTO, QUANTITY = "photo", "expected_quantity"
 MAX_BYTES = 4_500_000  # 6 MB in base64, which is what an endpoint takes
 ABSENT = ("NoSuchKey", "404", "NoSuchBucket", "AccessDenied", "403")
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A path or an S3 URI, and what the inventory expects there, if that is known."""
+    """A path or an S3 URI, and what the inventory expects there, if that is known.
+
+    Args:
+        problem: why it cannot be asked about; empty if it can.
+    """
 
     location: str
     expected_quantity: int | None = None
+    problem: str = ""
 
 
 def find_photos(source: str, session: boto3.Session) -> list[Photo]:
     """Return the photos that a query names, in the csv's order or by name.
+
+    Says on standard error which files of a folder it passes over, and of which columns a csv has
+    none.
 
     Raises: ValueError: there are none. OSError: a folder or a csv that cannot be read.
     """
@@ -33,8 +46,7 @@ def find_photos(source: str, session: boto3.Session) -> list[Photo]:
     if source.startswith("s3://"):
         photos = [Photo(uri) for uri in photos_in_s3(source, session)]
     elif path.is_dir():
-        files = sorted(path.rglob("*"))
-        photos = [Photo(str(f)) for f in files if f.suffix.lower() in SUFFIXES and f.is_file()]
+        photos = [Photo(name) for name in photos_among(files_below(path))]
     elif path.suffix.lower() == ".csv":
         photos = read_csv(path)
     else:
@@ -55,35 +67,76 @@ def photos_in_s3(uri: str, session: boto3.Session) -> list[str]:
     # With the slash: bins would find bins_2 too.
     listed = pages.paginate(Bucket=bucket, Prefix=f"{prefix}/" if prefix else "")
     keys = [entry["Key"] for page in listed for entry in page.get("Contents", [])]
-    return [f"s3://{bucket}/{key}" for key in keys if key.lower().endswith(SUFFIXES)]
+    # A key that ends with a slash stands for a folder.
+    return photos_among([f"s3://{bucket}/{key}" for key in keys if not key.endswith("/")])
+
+
+def files_below(folder: Path) -> list[str]:
+    """Return the paths of all files below a folder, by name.
+
+    Raises: OSError: a folder below it cannot be read.
+    """
+
+    def fail(error: OSError) -> NoReturn:
+        raise error  # os.walk would go on without it
+
+    walk = os.walk(folder, onerror=fail)
+    return [str(f) for f in sorted(Path(where, name) for where, _, names in walk for name in names)]
+
+
+def photos_among(names: Collection[str]) -> list[str]:
+    """Return the files that are photos by their names, and say which others there are."""
+    others = [name for name in names if not name.lower().endswith(SUFFIXES)]
+    if others:
+        counts = Counter(Path(name).suffix.lower() or "no suffix" for name in others).most_common(8)
+        print(
+            f"{len(others):,} files are no JPEG or PNG by their names and are passed over ("
+            f"{', '.join(f'{suffix}: {count:,}' for suffix, count in counts)}), such as "
+            f"{others[0]!r}.",
+            file=sys.stderr,
+        )
+    return [name for name in names if name.lower().endswith(SUFFIXES)]
 
 
 def read_csv(path: Path) -> list[Photo]:
     """Return a csv's photos: `photo` (from the csv's folder, or s3://), `expected_quantity`.
 
-    Raises: ValueError: a column is missing, or a quantity is no whole number.
+    Raises: ValueError: no csv with a column `photo`, or a line that is no row, named by its number.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file, strict=True)
-        if "photo" not in (rows.fieldnames or []):
-            raise ValueError(f"{path} has no column `photo`.")
+    # A path may have bytes that are no UTF-8: they come back as they are.
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         try:
+            columns, rows = read_table(file)
+            if PHOTO not in columns:
+                raise BadTableError(
+                    "the first line has to name the column `photo`, and separate columns by commas "
+                    f"in UTF-8; it names {', '.join(columns)[:80]!r}."
+                )
+            if QUANTITY not in columns and len(columns) > 1:
+                print(
+                    f"{path} has no column `{QUANTITY}`, only {', '.join(columns)[:80]!r}: photos "
+                    "are counted without it.",
+                    file=sys.stderr,
+                )
             return [csv_photo(row, path.parent) for row in rows]
-        except (ValueError, csv.Error) as error:
-            raise ValueError(f"{path}, line {rows.line_num}: {error}.") from error
+        except BadTableError as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
-def csv_photo(row: dict[str, Any], folder: Path) -> Photo:
-    """Return the photo of a csv's row. Raises: ValueError: it names none, or no quantity."""
-    location, quantity = (row.get(name) or "" for name in ("photo", "expected_quantity"))
-    if not location:
-        raise ValueError("no photo")
-    if quantity and not (quantity.isascii() and quantity.isdigit()):
-        raise ValueError(f"expected_quantity {quantity!r} is no whole number of items")
-    is_remote = location.startswith("s3://")
-    return Photo(
-        location if is_remote else str(folder / location), int(quantity) if quantity else None
-    )
+def csv_photo(row: dict[str, str], folder: Path) -> Photo:
+    """Return the photo of a csv's row; what is wrong with it is its problem."""
+    location, quantity = row[PHOTO], row.get(QUANTITY, "")
+    if not location.strip():
+        return Photo("", problem="The row names no photo.")
+    if not location.startswith("s3://"):
+        location = str(folder / location)
+    if not quantity.strip():
+        return Photo(location)
+    number = whole_number(quantity)
+    if number is None:
+        problem = f"{QUANTITY} {quantity[:40]!r} is not a whole number from 0 on."
+        return Photo(location, problem=problem)
+    return Photo(location, number)
 
 
 def read_photo(photo: Photo, s3: Any) -> bytes:
@@ -122,4 +175,4 @@ def read_object(uri: str, s3: Any) -> bytes:
             ) from error
         raise NoAnswer(f"S3: {code}") from error
     except CONNECTION_FAULTS as error:
-        raise NoAnswer(f"S3: {type(error).__name__}") from error
+        raise NoAnswer(f"S3: {type(error).__name__}: {error}") from error

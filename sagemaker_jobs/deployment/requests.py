@@ -2,25 +2,45 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import container
-from aws.names import JOB_NAME, MAX_NAME_LENGTH, check_instance_type
+from aws.account_flags import FLAGS_OF_FIELDS, AccountDemands
+from aws.names import JOB_NAME, MAX_NAME_LENGTH, check_instance_type, check_volume_key
+from aws.request_bounds import check_bounds
 from aws.settings import bucket_and_prefix
 
 VARIANT = "AllTraffic"
 LAMBDA_FOLDER = Path(__file__).parent.parent / "lambda_function"
 DEFAULT_INSTANCE_TYPE = "ml.c5.xlarge"
-# Other processors than the container is made for, and GPUs that its CUDA 12.4 has dropped.
-UNUSABLE = re.compile(r"ml\.(p2|inf\d|trn\d|p6e|[a-z]+\d+g)[a-z]*[.-]")
+# Other processors than the container is made for, and GPUs that its CUDA 12.4 has dropped
+# or does not know yet.
+UNUSABLE = re.compile(r"ml\.(p2|p6|g7|inf\d|trn\d|[a-z]+\d+g)[a-z]*[.-]")
 # Source of all limits: AWS's pages on serverless inference, autoscaling and batch transform.
 SERVERLESS_MEMORY = (1024, 2048, 3072, 4096, 5120, 6144)  # MB
 MAX_SERVERLESS_CONCURRENCY = 200
 # Less than multi-model-server takes (6.5 MB) and than AWS sends to a serverless endpoint (4 MB).
 BATCH_PAYLOAD_MB = 6
+# Requests at once to an instance of a batch transform: all their payloads stay below AWS's 100 MB.
+MAX_CONCURRENT_TRANSFORMS = 16
 LAMBDA_PHOTO_BYTES = 2_900_000  # in base64 below those 4 MB
+# The flags that say a request's fields.
+FLAGS = FLAGS_OF_FIELDS | {
+    "InstanceType": "--instance_type",
+    "InitialInstanceCount": "--instance_count",
+    "InstanceCount": "--instance_count",
+    "MaxCapacity": "--max_instance_count",
+    "MinCapacity": "--instance_count",
+    "TargetValue": "--invocations_per_minute",
+    "DestinationS3Uri": "--data_capture",
+    "S3Uri": "--batch_transform",
+    "S3OutputPath": "--batch_transform",
+    "ModelDataUrl": "--output",
+    "SSEKMSKeyId": "--kms_key",
+    "ExecutionRoleArn": "--role",
+}
 # What the contents of a request's Body are called, before there are any.
 MODEL_ARCHIVE, SMOKE_PHOTO = "the model's archive", "the smoke test's photo, a PNG"
 
@@ -129,9 +149,19 @@ class Deployment:
     photos: str | None = None
     has_export: bool = False
     function: LambdaFunction | None = None
+    demands: AccountDemands = field(default_factory=AccountDemands)
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        if isinstance(self.form, Serverless) and (
+            self.demands.vpc_config or self.demands.volume_kms_key
+        ):
+            raise ValueError(
+                "--serverless: AWS puts it into no network of yours and encrypts its disk itself; "
+                "leave --subnets, --security_group_ids and --volume_kms_key out."
+            )
+        if isinstance(self.form, Instances | BatchTransform):
+            check_volume_key(self.demands.volume_kms_key, self.form.instance_type)
         if isinstance(self.form, BatchTransform) and (self.function or self.photos):
             raise ValueError(
                 "--batch_transform makes no endpoint: leave --lambda and --photos out."
@@ -190,7 +220,13 @@ class Deployment:
 
     def _upload(self) -> Request:
         bucket, key = bucket_and_prefix(self.archive)
-        return Request("s3", "PutObject", {"Bucket": bucket, "Key": key}, MODEL_ARCHIVE)
+        parameters = {"Bucket": bucket, "Key": key}
+        if self.demands.kms_key:
+            parameters |= {
+                "ServerSideEncryption": "aws:kms",
+                "SSEKMSKeyId": self.demands.kms_key,
+            }
+        return Request("s3", "PutObject", parameters, MODEL_ARCHIVE)
 
     def _create_model(self, image: str, role: str) -> Request:
         parameters: dict[str, Any] = {
@@ -206,7 +242,9 @@ class Deployment:
         # one cannot be told so.
         if not (isinstance(self.form, Serverless) or self.photos or self.serves_export):
             parameters["EnableNetworkIsolation"] = True
-        return Request("sagemaker", "CreateModel", parameters)
+        if self.demands.vpc_config:
+            parameters["VpcConfig"] = self.demands.vpc_config
+        return Request("sagemaker", "CreateModel", parameters | self._tags)
 
     def _create_configuration(self) -> Request:
         variant: dict[str, Any] = {"VariantName": VARIANT, "ModelName": self.name}
@@ -232,12 +270,14 @@ class Deployment:
                     "DestinationS3Uri": self.form.data_capture,
                     "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
                     "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
+                    **self._key("KmsKeyId", self.demands.kms_key),
                 }
-        return Request("sagemaker", "CreateEndpointConfig", parameters)
+            parameters |= self._key("KmsKeyId", self.demands.volume_kms_key)
+        return Request("sagemaker", "CreateEndpointConfig", parameters | self._tags)
 
     def _create_endpoint(self) -> Request:
         names = {"EndpointName": self.name, "EndpointConfigName": self.name}
-        return Request("sagemaker", "CreateEndpoint", names)
+        return Request("sagemaker", "CreateEndpoint", names | self._tags)
 
     def _scale(self) -> list[Request]:
         if not isinstance(self.form, Instances) or not self.form.scaling:
@@ -273,6 +313,9 @@ class Deployment:
             "TransformJobName": self.name,
             "ModelName": self.name,
             "MaxPayloadInMB": BATCH_PAYLOAD_MB,
+            "MaxConcurrentTransforms": min(
+                container.vcpus_of(batch.instance_type), MAX_CONCURRENT_TRANSFORMS
+            ),
             "BatchStrategy": "SingleRecord",
             "TransformInput": {
                 "DataSource": {"S3DataSource": data_source},
@@ -284,13 +327,15 @@ class Deployment:
                 "S3OutputPath": batch.answers,
                 "Accept": "application/json",
                 "AssembleWith": "None",
+                **self._key("KmsKeyId", self.demands.kms_key),
             },
             "TransformResources": {
                 "InstanceType": batch.instance_type,
                 "InstanceCount": batch.instance_count,
+                **self._key("VolumeKmsKeyId", self.demands.volume_kms_key),
             },
         }
-        return Request("sagemaker", "CreateTransformJob", parameters)
+        return Request("sagemaker", "CreateTransformJob", parameters | self._tags)
 
     def _create_stack(self, function: LambdaFunction) -> Request:
         bucket, prefix = bucket_and_prefix(function.photos)
@@ -308,7 +353,32 @@ class Deployment:
             "Capabilities": ["CAPABILITY_IAM"],
             "Parameters": [{"ParameterKey": k, "ParameterValue": v} for k, v in values.items()],
         }
-        return Request("cloudformation", "CreateStack", parameters)
+        # CloudFormation gives them to the function, its role and its log, too.
+        return Request("cloudformation", "CreateStack", parameters | self._tags)
+
+    @property
+    def _tags(self) -> dict[str, Any]:
+        return {"Tags": self.demands.tag_list} if self.demands.tags else {}
+
+    @staticmethod
+    def _key(field: str, key: str | None) -> dict[str, str]:
+        return {field: key} if key else {}
+
+
+def checked_requests(deployment: Deployment, image: str, role: str) -> list[Request]:
+    """Return all that is sent to make a deployment, within the bounds that AWS states.
+
+    Args: as of Deployment.requests.
+
+    Raises: ValueError: AWS would refuse a value, after the upload.
+    """
+    requests = deployment.requests(image, role)
+    for request in requests:
+        flags = FLAGS
+        if request.operation == "CreateEndpointConfig":  # which has both, by one name
+            flags = {**FLAGS, "KmsKeyId": "--volume_kms_key or --kms_key"}
+        check_bounds(request.service, request.operation, request.parameters, flags)
+    return requests
 
 
 def check_name(name: str) -> None:

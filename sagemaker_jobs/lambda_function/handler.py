@@ -14,12 +14,13 @@ import functools
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 
 ENDPOINT = os.environ["ENDPOINT_NAME"]
 BUCKET = os.environ["PHOTO_BUCKET"]
@@ -30,10 +31,12 @@ MAX_QUANTITY = 1_000_000  # items; the endpoint's own limit
 FIELDS = {"s3_key", "image", "expected_quantity"}
 # S3 says AccessDenied of a missing key to a role that may not list.
 ABSENT = ("NoSuchKey", "404", "AccessDenied", "403")
-# Seconds. All tries of both stay below the function's own limit, so that it is this code that
-# answers; and one more try could only make a busy endpoint busier: the caller is told to wait.
-CONFIG = Config(connect_timeout=2, read_timeout=18, retries={"total_max_attempts": 1})
-S3_CONFIG = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 1})
+# Seconds. All of them together stay below the limits of who calls, so that it is this code that
+# answers: API Gateway's 29, and for a direct call the 60 of boto3 and the AWS command line. One
+# try: one more could only make a busy endpoint busier, and the caller is told to wait.
+CONNECT, READ_S3, READ_GATEWAY, READ_DIRECT = 2, 3, 18, 49
+RETRY_BUSY, RETRY_WAKING = 1, 30  # when to ask again
+SPACES = re.compile(r"[ \t\r\n]+")  # encoders break lines
 
 logger = logging.getLogger()
 logger.setLevel(logging.INFO)
@@ -45,20 +48,24 @@ class Refused(Exception):
     Args:
         status: the HTTP status; 4xx is the caller's fault.
         reason: one sentence for the caller; repeats nothing of the event.
+        retry_after: when to ask again, seconds; None: there is no use in it.
     """
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, retry_after: int | None = None) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.retry_after = retry_after
 
 
 def handle(event: Any, context: Any) -> dict[str, Any]:
     """Answer one event; Lambda calls this."""
+    retry_after = None
+    read_timeout = READ_GATEWAY if is_proxy_request(event) else READ_DIRECT
     try:
-        status, answer = 200, ask(checked(question_of(event)))
+        status, answer = 200, ask(checked(question_of(event)), read_timeout)
     except Refused as error:
-        status, answer = error.status, {"error": error.reason}
+        status, answer, retry_after = error.status, {"error": error.reason}, error.retry_after
     except Exception as error:
         # The kind alone: a message may hold a piece of the event.
         logger.error("request %s failed: %s", context.aws_request_id, type(error).__name__)
@@ -69,8 +76,8 @@ def handle(event: Any, context: Any) -> dict[str, Any]:
     if not is_proxy_request(event):
         return answer
     headers = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
-    if status == 503:
-        headers["Retry-After"] = "1"
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
     body = json.dumps(answer)
     return {"statusCode": status, "headers": headers, "body": body, "isBase64Encoded": False}
 
@@ -116,20 +123,26 @@ def checked(question: Any) -> dict[str, Any]:
     if quantity is not None and (type(quantity) is not int or not 0 <= quantity <= MAX_QUANTITY):
         raise Refused(400, '"expected_quantity" has to be a whole number of items from 0.')
     if name == "image":
-        check_image(question["image"])
-    else:
-        check_key(question["s3_key"])
+        return question | {"image": plain_base64(question["image"])}
+    check_key(question["s3_key"])
     return question
 
 
-def check_image(text: str) -> None:
-    """Check a photo in base64. Raises: Refused: it is too large, or none."""
+def plain_base64(text: str) -> str:
+    """Return a photo in base64 without line ends and the head of a data: URI.
+
+    Raises: Refused: it is too large, or none.
+    """
+    if text[:5].lower() == "data:":  # data:image/jpeg;base64,...
+        text = text.partition(",")[2]
+    text = SPACES.sub("", text)
     if len(text) > (MAX_PHOTO_BYTES + 2) // 3 * 4:
         raise Refused(413, too_large())
     try:
         base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise Refused(400, '"image" is not base64.') from error
+    return text
 
 
 def check_key(key: str) -> None:
@@ -149,8 +162,11 @@ def too_large() -> str:
     return f"The photo has more than {MAX_PHOTO_BYTES / 1e6:.1f} MB."
 
 
-def ask(question: dict[str, Any]) -> dict[str, Any]:
+def ask(question: dict[str, Any], read_timeout: int) -> dict[str, Any]:
     """Return the endpoint's answer.
+
+    Args:
+        read_timeout: how long the endpoint may take, seconds.
 
     Raises: Refused: the photo cannot be read, or the endpoint does not answer.
     """
@@ -161,7 +177,7 @@ def ask(question: dict[str, Any]) -> dict[str, Any]:
     if question.get("expected_quantity") is not None:
         request["expected_quantity"] = question["expected_quantity"]
     try:
-        answer = client("sagemaker-runtime").invoke_endpoint(
+        answer = client("sagemaker-runtime", read_timeout).invoke_endpoint(
             EndpointName=ENDPOINT,
             ContentType="application/json",
             Accept="application/json",
@@ -172,9 +188,16 @@ def ask(question: dict[str, Any]) -> dict[str, Any]:
         raise endpoint_refusal(error) from error
     except (TypeError, ValueError) as error:
         raise Refused(502, "The endpoint's answer cannot be read.") from error
-    # No connection, no answer in time, or one that breaks off.
+    except ReadTimeoutError as error:
+        raise Refused(
+            503,
+            "The endpoint has not answered yet: a serverless one that was idle is waking up. Ask "
+            "again in half a minute.",
+            RETRY_WAKING,
+        ) from error
+    # No connection, or one that breaks off.
     except BotoCoreError as error:
-        raise Refused(504, "The endpoint did not answer in time.") from error
+        raise Refused(504, "The endpoint cannot be reached.") from error
 
 
 def endpoint_refusal(error: ClientError) -> Refused:
@@ -190,7 +213,7 @@ def endpoint_refusal(error: ClientError) -> Refused:
     logger.error("the endpoint failed: %s %s", code, status)
     http_status = error.response["ResponseMetadata"]["HTTPStatusCode"]
     if http_status in (429, 503) or "Throttl" in code or status == 503:
-        return Refused(503, "The endpoint is busy; try again later.")
+        return Refused(503, "The endpoint is busy; try again later.", RETRY_BUSY)
     return Refused(502, "The endpoint failed to answer.")
 
 
@@ -200,7 +223,7 @@ def read_photo(key: str) -> bytes:
     Raises: Refused: not there (404), too large (413), S3 does not answer (503).
     """
     try:
-        found = client("s3").get_object(Bucket=BUCKET, Key=key)
+        found = client("s3", READ_S3).get_object(Bucket=BUCKET, Key=key)
         if found["ContentLength"] > MAX_PHOTO_BYTES:
             raise Refused(413, too_large())
         with found["Body"] as body:
@@ -208,12 +231,15 @@ def read_photo(key: str) -> bytes:
     except ClientError as error:
         if error.response["Error"]["Code"] in ABSENT:
             raise Refused(404, "There is no such photo, or it may not be read.") from error
-        raise Refused(503, "The photo cannot be read from S3 now.") from error
+        raise Refused(503, "The photo cannot be read from S3 now.", RETRY_BUSY) from error
     except BotoCoreError as error:
-        raise Refused(503, "The photo cannot be read from S3 now.") from error
+        raise Refused(503, "The photo cannot be read from S3 now.", RETRY_BUSY) from error
 
 
 @functools.cache
-def client(service: str) -> Any:
+def client(service: str, read_timeout: int) -> Any:
     """Return a client, which later events use, too."""
-    return boto3.client(service, config=S3_CONFIG if service == "s3" else CONFIG)
+    config = Config(
+        connect_timeout=CONNECT, read_timeout=read_timeout, retries={"total_max_attempts": 1}
+    )
+    return boto3.client(service, config=config)

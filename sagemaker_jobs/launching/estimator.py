@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 
 import container
+from aws.ending_signals import signals_raised_again
 from aws.quiet_sdk import import_sagemaker, sdk_session
 from launching.metric_definitions import metric_definitions
 from launching.train_flags import SCRIPTS
@@ -29,8 +30,8 @@ def create(job: TrainingJob, session: boto3.Session, role: str) -> None:
 
     Raises: ValueError: AWS keeps no container in the region. ClientError: AWS refuses the job.
     """
-    with source_folder(job.processor) as source_dir:
-        # wait=True would swallow Ctrl-C: a job is followed by job_report.py instead.
+    with source_folder(job.processor) as source_dir, signals_raised_again():
+        # Not wait=True: a job is followed by job_report.py, and goes on where that ends.
         estimator(job, session, role, source_dir).fit(
             channels(job, import_sagemaker()), job_name=job.name, wait=False
         )
@@ -67,13 +68,13 @@ def estimator_arguments(
         sdk: the module that quiet_sdk.import_sagemaker returns.
         source_dir: folder with train.py, here or in S3.
 
-    Raises: ValueError: AWS keeps no container in the region.
+    Raises: ValueError: AWS keeps no container in the region, or no profiler rules.
     """
     arguments: dict[str, Any] = {
         "entry_point": "train.py",
         "source_dir": source_dir,
-        "code_location": job.output,
-        "output_path": job.output,
+        "code_location": job.code,
+        "output_path": job.results,
         "role": role,
         "image_uri": container.image_uri(region, job.processor, "training"),
         "py_version": container.PYTHON_VERSION,
@@ -82,18 +83,33 @@ def estimator_arguments(
         "hyperparameters": dict(job.hyperparameters),
         "metric_definitions": metric_definitions(),
         "max_run": job.max_run,
+        "volume_size": job.volume_gb,
         "debugger_hook_config": False,  # its hooks left the PyTorch containers at 2.1
     }
+    demands = {
+        "tags": job.account.tag_list,
+        "subnets": [*job.account.subnets],
+        "security_group_ids": [*job.account.security_group_ids],
+        "output_kms_key": job.account.kms_key,
+        "volume_kms_key": job.account.volume_kms_key,
+    }
+    arguments |= {name: value for name, value in demands.items() if value}
     if job.checkpoints is not None:
         arguments["checkpoint_s3_uri"] = job.checkpoints
     if job.is_spot:
         arguments |= {"use_spot_instances": True, "max_wait": job.max_wait}
     if job.keep_alive is not None:
         arguments["keep_alive_period_in_seconds"] = job.keep_alive
-    if job.instance_count > 1 or num_gpus(job.instance_type, sdk) > 1:
+    if job.instance_count > 1 or container.num_gpus(job.instance_type) > 1:
         # Otherwise Trainer would split each batch over the GPUs of one process.
         arguments["distribution"] = {"torch_distributed": {"enabled": True}}
     if job.profile:
+        profiler = sdk.image_uris.config_for_framework("debugger")["versions"]["latest"]
+        if region not in profiler["registries"]:
+            raise ValueError(
+                f"--profile: AWS has no profiler rules in {region}; --diagnostics measures and "
+                "judges the training there too."
+            )
         rules = sdk.debugger.rule_configs
         arguments["rules"] = [
             sdk.debugger.ProfilerRule.sagemaker(getattr(rules, name)()) for name in PROFILER_RULES
@@ -101,19 +117,11 @@ def estimator_arguments(
         # AWS's rules see the machine; what the training itself does, train.py measures.
         arguments["hyperparameters"] = {"diagnostics": True, **job.hyperparameters}
         arguments["profiler_config"] = sdk.debugger.ProfilerConfig(
-            s3_output_path=job.output, system_monitor_interval_millis=500
+            s3_output_path=job.results, system_monitor_interval_millis=500
         )
     else:
         arguments["disable_profiler"] = True
     return arguments
-
-
-def num_gpus(instance_type: str, sdk: ModuleType) -> int:
-    """Return the GPUs of an instance; 2 for a GPU type that is newer than the SDK's table."""
-    if container.processor_of(instance_type) == "cpu":
-        return 0
-    table = sdk.instance_types_gpu_info.retrieve(container.DEFAULT_REGION)
-    return table[instance_type]["Count"] if instance_type in table else 2
 
 
 def channels(job: TrainingJob, sdk: ModuleType) -> dict[str, Any]:

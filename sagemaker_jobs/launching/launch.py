@@ -3,7 +3,6 @@
 import argparse
 import json
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import boto3
 
 import container
+from aws.ending_signals import run_child, told_if_cut_off
 from aws.entry_parser import EntryParser, hours
 from aws.quiet_sdk import import_sagemaker
 from aws.recorded_requests import RecordedRequests, shown_role
@@ -25,10 +25,17 @@ from aws.settings import (
 )
 from launching.estimator import create, source_folder
 from launching.local_mode import run_locally
-from launching.recipe import Recipe, add_job_flags, check_local, default_name, job_of
+from launching.recipe import (
+    Recipe,
+    add_job_flags,
+    check_local,
+    default_name,
+    job_of,
+    with_room_for,
+)
 from launching.train_flags import (
     Hyperparameters,
-    check_paths,
+    check_for_container,
     checked_by_train,
     flags_as_hyperparameters,
     merged,
@@ -61,7 +68,7 @@ def launch(recipe: Recipe, description: str | None, argv: list[str] | None = Non
         if arguments.local:
             sys.exit(launch_locally(arguments, recipe, hyperparameters))
         job = job_of(arguments, recipe, hyperparameters)
-        check_paths(job.hyperparameters)
+        check_for_container(job.hyperparameters)
         if arguments.dry_run:
             with checked_by_train(job.hyperparameters):
                 request = dry_run(job, arguments.region, arguments.role)
@@ -73,15 +80,18 @@ def launch(recipe: Recipe, description: str | None, argv: list[str] | None = Non
         with checked_by_train(job.hyperparameters):
             container.image_uri(region, job.processor, "training")  # or there is no such region
             role = find_role(arguments.role, session)
-            check_dataset(job.dataset, needed_splits(job.hyperparameters), session)
+            size = check_dataset(job.dataset, needed_splits(job.hyperparameters), session)
+            job = with_room_for(job, size, arguments.volume_gb)
             check_bucket("--output", job.output, session)
             check_name_is_free(job.name, session)
+            request_of(job, region, role)  # or it is out of AWS's bounds
         print(summary(job, recipe, arguments.price_per_hour), file=sys.stderr)
-        create(job, session, role)
+        with told_if_cut_off(next_commands(job.name, region)):
+            create(job, session, role)
         print(next_commands(job.name, region), file=sys.stderr)
         print(job.name, flush=True)
-    if arguments.wait:
-        sys.exit(job_report("attach", job.name, region))
+        if arguments.wait:
+            sys.exit(job_report("attach", job.name, region))
 
 
 def launch_locally(
@@ -92,14 +102,21 @@ def launch_locally(
     Raises: ValueError: the flags do not fit, or Docker or the image is missing.
     """
     check_local(arguments)
-    check_paths(hyperparameters)
+    check_for_container(hyperparameters)
     name = arguments.job_name or default_name(recipe)
     output = Path(arguments.output or LOCAL_OUTPUT)
     with checked_by_train(hyperparameters):
         import_sagemaker()
     with source_folder("gpu") as source_dir:
         try:
-            run_locally(name, hyperparameters, source_dir, Path(arguments.dataset), output)
+            run_locally(
+                name,
+                hyperparameters,
+                source_dir,
+                Path(arguments.dataset),
+                output,
+                arguments.instance_type,
+            )
         except RuntimeError as error:
             print(f"The container failed; its last lines say why. ({error})", file=sys.stderr)
             return 1
@@ -108,9 +125,16 @@ def launch_locally(
 
 
 def dry_run(job: TrainingJob, region: str | None, role: str | None) -> dict[str, Any]:
-    """Return the CreateTrainingJob request of a job; nothing is sent."""
-    recorded = RecordedRequests(known_region(region) or container.DEFAULT_REGION)
-    create(job, recorded.session, shown_role(known_role(role)))
+    """Return the CreateTrainingJob request of a job; nothing is sent, and AWS is asked nothing."""
+    return request_of(
+        job, known_region(region) or container.DEFAULT_REGION, shown_role(known_role(role))
+    )
+
+
+def request_of(job: TrainingJob, region: str, role: str) -> dict[str, Any]:
+    """Return the CreateTrainingJob request of a job. Raises: ValueError: AWS would refuse it."""
+    recorded = RecordedRequests(region)
+    create(job, recorded.session, role)
     (request,) = recorded["CreateTrainingJob"]
     return request
 
@@ -135,7 +159,7 @@ def summary(job: TrainingJob, recipe: Recipe, price_per_hour: float | None) -> s
         f"{job.name}: {job.instance_count} x {job.instance_type}, {spot}",
         f"  runs for at most {hours(job.max_run)}"
         + (f", then stays warm for at most {hours(job.keep_alive)}" if job.keep_alive else ""),
-        f"  reads {job.dataset}, writes to {job.output}/{job.name}",
+        f"  reads {job.dataset}, writes to {job.results}/{job.name}",
     ]
     if price_per_hour is not None:
         cost = job.most_it_can_cost(price_per_hour)
@@ -162,7 +186,4 @@ def job_report(verb: str, name: str, region: str) -> int:
     entry = Path(__file__).parent.parent / "job_report.py"
     command = [sys.executable, str(entry), verb, name, "--region", region]
     print(shlex.join(command), file=sys.stderr)
-    try:
-        return subprocess.run(command, check=False).returncode
-    except KeyboardInterrupt:  # the report has said what it means
-        return 130
+    return run_child(command)

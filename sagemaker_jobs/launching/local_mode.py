@@ -4,40 +4,55 @@ docker_debugging/debug.py shows more and keeps checkpoints; this is what a noteb
 does, and ends in the same model.tar.gz as a job.
 """
 
+import contextlib
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import boto3
 
 import container
+from aws.ending_signals import signals_raised_again
 from aws.quiet_sdk import import_sagemaker
 from aws.recorded_requests import ROLE_PLACEHOLDER
 
+ONE_GPU = "CUDA_VISIBLE_DEVICES"
 BUILD_IMAGE = Path(__file__).resolve().parents[2] / "docker_debugging" / "image.py"
 
 
 def run_locally(
-    name: str, hyperparameters: Mapping[str, Any], source_dir: str, dataset: Path, output: Path
+    name: str,
+    hyperparameters: Mapping[str, Any],
+    source_dir: str,
+    dataset: Path,
+    output: Path,
+    instance_type: str,
 ) -> None:
     """Train in the local image; model.tar.gz and output.tar.gz go to OUTPUT/NAME.
 
     Args:
         dataset: folder of data_prep/build_dataset.py.
+        instance_type: of the job that this stands for. Where it has several GPUs, all of this
+            machine's train, a process each, and else one.
 
-    Raises: ValueError: no dataset, no image, no Docker Compose. RuntimeError: the training failed.
+    Raises: ValueError: no dataset, no Docker, no image, no Docker Compose, a folder that the SDK
+        cannot name. RuntimeError: the training failed. EndedBySignal: a signal has come.
     """
     if not (dataset / "README.md").exists():
         raise ValueError(
             f"--dataset {dataset}: there is no finished dataset here; with --local it is a folder "
             "of data_prep/build_dataset.py."
         )
+    channel = _as_the_sdk_names("--dataset", dataset)
+    output_uri = _as_the_sdk_names("--output", output)
     _ensure_image()
     sdk = import_sagemaker()
+    has_gpus = _has_gpus()
     output.mkdir(parents=True, exist_ok=True)
     # The container's files belong to root, which another user cannot remove.
     with tempfile.TemporaryDirectory(
@@ -51,33 +66,88 @@ def run_locally(
             role=ROLE_PLACEHOLDER,
             image_uri=container.LOCAL_IMAGE,
             py_version=container.PYTHON_VERSION,
-            instance_type="local_gpu" if _has_gpus() else "local",
+            instance_type="local_gpu" if has_gpus else "local",
             instance_count=1,
             hyperparameters=dict(hyperparameters),
-            output_path=output.resolve().as_uri(),
+            output_path=output_uri,
             sagemaker_session=session,
+            **_processes(instance_type, has_gpus),
         )
         try:
-            estimator.fit({"dataset": dataset.resolve().as_uri()}, job_name=name)
-        except ImportError as error:  # the SDK's word for it
+            with _compose_of_any_version(), signals_raised_again():
+                estimator.fit({"dataset": channel}, job_name=name)
+        except ImportError as error:  # the SDK's word for no Compose, and for what else it lacks
             raise ValueError(
-                "the SDK's local mode needs Docker Compose: apt-get install docker-compose; "
-                "docker_debugging/debug.py works without."
+                f"the SDK's local mode needs Docker Compose ({error}): apt-get install "
+                "docker-compose; docker_debugging/debug.py works without."
             ) from error
         finally:
             _remove_containers(container_root)
 
 
+def _processes(instance_type: str, has_gpus: bool) -> dict[str, Any]:
+    """Return what an estimator is told of processes: train.py takes no two GPUs in one.
+
+    Docker hands over all GPUs of this machine, and torchrun starts a process on each.
+    """
+    if has_gpus and container.num_gpus(instance_type) > 1:
+        return {"distribution": {"torch_distributed": {"enabled": True}}}
+    return {"environment": {ONE_GPU: os.environ.get(ONE_GPU, "0")}}
+
+
+def _as_the_sdk_names(flag: str, folder: Path) -> str:
+    """Return a folder's URI. Path.as_uri() writes some characters as %20, which the SDK leaves so.
+
+    Raises: ValueError: the SDK, or Docker, would end the path at one of its characters.
+    """
+    path = str(folder.resolve())
+    if cut := [character for character in "?#;:" if character in path]:
+        raise ValueError(
+            f"{flag} {folder}: the SDK's local mode cannot mount a folder with {cut[0]} in its "
+            "path; rename it, or use docker_debugging/debug.py."
+        )
+    return f"file://{path}"
+
+
+@contextlib.contextmanager
+def _compose_of_any_version() -> Iterator[None]:
+    """Let the SDK have Docker's own Compose, while the block runs: it knows version 2 alone.
+
+    For others it looks for the program docker-compose, which newer installations lack.
+    """
+    if shutil.which("docker-compose") or _docker("compose", "version").returncode:
+        yield
+        return
+    before = os.environ["PATH"]
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder, "docker-compose")
+        program.write_text('#!/bin/sh\nexec docker compose "$@"\n')
+        program.chmod(0o755)
+        os.environ["PATH"] = f"{folder}{os.pathsep}{before}"
+        try:
+            yield
+        finally:
+            os.environ["PATH"] = before
+
+
 def _ensure_image() -> None:
-    """Build the local image if it is not there. Raises: ValueError: it cannot be had."""
-    if (
-        shutil.which("docker")
-        and _docker("image", "inspect", container.LOCAL_IMAGE).returncode == 0
-    ):
+    """Build the local image if it is not there. Raises: ValueError: it cannot be had, or used."""
+    if shutil.which("docker") is None:
+        raise ValueError(
+            "--local: the SDK's local mode runs `docker`, which is not installed; "
+            "docker_debugging/debug.py takes Podman too, and with --no_docker neither."
+        )
+    if _docker("image", "inspect", container.LOCAL_IMAGE).returncode == 0:
         return
     # Its progress and its errors are for the user; its output, the image's name, is not.
     command = [sys.executable, str(BUILD_IMAGE)]
-    if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as build:
+        try:
+            code = build.wait()
+        except BaseException:
+            build.terminate()  # subprocess.run would kill it, and leave `docker build` behind
+            raise
+    if code:
         raise ValueError(
             "the local image cannot be had, as said above; docker_debugging/doctor.py says more."
         )

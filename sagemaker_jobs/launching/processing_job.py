@@ -8,12 +8,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 import container
-from aws.names import check_instance_type
+from aws.account_flags import AccountDemands
+from aws.names import check_instance_type, check_volume_key
 
 CATALOG, SHARDS, FINISH = "catalog", "shards", "finish"  # the stages, in their order
 # Where SageMaker tells a machine which one it is. Source: AWS's "Build your own processing
@@ -25,9 +26,7 @@ FILE_FLAGS = {
     "exclude": "csv",
 }
 SET_BY_A_STAGE = ("--output_dir", "--resource_config", "--finish", "--check")
-# Source of both: AWS's reference of CreateProcessingJob.
-MAX_INSTANCES = 100
-MAX_ARGUMENT_LENGTH = 256
+VOLUME_GB = 30  # a stage keeps nothing on its disk but its code
 
 
 @dataclass(frozen=True)
@@ -60,28 +59,20 @@ class DatasetJob:
     instance_type: str
     instance_count: int
     max_run: int
+    volume_gb: int = VOLUME_GB
+    account: AccountDemands = field(default_factory=AccountDemands)
 
     def __post_init__(self) -> None:
         check_instance_type(self.instance_type, "processing", "ml.c5.4xlarge")
+        check_volume_key(self.account.volume_kms_key, self.instance_type)
         if container.processor_of(self.instance_type) == "gpu":
             raise ValueError(
                 f"--instance_type {self.instance_type}: nothing here uses a GPU; choose one "
                 "without, such as ml.c5.4xlarge."
             )
-        if self.instance_count > MAX_INSTANCES:
-            raise ValueError(
-                f"--instance_count {self.instance_count}: AWS allows {MAX_INSTANCES} at most."
-            )
         for flag in self.flags:
             if flag.partition("=")[0] in SET_BY_A_STAGE:
                 raise ValueError(f"{flag}: each stage sets this itself; leave it out.")
-        for stage in self.stages():
-            for argument in stage.arguments:
-                if len(argument) > MAX_ARGUMENT_LENGTH:
-                    raise ValueError(
-                        f"{argument}: AWS takes arguments of {MAX_ARGUMENT_LENGTH} characters at "
-                        "most; choose a shorter name."
-                    )
 
     @property
     def name(self) -> str:
@@ -162,10 +153,18 @@ def processor_arguments(job: DatasetJob, stage: Stage, region: str, role: str) -
 
     Raises: ValueError: AWS keeps no container in the region.
     """
+    account = job.account
+    # obstore finds a job's credentials by itself, and its region only here.
+    environment = {"AWS_REGION": region, "PYTHONUNBUFFERED": "1"}
+    if account.kms_key is not None:  # it writes the dataset by itself, too
+        environment |= {
+            "AWS_SERVER_SIDE_ENCRYPTION": "aws:kms",
+            "AWS_SSE_KMS_KEY_ID": account.kms_key,
+        }
     return {
         "framework_version": container.CPU_TRAINING_PYTORCH,
         "py_version": container.PYTHON_VERSION,
-        # The newest Python among AWS's CPU images; requirements.txt brings what it lacks.
+        # Of AWS's images the one with a CPU's torch; requirements.txt brings what it lacks.
         "image_uri": container.image_uri(region, "cpu", "training"),
         "role": role,
         "instance_type": job.instance_type,
@@ -173,8 +172,11 @@ def processor_arguments(job: DatasetJob, stage: Stage, region: str, role: str) -
         "code_location": job.code,
         "base_job_name": job.name,
         "max_runtime_in_seconds": job.max_run,
-        # obstore finds a job's credentials by itself, and its region only here.
-        "env": {"AWS_REGION": region, "PYTHONUNBUFFERED": "1"},
+        "env": environment,
+        "volume_size_in_gb": job.volume_gb,
+        "output_kms_key": account.kms_key,
+        "volume_kms_key": account.volume_kms_key,
+        "tags": account.tag_list or None,
     }
 
 
@@ -187,9 +189,17 @@ def processor(job: DatasetJob, stage: Stage, sdk: ModuleType, sdk_session: Any, 
 
     Raises: ValueError: AWS keeps no container in the region.
     """
+    network = None
+    if job.account.subnets:
+        network = sdk.network.NetworkConfig(
+            subnets=[*job.account.subnets], security_group_ids=[*job.account.security_group_ids]
+        )
     return sdk.processing.FrameworkProcessor(
         # It packs the code. Without an output path it would look for a bucket to make.
-        estimator_cls=functools.partial(sdk.pytorch.PyTorch, output_path=job.code),
+        estimator_cls=functools.partial(
+            sdk.pytorch.PyTorch, output_path=job.code, output_kms_key=job.account.kms_key
+        ),
         sagemaker_session=sdk_session,
+        network_config=network,
         **processor_arguments(job, stage, sdk_session.boto_region_name, role),
     )

@@ -1,15 +1,17 @@
 """A recipe: a model, how it is trained, what to expect; and the flags that make a job of it."""
 
 import argparse
+import dataclasses
 import datetime
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aws.account_flags import ACCOUNT_FLAGS, account_demands, add_account_flags
 from aws.entry_parser import EntryParser, positive_integer, price
 from aws.settings import bucket_and_prefix
-from launching.training_job import TrainingJob
+from launching.training_job import TrainingJob, volume_gb_for
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,9 @@ class Recipe:
     expectation: str
 
 
-# What every recipe does with its model. bf16 halves a step on the GPUs that the recipes name.
-EVERY_RECIPE = {"do_train": True, "do_eval": True, "do_predict": True, "bf16": True}
+# What every recipe does with its model. None names a precision: train.py takes bf16 where the job's
+# machine multiplies it itself.
+EVERY_RECIPE = {"do_train": True, "do_eval": True, "do_predict": True}
 # Where --dry_run has to name something that was not given.
 DATASET_PLACEHOLDER = "s3://YOUR-BUCKET/YOUR-DATASET"
 TO_TRAIN_PY = "All other flags are train.py's (python scripts/train.py --help)."
@@ -48,8 +51,8 @@ def add_job_flags(parser: EntryParser, recipe: Recipe) -> None:
     job.add_argument(
         "--checkpoints",
         metavar="URI",
-        help="S3 folder of checkpoints; that of an earlier job goes on with it (default: "
-        "OUTPUT/checkpoints/JOB)",
+        help="S3 folder of checkpoints, below OUTPUT/checkpoints/; that of an earlier job goes on "
+        "with it (default: OUTPUT/checkpoints/JOB)",
     )
     job.add_argument(
         "--keep_alive",
@@ -114,6 +117,13 @@ def add_flags_of_any_job(parser: EntryParser, recipe: Recipe) -> None:
         help="AWS stops the job after this time (default: %(default)s)",
     )
     job.add_argument(
+        "--volume_gb",
+        type=positive_integer,
+        metavar="GB",
+        help="disk of an instance that has none of its own (default: what the model's checkpoints "
+        "and the dataset, twice, need; 30 or more)",
+    )
+    job.add_argument(
         "--spot",
         action="store_true",
         help="run on spare instances, often at a third of the price; AWS may take one back at any "
@@ -138,6 +148,7 @@ def add_flags_of_any_job(parser: EntryParser, recipe: Recipe) -> None:
         help="print the request as JSON and send nothing; needs no account and no network",
     )
     job.add_argument("--wait", action="store_true", help="follow the log until the job has ended")
+    add_account_flags(parser)
 
 
 def job_of(
@@ -157,6 +168,12 @@ def job_of(
     name = arguments.job_name or default_name(recipe)
     checkpoints = arguments.checkpoints or f"{output}/checkpoints/{name}"
     bucket_and_prefix(checkpoints)
+    knows_output = arguments.output or arguments.dataset
+    if knows_output and not checkpoints.rstrip("/").startswith(f"{output}/checkpoints/"):
+        raise ValueError(
+            f"--checkpoints {checkpoints}: a job's role may write below {output}/checkpoints/ "
+            "alone; name a folder there, or another --output."
+        )
     max_wait = arguments.max_wait or 2 * arguments.max_run
     return TrainingJob(
         name=name,
@@ -171,7 +188,15 @@ def job_of(
         input_mode=arguments.input_mode,
         keep_alive=arguments.keep_alive,
         profile=arguments.profile,
+        volume_gb=arguments.volume_gb or volume_gb_for(hyperparameters, dataset_bytes=0),
+        account=account_demands(arguments),
     )
+
+
+def with_room_for(job: TrainingJob, dataset_bytes: int, volume_gb: int | None) -> TrainingJob:
+    """Return a job whose disk holds its dataset, unless the flag says how large it is."""
+    needed = volume_gb or volume_gb_for(job.hyperparameters, dataset_bytes)
+    return dataclasses.replace(job, volume_gb=needed)
 
 
 def check_local(arguments: argparse.Namespace) -> None:
@@ -181,7 +206,10 @@ def check_local(arguments: argparse.Namespace) -> None:
     """
     if arguments.dataset is None:
         raise ValueError("--local: give --dataset, a folder of data_prep/build_dataset.py.")
-    for name in ("dry_run", "spot", "keep_alive", "profile", "wait", "checkpoints"):
+    for name in (
+        *("dry_run", "spot", "keep_alive", "profile", "wait", "checkpoints", "volume_gb"),
+        *ACCOUNT_FLAGS,
+    ):
         if getattr(arguments, name):
             raise ValueError(f"--local and --{name} exclude one another: leave one out.")
     if arguments.instance_count > 1:

@@ -22,6 +22,9 @@ PUSH_FLAGS = {
 # Hyperparameters are shown to everybody who may look at the job, and in its log.
 SECRET = ("token", "password", "secret", "api_key")
 IN_A_JOB = "/opt/ml/"
+# What a shell hands on as it stands. Source: sagemaker-training 5.1.1, which the containers hold,
+# joins a job's flags and lets /bin/sh run them (process.run_async).
+UNCHANGED_BY_A_SHELL = re.compile(r"[\w@%+=:,./-]+")
 # No credentials, and nothing else that a check does not need.
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 
@@ -81,10 +84,11 @@ def merged(recipe: Mapping[str, str | float | bool], given: Hyperparameters) -> 
     return {**kept, **given}
 
 
-def check_paths(hyperparameters: Mapping[str, Any]) -> None:
-    """Check that no hyperparameter names a folder of this machine, which a job does not see.
+def check_for_container(hyperparameters: Mapping[str, Any]) -> None:
+    """Check that a container takes hyperparameters as they are here.
 
-    Raises: ValueError: one does.
+    Raises: ValueError: one names a folder of this machine, which a job does not see, or holds what
+        the shell in the container would change.
     """
     model = str(hyperparameters.get("model_name_or_path", ""))
     is_path = model.startswith((".", "/", "~", "s3://")) or (model and Path(model).is_dir())
@@ -100,6 +104,12 @@ def check_paths(hyperparameters: Mapping[str, Any]) -> None:
             f"--config_name {config}: a job knows {' and '.join(shipped)}, which travel with the "
             "code; put the folder into scripts/model_configs."
         )
+    for name, value in hyperparameters.items():
+        if isinstance(value, str) and not UNCHANGED_BY_A_SHELL.fullmatch(value):
+            raise ValueError(
+                f"--{name} {value}: in a container a shell reads the flags, and would change this; "
+                "letters, digits and @ % + = : , . / _ - are safe."
+            )
 
 
 def needed_splits(hyperparameters: Mapping[str, Any]) -> list[str]:

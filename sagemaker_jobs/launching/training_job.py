@@ -3,24 +3,54 @@
 Everything here is pure, so that what a job will be can be tested without an account.
 """
 
+import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import container
-from aws.names import JOB_NAME, MAX_NAME_LENGTH, check_instance_type
+from aws.account_flags import AccountDemands
+from aws.names import JOB_NAME, MAX_NAME_LENGTH, check_instance_type, check_volume_key
 
-WITHOUT_BF16 = ("ml.g4dn.",)  # their T4 is older than Ampere
+# What only emulates bf16: T4, which is older than Ampere, and Intel's processors before the fourth
+# generation of Xeon (on which a step takes 60 times as long).
+WITHOUT_BF16 = re.compile(r"ml\.(g4dn|t3|[cmr][456][a-z]*)\.")
 # What the containers do not run on: K80 and V100, which CUDA 13 has dropped; AWS's own
 # accelerators; hosts with ARM processors.
 UNUSABLE = ("ml.p2.", "ml.p3.", "ml.p3dn.", "ml.trn", "ml.p6e-")
+MAX_RUN = 28 * 24 * 3600  # s; source: AWS's reference of StoppingCondition
+LEAST_VOLUME_GB = 30
+# Parameters of the models that are known here; another may be as large as ViT-H/14.
+MODEL_PARAMETERS = {"google/vit-base-patch16-224-in21k": 86e6, "microsoft/resnet-34": 21e6}
+MOST_PARAMETERS = 632e6
+# Weights, their average and AdamW's two moments, in float32.
+CHECKPOINT_BYTES_PER_PARAMETER = 16
+# The two newest, the best, and the one that is being written.
+NUM_CHECKPOINTS = 4
+SCRATCH_GB = 10  # the model, the run's figures, packages, and room
+
+
+def volume_gb_for(hyperparameters: Mapping[str, object], dataset_bytes: int) -> int:
+    """Return the disk that a training needs, in GB.
+
+    It holds the dataset, once more as `datasets` unpacks it, and the checkpoints.
+    """
+    parameters = MODEL_PARAMETERS.get(str(hyperparameters.get("model_name_or_path")))
+    if parameters is None:
+        # Without an id it is one of scripts/model_configs, none larger than ResNet34.
+        from_scratch = "model_name_or_path" not in hyperparameters
+        parameters = MODEL_PARAMETERS["microsoft/resnet-34"] if from_scratch else MOST_PARAMETERS
+    checkpoints = NUM_CHECKPOINTS * CHECKPOINT_BYTES_PER_PARAMETER * parameters
+    return max(LEAST_VOLUME_GB, math.ceil((2 * dataset_bytes + checkpoints) / 1e9) + SCRATCH_GB)
 
 
 @dataclass(frozen=True)
 class TrainingJob:
     """What a job is, before anybody knows as whom and where it runs.
 
-    Times are in seconds. `dataset`, `output` and `checkpoints` are S3 folders; the model arrives in
-    OUTPUT/NAME/output/model.tar.gz. Without `checkpoints` they stay on the instance.
+    Times are in seconds. `dataset`, `output` and `checkpoints` are S3 folders; the code goes to
+    OUTPUT/code, the model to OUTPUT/jobs/NAME/output/model.tar.gz: iam/roles.yaml lets no job
+    write where code lies. Without `checkpoints` they stay on the instance.
 
     Raises: ValueError: AWS would refuse it, or it would fail after minutes that are paid for.
     """
@@ -37,6 +67,8 @@ class TrainingJob:
     input_mode: str = "File"
     keep_alive: int | None = None
     profile: bool = False
+    volume_gb: int = LEAST_VOLUME_GB
+    account: AccountDemands = field(default_factory=AccountDemands)
 
     def __post_init__(self) -> None:
         if not JOB_NAME.fullmatch(self.name) or len(self.name) > MAX_NAME_LENGTH:
@@ -50,6 +82,9 @@ class TrainingJob:
                 "choose one such as ml.g5.2xlarge."
             )
         check_instance_type(self.instance_type, "training", "ml.g5.2xlarge")
+        check_volume_key(self.account.volume_kms_key, self.instance_type)
+        if self.max_run > MAX_RUN:
+            raise ValueError(f"--max_run {self.max_run}: AWS takes {MAX_RUN:,} s at most, 28 days.")
         if self.max_wait is not None and self.max_wait < self.max_run:
             raise ValueError(
                 f"--max_wait {self.max_wait} is less than --max_run {self.max_run}: it has to hold "
@@ -63,12 +98,23 @@ class TrainingJob:
                 "one that has, such as ml.g5.2xlarge, or one instance."
             )
         precision = self.hyperparameters
-        if precision.get("bf16") and self.instance_type.startswith(WITHOUT_BF16):
+        if precision.get("bf16") and WITHOUT_BF16.match(self.instance_type):
             raise ValueError(
-                f"--instance_type {self.instance_type} has no bf16: add --bf16 false --fp16 true."
+                f"--instance_type {self.instance_type} only emulates bf16: leave --bf16 out, and "
+                "train.py takes what the machine has."
             )
         if self.processor == "cpu" and precision.get("fp16"):
             raise ValueError(f"--instance_type {self.instance_type} has no fp16: leave --fp16 out.")
+
+    @property
+    def code(self) -> str:
+        """S3 folder that the code goes to."""
+        return f"{self.output}/code"
+
+    @property
+    def results(self) -> str:
+        """S3 folder that the job's output goes to, in a folder of its name."""
+        return f"{self.output}/jobs"
 
     @property
     def processor(self) -> str:

@@ -17,8 +17,8 @@ LEARNING_RATE = "learning_rate"
 BATCH_SIZE = "per_device_train_batch_size"
 EPOCHS = "num_train_epochs"
 TUNED = (LEARNING_RATE, BATCH_SIZE, EPOCHS)
-# What tune.py sets for a trial alone: its folder, and that it leaves the test split alone.
-OF_A_TRIAL = ("output_dir", "do_predict")
+# What tune.py sets for a trial alone: that it leaves the test split alone.
+OF_A_TRIAL = ("do_predict",)
 # What the SDK and AWS add, for the container.
 OF_AWS = ("sagemaker_", "_tuning_objective_metric")
 MODEL = ("model_name_or_path", "config_name")

@@ -217,18 +217,49 @@ def finding_wrong_records(audit: Mapping[str, Any] | None) -> list[str]:
         "likely wrong (`scripts/audit.py --evaluate`):"
     )
     notes = [
-        f"{name.replace('_', ' ').capitalize()}: the probability to be wrong has a calibration "
-        f"error of {kind['calibration']['expected_calibration_error']:.1%}."
-        + (
-            f" At {saved['cost_missed_error']:g} an error and {saved['cost_manual_check']:g} a "
-            f"check, decisions by cost save {_whole(saved['saved'])} per 1,000 bins, as many "
-            f"random checks {_whole(saved['random_saved'])}."
-            if (saved := kind["savings"])
-            else ""
-        )
+        f"{name.replace('_', ' ').capitalize()}: the audit takes "
+        f"{_percent(kind['estimated_rate'])} of the records for wrong before it sees a photo, and "
+        "its probability to be wrong has a calibration error of "
+        f"{kind['calibration']['expected_calibration_error']:.1%}."
         for name, kind in audit["kinds"].items()
     ]
-    return ["## Finding wrong records", text, "\n".join(table), " ".join(notes)]
+    return [
+        "## Finding wrong records",
+        text,
+        "\n".join(table),
+        " ".join(notes),
+        *what_is_saved(audit["kinds"], audit["wrong_share"]),
+    ]
+
+
+def what_is_saved(kinds: Mapping[str, Any], wrong_share: float) -> list[str]:
+    """Return what decisions by cost save, beside what needs no audit."""
+    rows = []
+    for name, kind in kinds.items():
+        for of in kind["savings"]:
+            ways = {way["name"]: way for way in of["ways"]}
+            best = ways[of["best_rival"]]
+            rows.append(
+                f"| {name.replace('_', ' ')} | {of['cost_missed_error']:g} : "
+                f"{of['cost_manual_check']:g} | {_whole(ways['audit']['saved'])} | "
+                f"{ways['audit']['checked']['value']:.0%} | "
+                f"{_whole(ways[f'audit, told {wrong_share:.0%}']['saved'])} | "
+                f"{of['best_rival']}, {_whole(best['saved'])} | "
+                f"{_whole(of['more_than_best_rival'])} |"
+            )
+    table = [
+        "| wrong records | an error : a check | saved | bins checked | if told the true share | "
+        "the best of the others | the audit saves more |",
+        "|---|---|---|--:|---|---|---|",
+        *rows,
+    ]
+    text = (
+        "What an audit with this model saves per 1,000 bins, against leaving all records, in the "
+        "unit of a check. The others: check all bins, none, or those where the model counts "
+        "something else; and an audit that sees no photo, of these records alone or of the model's "
+        "average answer. Where the last column is not above 0, the best of them is the better way."
+    )
+    return [text, "\n".join(table)]
 
 
 def data_note(

@@ -35,7 +35,9 @@ class TrainedRun:
 
     def model_files(self) -> list[Path]:
         """Return the files that make the model, without code and without pickles."""
-        return sorted([*self.model_dir.glob("*.json"), *self.model_dir.glob("*.safetensors")])
+        return sorted(
+            [*self.model_dir.glob("[!.]*.json"), *self.model_dir.glob("[!.]*.safetensors")]
+        )
 
 
 def find_run(name: str, scratch: Path) -> TrainedRun:

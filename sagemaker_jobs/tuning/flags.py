@@ -3,12 +3,13 @@
 import argparse
 import dataclasses
 
+from aws.account_flags import ACCOUNT_FLAGS
 from aws.entry_parser import EntryParser, positive_integer
 from launching.recipe import TO_TRAIN_PY, Recipe, add_flags_of_any_job, job_of
 from launching.train_flags import Hyperparameters, merged
 from tuning.search_space import OBJECTIVES, SPACES, SearchSpace
 from tuning.trials import PICTURE, TABLE
-from tuning.tuning_job import TRIAL_CHECKPOINTS, TuningJob
+from tuning.tuning_job import TuningJob
 
 
 def recipe_named(argv: list[str]) -> str:
@@ -144,10 +145,7 @@ def tuning_job(
     hyperparameters: Hyperparameters,
 ) -> TuningJob:
     """Return the tuning job that parsed flags describe. Raises: ValueError: AWS would refuse it."""
-    trial = job_of(arguments, recipe, {**hyperparameters, "output_dir": TRIAL_CHECKPOINTS})
-    if not trial.is_spot:
-        # Nothing goes on from them, and each trial would first fetch those of all before it.
-        trial = dataclasses.replace(trial, checkpoints=None)
+    trial = dataclasses.replace(job_of(arguments, recipe, hyperparameters), checkpoints=None)
     return TuningJob(
         trial=trial,
         space=space,
@@ -174,6 +172,7 @@ def check_local(arguments: argparse.Namespace, parser: EntryParser) -> None:
     for name in (
         *("output", "role", "region", "instance_type", "instance_count", "input_mode", "max_run"),
         *("spot", "max_wait", "job_name", "price_per_hour", "dry_run", "wait", "max_parallel_jobs"),
+        *("volume_gb", *ACCOUNT_FLAGS),
     ):
         if getattr(arguments, name) != parser.get_default(name):
             raise ValueError(f"--local and --{name} exclude one another: leave one out.")

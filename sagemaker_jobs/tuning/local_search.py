@@ -7,7 +7,6 @@ was killed at any moment goes on with the same command to the same table.
 
 import contextlib
 import ctypes
-import fcntl
 import hashlib
 import json
 import math
@@ -32,6 +31,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.trial import TrialState
+from sqlalchemy import URL
+from sqlalchemy.exc import SQLAlchemyError
 
 from launching.metric_definitions import is_better_when_larger, metric_values
 from launching.train_flags import SCRIPTS, as_flags
@@ -52,6 +53,8 @@ STATUS = {
     TrialState.PRUNED: "Stopped",
     TrialState.FAIL: "Failed",
 }
+# train.py takes no two GPUs in one process. What the user has set goes before.
+ONE_GPU = {"CUDA_VISIBLE_DEVICES": "0"}
 PR_SET_PDEATHSIG = 1  # Source: linux/prctl.h
 
 
@@ -73,7 +76,7 @@ class LocalSearch:
 
     def identity(self) -> dict[str, Any]:
         """Return what has to be the same for a search to go on, as JSON has it."""
-        shards = sorted((self.dataset / "data").glob("*.parquet"))
+        shards = sorted((self.dataset / "data").glob("[!.]*.parquet"))
         listed = [(path.name, path.stat().st_size) for path in shards]
         found = {
             "dataset": str(self.dataset.resolve()),
@@ -104,8 +107,11 @@ class LocalSearch:
 def run_search(search: LocalSearch, max_jobs: int, folder: Path) -> list[Trial]:
     """Run trials until there are max_jobs, those of an earlier command included.
 
-    Raises: ValueError: no dataset, or the folder holds another search or one that still runs.
+    Raises: ValueError: no dataset, the folder holds another search or one that still runs, or this
+        is Windows.
     """
+    if os.name != "posix":
+        raise ValueError("--local needs Linux or macOS: run it in WSL, or search on AWS.")
     if not (search.dataset / "README.md").exists():
         raise ValueError(
             f"--dataset {search.dataset}: there is no finished dataset here; with --local it is a "
@@ -125,12 +131,15 @@ def train_command(search: LocalSearch, trial: Trial, output_dir: Path) -> str:
     flags = {**search.hyperparameters, **tuned_values(trial), "do_predict": True}
     folders = {"dataset_dir": str(search.dataset), "output_dir": str(output_dir)}
     train = os.path.relpath(SCRIPTS / "train.py")
-    return shlex.join(["python", train, *as_flags({**folders, **flags})])
+    on_one_gpu = [f"{name}={value}" for name, value in ONE_GPU.items() if name not in os.environ]
+    return shlex.join([*on_one_gpu, "python", train, *as_flags({**folders, **flags})])
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Keep the folder for this process; a lock goes with its process, however that ends."""
+    import fcntl  # Windows has none
+
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -143,10 +152,19 @@ def _study(search: LocalSearch, folder: Path) -> optuna.Study:
     """Return the study on disk. Raises: ValueError: it is another search's."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     identity = search.identity()
-    storage = f"sqlite:///{folder.resolve() / STUDY}"
-    study = optuna.create_study(
-        storage=storage, study_name="search", direction=search.direction, load_if_exists=True
-    )
+    # Whatever character the folder's name has: as it stands a "?" would end the path.
+    path = folder.resolve() / STUDY
+    storage = URL.create("sqlite", database=str(path)).render_as_string()
+    try:
+        study = optuna.create_study(
+            storage=storage, study_name="search", direction=search.direction, load_if_exists=True
+        )
+    except SQLAlchemyError as error:
+        cause = str(error).splitlines()[0]
+        raise ValueError(
+            f"{path} cannot be read ({cause}): choose another --output_dir, or remove that file to "
+            "begin again."
+        ) from error
     recorded = study.user_attrs.get("identity")
     if recorded is None:  # new, or killed before this line
         study.set_user_attr("identity", identity)
@@ -274,7 +292,7 @@ def _running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**ONE_GPU, **os.environ, "PYTHONUNBUFFERED": "1"},
             start_new_session=True,  # Ctrl-C comes to this process, which ends the trial
             preexec_fn=end_with_parent,
         )

@@ -2,12 +2,12 @@
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from aws.output_files import whole_file
 from launching.metric_definitions import is_better_when_larger
 from launching.tuned_hyperparameters import TUNED, Trial, best_trial, has_figure, tuned_values
 
@@ -18,9 +18,12 @@ MARKERS = "osD^vP*X"
 
 def write_trials(trials: Sequence[Trial], objective: str, folder: Path) -> None:
     """Write trials.csv and trials.png; each is whole or not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / TABLE, table(trials, objective).encode())
-    _replace(folder / PICTURE, picture(trials, objective))
+    for name, data in (
+        (TABLE, table(trials, objective).encode()),
+        (PICTURE, picture(trials, objective)),
+    ):
+        with whole_file(folder / name) as temporary:
+            temporary.write_bytes(data)
 
 
 def table(trials: Sequence[Trial], objective: str) -> str:
@@ -103,9 +106,3 @@ def _sign(marker: str, label: str, **style: Any) -> Any:
     return Line2D(
         [], [], **{"color": "dimgrey", "linestyle": "", **style}, marker=marker, label=label
     )
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

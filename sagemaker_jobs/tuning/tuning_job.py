@@ -11,9 +11,6 @@ from launching.tuned_hyperparameters import BATCH_SIZE, EPOCHS, LEARNING_RATE
 from tuning.search_space import SearchSpace
 
 MAX_NAME_LENGTH = 32  # AWS adds the trial's number and eight characters more
-# Each trial keeps its own: all of them share one folder in S3. SageMaker names the trial in its
-# environment, and train.py puts the name in (a shell on the way would do the same).
-TRIAL_CHECKPOINTS = "/opt/ml/checkpoints/$TRAINING_JOB_NAME"
 
 
 @dataclass(frozen=True)
@@ -21,7 +18,8 @@ class TuningJob:
     """What a search on AWS is.
 
     Args:
-        trial: what all trials share; its name is the tuning job's.
+        trial: what all trials share; its name is the tuning job's. It has no checkpoints in S3:
+            AWS would give all trials one folder, and bring all of it to each trial's machine.
         objective: one of search_space.OBJECTIVES.
         warm_start_from: an earlier tuning job, whose trials this one knows from the start.
 
@@ -78,6 +76,8 @@ def tuner_arguments(job: TuningJob, sdk: ModuleType) -> dict[str, Any]:
         # Another name searches elsewhere, above all a warm start; the same name does not.
         "random_seed": zlib.crc32(job.name.encode()) % 2**31,
     }
+    if job.trial.account.tags:
+        arguments["tags"] = job.trial.account.tag_list  # AWS gives them to the trials too
     if job.warm_start_from is not None:
         arguments["warm_start_config"] = tuner.WarmStartConfig(
             tuner.WarmStartTypes.IDENTICAL_DATA_AND_ALGORITHM, {job.warm_start_from}

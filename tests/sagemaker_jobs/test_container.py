@@ -14,7 +14,7 @@ ACCOUNT = "763104351884.dkr.ecr.us-east-1.amazonaws.com"
             "692866216735.dkr.ecr.eu-south-1.amazonaws.com/huggingface-pytorch-training:"
             + container.TRAINING_IMAGE_TAG,
         ),
-        (["--processor", "cpu"], f"{ACCOUNT}/pytorch-training:2.8.0-cpu-py312"),
+        (["--processor", "cpu"], f"{ACCOUNT}/{container.CPU_TRAINING_IMAGE}"),
         (
             ["--purpose", "inference", "--processor", "cpu"],
             f"{ACCOUNT}/huggingface-pytorch-inference:{container.INFERENCE_IMAGE_TAGS['cpu']}",

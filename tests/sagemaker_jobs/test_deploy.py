@@ -1,5 +1,6 @@
 """Deployments: their requests where they arrive, and what is left in the account afterwards."""
 
+import datetime
 import json
 import shutil
 import signal
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 import botocore.serialize
 import botocore.session
 import pytest
+from moto.s3.models import s3_backends
 
 import deploy
 from deployment import endpoint_client
@@ -23,7 +25,7 @@ from deployment import parts as deployed_parts
 from deployment.served_archive import EXPORT
 from paths import ROOT
 from stand_ins.aws_server import ACCOUNT, AwsServer, ReceivedRequest, make_role
-from stand_ins.served_model import ServedModel
+from stand_ins.served_model import ServedModel, drawn_photo, encoded, serve_locally
 
 ENTRY = [sys.executable, str(ROOT / "sagemaker_jobs/deploy.py")]
 OUTPUT = "s3://photos/bin-counting"
@@ -31,6 +33,12 @@ ROLE = f"arn:aws:iam::{ACCOUNT}:role/serves"
 NAME = "bins-tiny"
 FLAGS = ["--output", OUTPUT, "--role", ROLE]
 LAMBDA = ["--lambda", "--photos", "s3://photos/bin-images"]
+SUBNET, GROUP = "subnet-0a1b2c3d", "sg-0a1b2c3d"
+KEY = f"arn:aws:kms:us-east-1:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+DEMANDS = [
+    *("--tags", "team=bins", "cost-centre=7", "--kms_key", KEY),
+    *("--volume_kms_key", "alias/disks", "--subnets", SUBNET, "--security_group_ids", GROUP),
+]
 FORMS = {
     "instances": ["--instance_type", "ml.g4dn.xlarge", "--instance_count", "2"],
     "autoscaling": ["--max_instance_count", "4", "--invocations_per_minute", "300"],
@@ -38,14 +46,19 @@ FORMS = {
     "photos in S3": ["--photos", "s3://photos/bin-images"],
     "serverless": ["--serverless", "--memory_mb", "3072", "--max_concurrency", "9"],
     "lambda": LAMBDA,
-    "batch transform": ["--batch_transform", "s3://photos/bin-images", "s3://photos/answers"],
+    "batch transform": [
+        "--batch_transform",
+        "s3://photos/bin-images",
+        "s3://photos/bin-counting/answers/1",
+    ],
 }
 
 
 @pytest.fixture
 def account(aws: AwsServer, served_run: ServedModel, monkeypatch: pytest.MonkeyPatch) -> AwsServer:
     """Return an account with a bucket and a role, whose endpoint is the handler served here."""
-    aws.bucket("photos")
+    photos = aws.bucket("photos")
+    photos.put_object(Key="bin-images/1.jpg", Body=encoded(drawn_photo()))
     make_role(aws, "serves")
     aws.containers[NAME] = served_run.as_container
     aws.received.clear()
@@ -69,17 +82,27 @@ def error_of(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
     return capsys.readouterr().err.splitlines()[-1]
 
 
+def objects_in(aws: AwsServer, prefix: str) -> dict[str, bytes]:
+    """Return what lies below a prefix in the bucket."""
+    s3 = aws.client("s3")
+    listed = s3.list_objects_v2(Bucket="photos", Prefix=prefix).get("Contents", [])
+    keys = [entry["Key"] for entry in listed]
+    return {key: s3.get_object(Bucket="photos", Key=key)["Body"].read() for key in keys}
+
+
 def left_in(aws: AwsServer) -> list[str]:
     """Return the names of all that a deployment could have left in an account."""
     sagemaker, s3 = aws.client("sagemaker"), aws.client("s3")
-    objects = s3.list_objects_v2(Bucket="photos").get("Contents", [])
+    objects = s3.list_objects_v2(Bucket="photos", Prefix="bin-counting/deployments/")
+    uploads = s3.list_multipart_uploads(Bucket="photos").get("Uploads", [])
     running = ("InProgress", "Stopping")
     jobs = sagemaker.list_transform_jobs()["TransformJobSummaries"]
     targets = aws.client("application-autoscaling").describe_scalable_targets(
         ServiceNamespace="sagemaker"
     )
     return [
-        *(entry["Key"] for entry in objects),
+        *(entry["Key"] for entry in objects.get("Contents", [])),
+        *(upload["UploadId"] for upload in uploads),
         *(model["ModelName"] for model in sagemaker.list_models()["Models"]),
         *(c["EndpointConfigName"] for c in sagemaker.list_endpoint_configs()["EndpointConfigs"]),
         *(endpoint["EndpointName"] for endpoint in sagemaker.list_endpoints()["Endpoints"]),
@@ -179,6 +202,44 @@ def test_nothing_is_captured_and_nothing_reaches_a_network_unless_asked_for(
     # The function reads them, and hands them over.
     behind = parameters_of(capsys, "--photos", "s3://b/photos", "--lambda")
     assert behind["CreateModel"] == plain["CreateModel"]
+
+
+DEMANDING = {
+    "instances": ["--data_capture", "s3://photos/bin-counting/captured"],
+    "batch transform": FORMS["batch transform"],
+}
+
+
+@pytest.mark.parametrize("form", DEMANDING)
+def test_what_an_account_demands_is_in_every_request(
+    form: str, run_dir: Path, account: AwsServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [*DEMANDING[form], *DEMANDS]
+    deployed_tiny(run_dir, *flags, "--dry_run")
+    printed = json.loads(capsys.readouterr().out)
+    deployed_tiny(run_dir, *flags)
+    arrived = [as_arrived(request) for request in account.received if is_making(request)]
+    assert arrived == [on_the_wire(request) for request in printed]
+    made = {request["operation"]: request["parameters"] for request in printed}
+    tags = [{"Key": "team", "Value": "bins"}, {"Key": "cost-centre", "Value": "7"}]
+    assert {name for name, parameters in made.items() if parameters.get("Tags") == tags} == {
+        name for name in made if name.startswith("Create")
+    }
+    [upload] = [r for r in account.received if r.method == "PUT" and "model.tar.gz" in r.path]
+    assert upload.headers["X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id"] == KEY
+    assert made["CreateModel"]["VpcConfig"] == {"Subnets": [SUBNET], "SecurityGroupIds": [GROUP]}
+    if form == "instances":
+        configuration = made["CreateEndpointConfig"]
+        keys = configuration["DataCaptureConfig"]["KmsKeyId"], configuration["KmsKeyId"]
+    else:
+        job = made["CreateTransformJob"]
+        keys = job["TransformOutput"]["KmsKeyId"], job["TransformResources"]["VolumeKmsKeyId"]
+    assert keys == (KEY, "alias/disks")
+
+
+def test_a_functions_stack_has_the_tags(capsys: pytest.CaptureFixture[str]) -> None:
+    stack = parameters_of(capsys, *LAMBDA, "--tags", "team=bins")["CreateStack"]
+    assert stack["Tags"] == [{"Key": "team", "Value": "bins"}]
 
 
 def test_processor_and_image_go_together(capsys: pytest.CaptureFixture[str]) -> None:
@@ -290,8 +351,17 @@ def test_what_aws_refuses_half_way_leaves_nothing_behind(
     assert left_in(account) == []
 
 
-def test_ctrl_c_removes_an_endpoint_once_aws_has_made_it(
-    run_dir: Path, account: AwsServer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("ending", "exit_code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["Ctrl-C", "kill", "a closed terminal"],
+)
+def test_what_ends_a_deployment_removes_its_endpoint_once_aws_has_made_it(
+    ending: signal.Signals,
+    exit_code: int,
+    run_dir: Path,
+    account: AwsServer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     account.statuses["DescribeEndpoint"] = ["Creating"]
     sleeps = []
@@ -299,19 +369,20 @@ def test_ctrl_c_removes_an_endpoint_once_aws_has_made_it(
     def sleep(seconds: float) -> None:
         sleeps.append(seconds)
         if len(sleeps) == 1:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(ending)
         account.statuses["DescribeEndpoint"] = ["InService"]
 
     clock = types.SimpleNamespace(sleep=sleep, monotonic=time.monotonic)
     monkeypatch.setattr(deployed_parts, "time", clock)
-    # A background job of a shell is started without it.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A background job of a shell is started without Ctrl-C, one of nohup without the other.
+    usual = signal.default_int_handler if ending == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(ending, usual)
     try:
         with pytest.raises(SystemExit) as exit_info:
             deployed_tiny(run_dir)
     finally:
-        signal.signal(signal.SIGINT, before)
-    assert exit_info.value.code == 130
+        signal.signal(ending, before)
+    assert exit_info.value.code == exit_code
     assert len(sleeps) == 2  # it waited until it could be removed
     assert left_in(account) == []
 
@@ -323,7 +394,6 @@ def test_delete_removes_all_that_has_the_name_and_says_so(
     printed = capsys.readouterr().out
     assert f"query.py BIN.jpg --endpoint {NAME} --region us-east-1" in printed
     assert f"deploy.py --delete {NAME} --region us-east-1" in printed
-    account.client("s3").put_object(Bucket="photos", Key="bin-images/1.jpg", Body=b"")
     deploy.main(["--delete", NAME])
     removed = [line.removeprefix("Removed: ") for line in capsys.readouterr().err.splitlines()]
     assert removed == [
@@ -334,9 +404,29 @@ def test_delete_removes_all_that_has_the_name_and_says_so(
         f"{OUTPUT}/deployments/{NAME}/model.tar.gz",
         f"model {NAME}",
     ]
-    assert left_in(account) == ["bin-images/1.jpg"]
+    assert left_in(account) == []
+    assert list(objects_in(account, "bin-images/")) == ["bin-images/1.jpg"]
     assert f"--delete {NAME}: nothing in us-east-1 has this name" in error_of(
         capsys, "--delete", NAME
+    )
+
+
+def test_an_archive_without_its_model_is_found_again(
+    account: AwsServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who is killed between the upload and CreateModel, or in the middle of the upload."""
+    key, s3 = f"bin-counting/deployments/{NAME}/model.tar.gz", account.client("s3")
+    neighbour = key.replace(NAME, f"{NAME}-2")
+    for object_key in (key, neighbour):
+        s3.put_object(Bucket="photos", Key=object_key, Body=b"archive")
+    s3.create_multipart_upload(Bucket="photos", Key=key)
+    line = error_of(capsys, "--delete", NAME)
+    assert "for an archive without its model add --output s3://BUCKET/FOLDER" in line
+    deploy.main(["--delete", NAME, "--output", f"{OUTPUT}/"])
+    assert capsys.readouterr().err == f"Removed: s3://photos/{key}\n"
+    assert left_in(account) == [neighbour]
+    assert "nothing in us-east-1 has this name." in error_of(
+        capsys, "--delete", NAME, "--output", OUTPUT
     )
 
 
@@ -359,11 +449,109 @@ def test_a_batch_transform_leaves_its_answers_alone(
 ) -> None:
     account.statuses["DescribeTransformJob"] = ["InProgress", "Completed"]
     deployed_tiny(run_dir, *FORMS["batch transform"])
-    assert "aws s3 sync s3://photos/answers/" in capsys.readouterr().out
+    assert "aws s3 sync s3://photos/bin-counting/answers/1/" in capsys.readouterr().out
     assert left_in(account) == []
     # AWS keeps its record, and takes the name once.
     line = error_of(capsys, str(run_dir), "--name", NAME, *FLAGS)
     assert f"there is a batch transform job {NAME} already" in line
+
+
+def test_a_batch_transform_says_before_the_start_what_will_fail(
+    run_dir: Path, account: AwsServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    s3 = account.client("s3")
+    flags = [str(run_dir), "--name", NAME, *FLAGS, *FORMS["batch transform"]]
+    s3.put_object(Bucket="photos", Key="bin-images/deep/2.JPG", Body=bytes(6_000_001))
+    line = error_of(capsys, *flags)
+    assert "fail the whole job for what is larger than 6 MB, 1 (deep/2.JPG)" in line
+    s3.delete_object(Bucket="photos", Key="bin-images/deep/2.JPG")
+    s3.delete_object(Bucket="photos", Key="bin-images/1.jpg")
+    for name in ("", "deep/", ".DS_Store", "notes.txt"):
+        s3.put_object(Bucket="photos", Key=f"bin-images/{name}", Body=b"x")
+    s3.put_object(Bucket="photos", Key="bin-images/empty.jpg", Body=b"")
+    assert "no photo lies there (JPEG or PNG)" in error_of(capsys, *flags)
+    assert not account.requests("CreateModel")
+    assert left_in(account) == []
+
+
+def test_one_object_that_is_no_photo_fails_no_batch_transform(
+    run_dir: Path, account: AwsServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    s3, answers = account.client("s3"), "bin-counting/answers/1/"
+    photo = encoded(drawn_photo())
+    for name, content in (("", b""), (".DS_Store", b"x"), ("2.JFIF", photo), ("3.jpg", photo[:99])):
+        s3.put_object(Bucket="photos", Key=f"bin-images/{name}", Body=content)
+    with serve_locally(run_dir / "model", SAGEMAKER_BATCH="true") as container:
+        account.containers[NAME] = container.as_container
+        deployed_tiny(run_dir, *FORMS["batch transform"])
+    told = capsys.readouterr().err
+    assert "no photos, by their names or because they are empty: 1 (.DS_Store)." in told
+    found = {
+        key.removeprefix(answers): json.loads(content)
+        for key, content in objects_in(account, answers).items()
+    }
+    counted = {name for name, answer in found.items() if "count" in answer}
+    assert counted == {"1.jpg.out", "2.JFIF.out"}
+    assert {name for name in found if "error" in found[name]} >= {".DS_Store.out", "3.jpg.out"}
+    assert left_in(account) == []
+
+
+def test_a_batch_transform_that_fails_says_what_has_no_answer(
+    run_dir: Path,
+    account: AwsServer,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bucket, answers = account.client("s3"), "bin-counting/answers/1/"
+    for name in ("2.jpg", "3.png", *(f"late/{number}.jpg" for number in range(11))):
+        bucket.put_object(Bucket="photos", Key=f"bin-images/{name}", Body=b"damaged")
+    # Of an earlier job, and so no answer of this one.
+    bucket.put_object(Bucket="photos", Key=f"{answers}2.jpg.out", Body=b"{}")
+    stored = s3_backends[ACCOUNT]["aws"].buckets["photos"].keys[f"{answers}2.jpg.out"]
+    stored.last_modified = datetime.datetime(2025, 1, 1)
+    in_order = account.containers[NAME]
+    account.containers[NAME] = lambda body, *types: (
+        (500, "text/plain", b"out of memory") if body == b"damaged" else in_order(body, *types)
+    )
+    line = error_of(capsys, str(run_dir), "--name", NAME, *FLAGS, *FORMS["batch transform"])
+    path = f"{NAME}_without_answer.txt"
+    assert f"; without an answer, all in {path}: 13 (2.jpg, 3.png, late/0.jpg, " in line
+    assert line.endswith(", ...)")
+    expected = ["2.jpg", "3.png", *sorted(f"late/{number}.jpg" for number in range(11))]
+    assert Path(path).read_text().splitlines() == expected
+    assert set(objects_in(account, answers)) == {f"{answers}{n}.out" for n in ("1.jpg", "2.jpg")}
+    assert left_in(account) == []
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "at_once"),
+    [("ml.m5.large", 2), ("ml.c5.xlarge", 4), ("ml.c5.4xlarge", 16), ("ml.g4dn.12xlarge", 16)],
+)
+def test_a_batch_transform_keeps_all_processors_busy(
+    instance_type: str, at_once: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--output", OUTPUT, *FORMS["batch transform"], "--instance_type", instance_type]
+    job = parameters_of(capsys, *flags)["CreateTransformJob"]
+    assert job["MaxConcurrentTransforms"] == at_once
+    assert at_once * job["MaxPayloadInMB"] <= 100  # AWS's bound
+
+
+def test_why_a_batch_transform_failed_is_said_though_nothing_can_be_written_here(
+    run_dir: Path,
+    account: AwsServer,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / f"{NAME}_without_answer.txt").mkdir()
+    monkeypatch.chdir(tmp_path)
+    account.containers[NAME] = lambda *_: (500, "text/plain", b"out of memory")
+    line = error_of(capsys, str(run_dir), "--name", NAME, *FLAGS, *FORMS["batch transform"])
+    assert "Bad HTTP status returned from invoke: 500" in line
+    assert "what has no answer could not be told" in line
+    assert left_in(account) == []
 
 
 def test_what_another_has_made_under_the_name_stays(
@@ -439,7 +627,32 @@ def test_a_jobs_model_is_served_with_this_checkouts_handler(
         (["RUN", *FLAGS, "--lambda", "--photos", "s3://photos"], "name a folder too"),
         (["RUN", *FLAGS, "--role_boundary", "arn"], "--role_boundary: is for --lambda"),
         (["RUN", *FLAGS, *FORMS["batch transform"], "--lambda"], "makes no endpoint"),
-        (["--delete", "bins-x", "--dry_run"], "--delete takes --region and --lambda only"),
+        (
+            ["RUN", *FLAGS, "--batch_transform", "s3://photos/bin-images", "s3://photos/answers"],
+            "--batch_transform s3://photos/answers/: a model's role may write below "
+            "s3://photos/bin-counting/answers/ alone",
+        ),
+        (
+            ["RUN", *FLAGS, "--data_capture", "s3://photos/captured"],
+            "--data_capture s3://photos/captured/: a model's role may write below",
+        ),
+        (["RUN", *FLAGS, "--serverless", *DEMANDS], "no network of yours"),
+        ([*LAMBDA, "--name", NAME, *DEMANDS], "without MODEL no endpoint is made"),
+        (["RUN", *FLAGS, "--subnets", SUBNET], "AWS needs both, or none"),
+        (
+            ["RUN", *FLAGS, "--subnets", *(f"subnet-{i}" for i in range(17))]
+            + ["--security_group_ids", GROUP],
+            "--subnets 17 values: AWS takes 16 values at most",
+        ),
+        (
+            ["RUN", *FLAGS, "--volume_kms_key", KEY, "--instance_type", "ml.g5.xlarge"],
+            "ml.g5.xlarge has disks of its own",
+        ),
+        (["RUN", *FLAGS, "--tags", f"{'k' * 129}=bins"], "--tags 129 characters: AWS takes 128"),
+        (["RUN", *FLAGS, "--tags", f"team={'x' * 257}"], "--tags 257 characters: AWS takes 256"),
+        (["RUN", *FLAGS, "--instance_type", "ml.g7e.2xlarge"], "does not run on it"),
+        (["RUN", *FLAGS, "--instance_type", "ml.p6-b200.48xlarge"], "does not run on it"),
+        (["--delete", "bins-x", "--dry_run"], "--delete takes --region, --output and --lambda"),
         (["RUN", "--delete", "bins-x"], "--delete removes, and does not deploy"),
         (["--delete", "mine"], "mine is no name of a deployment"),
     ],

@@ -31,6 +31,8 @@ WITHOUT_RESOURCES = {
     "ecr:GetAuthorizationToken",
     "sagemaker:ListHyperParameterTuningJobs",
     "sagemaker:ListTrainingJobs",
+    *(f"ec2:Describe{name}" for name in ("DhcpOptions", "NetworkInterfaces", "SecurityGroups")),
+    *("ec2:DescribeSubnets", "ec2:DescribeVpcs"),
 }
 # What a resource's own name may be: the keys under a prefix, names that begin with bins-, a log
 # group's streams; and what AWS names by itself.
@@ -47,6 +49,8 @@ NARROW = (
     r"log-group:\*",
     # A condition holds it to SageMaker's.
     r"scalable-target/\*",
+    # Which interface it will be nobody knows before; subnets and groups are named in the request.
+    r"(network-interface|security-group|subnet)/\*",
     r"role/aws-service-role/sagemaker\.application-autoscaling\.amazonaws\.com/\*",
 )
 # What AWS calls a permission where it does not call it as the operation.
@@ -54,6 +58,7 @@ PERMISSIONS = {
     "s3:HeadBucket": "s3:ListBucket",
     "s3:HeadObject": "s3:GetObject",
     "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:ListMultipartUploads": "s3:ListBucketMultipartUploads",
     "s3:CreateMultipartUpload": "s3:PutObject",
     "s3:UploadPart": "s3:PutObject",
     "s3:CompleteMultipartUpload": "s3:PutObject",
@@ -66,7 +71,7 @@ def statements(stack: Stack) -> Iterator[dict[str, Any]]:
 
 
 def test_cloudformations_linter_finds_nothing() -> None:
-    linter = Path(sys.executable).with_name("cfn-lint")  # comes with moto
+    linter = Path(sys.executable).with_name("cfn-lint")
     result = subprocess.run([linter, TEMPLATE], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
 
@@ -87,7 +92,8 @@ def test_every_action_is_one_that_aws_has(stack: Stack) -> None:
             if service == "sagemaker" and operation == "InvokeEndpoint":
                 service = "sagemaker-runtime"
             known = set(session.get_service_model(service).operation_names)
-            assert operation in known or action in {*PERMISSIONS.values(), "iam:PassRole"}, action
+            known_otherwise = {*PERMISSIONS.values(), "iam:PassRole", "cloudformation:TagResource"}
+            assert operation in known or action in known_otherwise, action
 
 
 def test_every_resource_is_named_where_aws_allows_it(stack: Stack) -> None:
@@ -134,12 +140,14 @@ def test_a_job_reads_its_dataset_and_keeps_to_its_output(stack: Stack) -> None:
         return stack.allows("JobRole", action, f"arn:aws:s3:::{bucket}/{key}")
 
     assert may("s3:GetObject", "datasets/bins/README.md")
-    assert may("s3:PutObject", "bin-counting/bins-vit/output/model.tar.gz")
+    assert may("s3:GetObject", "bin-counting/code/bins-vit/source/sourcedir.tar.gz")
+    assert may("s3:PutObject", "bin-counting/jobs/bins-vit/output/model.tar.gz")
+    assert may("s3:PutObject", "bin-counting/jobs/bins-vit/profiler-output/system/a.json")
     assert may(
         "s3:DeleteObject", "bin-counting/checkpoints/bins-vit/checkpoint-1/model.safetensors"
     )
     assert not may("s3:PutObject", "datasets/bins/README.md")
-    assert not may("s3:DeleteObject", "bin-counting/bins-vit/output/model.tar.gz")
+    assert not may("s3:DeleteObject", "bin-counting/jobs/bins-vit/output/model.tar.gz")
     assert not may("s3:GetObject", "payroll/2026.csv")
     assert not may("s3:GetObject", "datasets/bins/README.md", bucket="another")
 
@@ -148,15 +156,77 @@ def test_a_job_that_prepares_data_reads_its_code_and_keeps_to_the_datasets(stack
     def may(action: str, key: str) -> bool:
         return stack.allows("DataRole", action, f"arn:aws:s3:::{BUCKET}/{key}")
 
-    assert may("s3:GetObject", "bin-counting/bins-data-1/source/sourcedir.tar.gz")
+    assert may("s3:GetObject", "bin-counting/code/bins-data-1/source/sourcedir.tar.gz")
     for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"):
         assert may(action, "datasets/bins/data/train-00000-of-00001.parquet")
         assert not may(action, "payroll/2026.csv")
-    assert not may("s3:PutObject", "bin-counting/bins-vit/output/model.tar.gz")
+    assert not may("s3:GetObject", "bin-counting/jobs/bins-vit/output/model.tar.gz")
     services = {
         action.partition(":")[0] for s in stack.policies["DataRole"] for action in s["Action"]
     }
     assert services == {"s3", "logs", "cloudwatch", "ecr"}
+
+
+# What is executed, by whom, and who alone may write it.
+EXECUTED = {
+    "bin-counting/code/bins-vit/source/sourcedir.tar.gz": "LaunchPolicy",
+    "bin-counting/code/bins-data-1/source/runproc.sh": "LaunchPolicy",
+    "bin-counting/deployments/bins-vit/model.tar.gz": "DeployPolicy",
+}
+
+
+@pytest.mark.parametrize(("key", "writer"), EXECUTED.items())
+def test_nobody_but_its_writer_replaces_what_another_executes(
+    key: str, writer: str, stack: Stack
+) -> None:
+    may_write = {
+        policy
+        for policy in stack.policies
+        for action in ("s3:PutObject", "s3:DeleteObject")
+        if stack.allows(policy, action, f"arn:aws:s3:::{BUCKET}/{key}")
+    }
+    assert may_write == {writer}
+
+
+def test_networks_and_keys_are_allowed_where_they_are_used_and_else_not(
+    aws: AwsServer, stack: Stack
+) -> None:
+    def services(made: Stack) -> set[str]:
+        return {
+            action.partition(":")[0]
+            for role in ROLES
+            for statement in made.policies[role]
+            for action in statement["Action"]
+        }
+
+    assert not {"ec2", "kms"} & services(stack)
+    aws.reset()
+    key = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0a1b"
+    demanding = make_stack(aws, Bucket=BUCKET, InVpc="yes", KmsKeyArns=key)
+    for role in ROLES:
+        interface = f"arn:aws:ec2:{REGION}:{ACCOUNT}:network-interface/eni-1"
+        assert demanding.allows(role, "ec2:CreateNetworkInterface", interface)
+        assert demanding.allows(role, "ec2:DescribeSubnets", "*")
+        assert demanding.allows(role, "kms:GenerateDataKey", key)
+        assert demanding.allows(role, "kms:CreateGrant", key)
+        assert not demanding.allows(role, "kms:Decrypt", f"{key}2")
+    test_every_resource_is_named_where_aws_allows_it(demanding)
+    test_every_action_is_one_that_aws_has(demanding)
+
+
+@pytest.mark.parametrize("operation", ["Model", "Endpoint", "EndpointConfig", "TransformJob"])
+def test_who_deploys_may_tag_what_is_made(operation: str, stack: Stack) -> None:
+    name = {"EndpointConfig": "endpoint-config", "TransformJob": "transform-job"}
+    kind = name.get(operation, operation.lower())
+    resource = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{kind}/bins-vit"
+    assert stack.allows("DeployPolicy", "sagemaker:AddTags", resource)
+
+
+def test_a_region_without_profiler_rules_has_all_else(aws: AwsServer) -> None:
+    made = make_stack(aws, region="il-central-1", Bucket=BUCKET)
+    pulled = "arn:aws:ecr:il-central-1:780543022126:repository/huggingface-pytorch-training"
+    assert made.allows("JobRole", "ecr:BatchGetImage", pulled)
+    assert "debugger-rules" not in json.dumps(made.policies)
 
 
 def test_a_job_reads_one_secret_where_one_is_given_and_else_none(
@@ -180,17 +250,22 @@ def test_who_calls_an_endpoint_may_do_that_alone(stack: Stack) -> None:
 @pytest.mark.slow
 def test_the_registries_are_those_of_the_sdk() -> None:
     rows = re.findall(
-        r'^    ([a-z0-9-]+): {Containers: "(\d+)", ProfilerRules: "(\d+)"}$',
+        r'^    ([a-z0-9-]+): {Containers: "(\d+)", ProfilerRules: "(\d*)"}$',
         TEMPLATE.read_text(),
         flags=re.MULTILINE,
     )
-    assert len(rows) > 20
+    assert len(rows) == 29
     image_uris = import_sagemaker().image_uris
     for region, containers, profiler_rules in rows:
         for processor in ("gpu", "cpu"):
             image = container.image_uri(region, processor, "training")
             assert image.startswith(f"{containers}."), region
-            assert re.search(r"/(huggingface-)?pytorch-training:", image)
+            repository = image.partition("/")[2].partition(":")[0]
+            assert f":repository/{repository}" in TEMPLATE.read_text()
+        if not profiler_rules:
+            with pytest.raises(ValueError, match="Unsupported region"):
+                image_uris.retrieve("debugger", region)
+            continue
         assert image_uris.retrieve("debugger", region).startswith(f"{profiler_rules}."), region
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import job_report
 from paths import ROOT
 from stand_ins.aws_server import AwsServer
 
@@ -194,6 +195,18 @@ def test_logs_are_those_of_fetch_logs(aws: AwsServer) -> None:
     unknown = reported("logs", "bins-unknown", "--follow")
     assert unknown.returncode == 2
     assert len(unknown.stderr.splitlines()) == 1
+
+
+def test_a_table_replaces_what_a_link_leads_to_and_not_the_link(
+    aws: AwsServer, tmp_path: Path
+) -> None:
+    finished(aws, "bins-a", 100, 100)
+    table, link = tmp_path / "table.csv", tmp_path / "link.csv"
+    table.write_text("an older table")
+    link.symlink_to(table)
+    assert job_report.main(["compare", "bins-a", "--output", str(link)]) == 0
+    assert link.is_symlink()
+    assert table.read_text().startswith("job,status,")
 
 
 def test_ctrl_c_while_attached_leaves_the_job_running(aws: AwsServer) -> None:

@@ -1,19 +1,22 @@
 """The Lambda function as AWS runs it, in front of an endpoint that is the handler served here."""
 
 import base64
+import importlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.config import Config
 
 from deployment.requests import LAMBDA_PHOTO_BYTES, lambda_template
 from stand_ins import aws_server
 from stand_ins.aws_server import REGION, AwsServer
-from stand_ins.lambda_runtime import LambdaRuntime, run_function
+from stand_ins.lambda_runtime import LambdaRuntime, function_properties, run_function
 from stand_ins.served_model import ServedModel, drawn_photo, encoded
 
 PHOTO = encoded(drawn_photo())
@@ -92,6 +95,17 @@ def test_a_direct_call_gets_the_endpoints_own_answer(
     assert answer["probability_wrong"] == pytest.approx(
         1 - expected["probabilities"]["3"], abs=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    "image",
+    [base64.encodebytes(PHOTO).decode(), f"data:image/jpeg;base64,{IMAGE}"],
+    ids=["lines", "data: URI"],
+)
+def test_base64_comes_in_lines_and_as_a_data_uri(
+    image: str, account: AwsServer, function: LambdaRuntime, served_run: ServedModel
+) -> None:
+    assert function.invoke({"image": image}) == served_run.ask(PHOTO, "image/jpeg").content
 
 
 @pytest.mark.parametrize(
@@ -216,6 +230,33 @@ def test_a_container_that_fails_tells_the_caller_nothing(
     assert answer["status"] == status
     assert "secret" not in json.dumps(answer)
     assert "secret" not in function.log.read_text()
+
+
+@pytest.mark.slow
+def test_an_endpoint_that_wakes_up_is_waited_for_as_long_as_the_caller_waits(
+    account: AwsServer, function: LambdaRuntime, served_run: ServedModel
+) -> None:
+    def wake_up(*request: Any) -> tuple[int, str, bytes]:
+        time.sleep(20)  # longer than API Gateway's callers can wait
+        return served_run.as_container(*request)
+
+    account.containers[NAME] = wake_up
+    expected = served_run.ask(PHOTO, "image/jpeg").content
+    assert function.invoke({"image": IMAGE}) == expected
+    response = function.invoke(rest_event({"image": IMAGE}))
+    assert response["statusCode"] == 503
+    assert response["headers"]["Retry-After"] == "30"
+    assert "waking up" in json.loads(response["body"])["error"]
+
+
+def test_the_function_answers_before_its_callers_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in function_properties()["Environment"]["Variables"]:
+        monkeypatch.setenv(name, "1")
+    handler = importlib.import_module("lambda_function.handler")
+    others = 2 * handler.CONNECT + handler.READ_S3
+    assert others + handler.READ_GATEWAY < 29  # API Gateway's limit
+    timeout = function_properties()["Timeout"]
+    assert others + handler.READ_DIRECT < timeout < Config().read_timeout
 
 
 def test_no_event_is_in_the_log(account: AwsServer, function: LambdaRuntime) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+import container
 import prepare_data
 from launching.processing_job import job_name
+from object_store import open_store, write_object
 from paths import ROOT
 from stand_ins.aws_server import ACCOUNT, AwsServer, make_role
 
@@ -94,7 +96,7 @@ def test_a_dry_run_needs_nothing_but_the_command() -> None:
         assert request["RoleArn"].endswith("/YOUR-ROLE")
         assert request["Environment"]["AWS_REGION"] == "us-east-1"
         assert "NetworkConfig" not in request
-        assert "/pytorch-training:" in request["AppSpecification"]["ImageUri"]
+        assert request["AppSpecification"]["ImageUri"].endswith(container.CPU_TRAINING_IMAGE)
     assert "all cost at most 40.00" in result.stderr  # five machines, four hours, 2 an hour
     assert "Traceback" not in result.stderr
 
@@ -130,6 +132,60 @@ def test_what_arrives_is_what_the_dry_run_printed_and_in_its_order(
     for between in (operations[first:second], operations[second:third], operations[third:]):
         assert {"DescribeProcessingJob", "DescribeLogStreams"} <= set(between)
     assert f"vit.py --dataset {OUTPUT}" not in capsys.readouterr().out  # 32 pixels are not for it
+
+
+def test_what_an_account_demands_reaches_every_stage_and_what_it_writes(
+    account: AwsServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_data.main(
+        [
+            "--dry_run",
+            "--tags",
+            "team=bins",
+            "--subnets",
+            "subnet-1",
+            "--security_group_ids",
+            "sg-1",
+        ]
+        + ["--kms_key", "out", "--volume_kms_key", "disk", "--volume_gb", "50"]
+    )
+    for request in json.loads(capsys.readouterr().out):
+        assert request["Tags"] == [{"Key": "team", "Value": "bins"}]
+        vpc = request["NetworkConfig"]["VpcConfig"]
+        assert vpc == {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
+        cluster = request["ProcessingResources"]["ClusterConfig"]
+        assert (cluster["VolumeSizeInGB"], cluster["VolumeKmsKeyId"]) == (50, "disk")
+        code = request["ProcessingInputs"][0]["S3Input"]["S3Uri"]
+        assert code.startswith("s3://YOUR-BUCKET/bin-counting/code/")
+    # What data_prep itself writes, it writes with the key that the stage's environment names.
+    for name, value in request["Environment"].items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    account.received.clear()
+    write_object(open_store("s3://photos/datasets"), "card", b"a card")
+    (put,) = [sent for sent in account.received if sent.method == "PUT"]
+    assert put.headers["X-Amz-Server-Side-Encryption"] == "aws:kms"
+    assert put.headers["X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id"] == "out"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--max_run", "900000"], "--max_run 900000: AWS takes 777,600 at most."),
+        (["--instance_count", "101"], "--instance_count 101: AWS takes 100 at most."),
+        (
+            ["--volume_kms_key", "k", "--instance_type", "ml.r5d.4xlarge"],
+            "--volume_kms_key: ml.r5d.4xlarge has disks of its own",
+        ),
+    ],
+)
+def test_what_aws_would_refuse_is_one_line(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        prepare_data.main(["--dry_run", *flags])
+    assert exit_info.value.code == 2
+    assert capsys.readouterr().err.startswith(f"{Path(sys.argv[0]).name}: error: {message}")
 
 
 @pytest.mark.slow
@@ -168,7 +224,7 @@ def test_the_code_that_arrives_is_data_prep_with_the_files_that_flags_name(
     for request in account.requests("CreateProcessingJob"):
         code = request["ProcessingInputs"][0]["S3Input"]["S3Uri"]
         key = code.removeprefix("s3://photos/")
-        assert key.startswith("bin-counting/bins-data-bins-")
+        assert key.startswith("bin-counting/code/bins-data-bins-")
         body = account.client("s3").get_object(Bucket="photos", Key=key)["Body"].read()
         with tarfile.open(fileobj=BytesIO(body)) as archive:
             names = {name.removeprefix("./") for name in archive.getnames()}
@@ -218,9 +274,12 @@ def test_a_catalog_that_is_given_is_not_built(
         ([*FLAGS, "--bin_list", "README.md"], "--bin_list README.md: expected JSON"),
         ([*FLAGS, "--instance_type", "ml.g5.xlarge"], "nothing here uses a GPU"),
         ([*FLAGS, "--instance_type", "ml.c5.large"], "no such type for processing; choose one"),
-        ([*FLAGS, "--instance_count", "101"], "AWS allows 100 at most"),
+        ([*FLAGS, "--instance_count", "101"], "--instance_count 101: AWS takes 100 at most"),
         ([*FLAGS, "--instance_count", "0"], "invalid whole number above 0 value: '0'"),
-        ([*FLAGS, "--source", f"s3://{'x' * 300}"], "AWS takes arguments of 256 characters"),
+        (
+            [*FLAGS, "--source", f"s3://{'x' * 300}"],
+            "--source, --output or another argument: 305 characters: AWS takes 256 characters",
+        ),
         ([*FLAGS, "--region", "mars-1"], "--region mars-1: AWS keeps no CPU"),
     ],
 )
@@ -245,6 +304,8 @@ def test_a_failed_stage_ends_the_command_and_the_next_one_goes_on_there(
 
     def create_and_fail_shards(job: Any, stage: Any, *rest: Any) -> None:
         create(job, stage, *rest)
+        if not account.requests("CreateProcessingJob"):
+            return  # what is only held to AWS's bounds
         if stage.name == "catalog":
             put(account, "catalog.parquet")
         if stage.name == "shards":

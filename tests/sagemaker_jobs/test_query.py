@@ -2,15 +2,18 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import boto3
 import pytest
 
 import query
 from deployment import endpoint_client
+from deployment.query_photos import find_photos
 from paths import ROOT
 from stand_ins.aws_server import AwsServer
 from stand_ins.flaky_server import serve_flakily
@@ -94,17 +97,39 @@ def test_a_killed_query_goes_on_and_ends_in_the_same_csv(
             process.wait()
         server.may_go_on.set()
         assert not killed.exists()
-        journal = Path(f"{killed}.part")
+        journal = Path(f"{killed}.answered")
         kept = len(journal.read_text().splitlines())
         # Those that were on their way when it was killed may be lost, or answered beyond the nine.
         assert 9 - 2 * workers <= kept < 9 + workers
         with journal.open("a") as file:
+            file.write("\0\0\n")  # as a power cut may leave it
             file.write('{"photo": {"locat')  # as a kill may leave it
         asked_before = len(server.bodies)
         assert ask(str(photos), "--local", server.url, "--output", str(killed)) == 0
         assert len(server.bodies) - asked_before == NUM_PHOTOS - kept
     assert without_shares(killed) == without_shares(undisturbed)
     assert not journal.exists()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_query_that_waits_ends_at_once_and_can_go_on(
+    sent: signal.Signals, photos: Path, served_run: ServedModel, tmp_path: Path
+) -> None:
+    output = tmp_path / "counts.csv"
+    with serve_flakily(served_run, pause_after=3) as server:
+        flags = [str(photos), "--local", server.url, "--output", str(output), "--workers", "4"]
+        process = subprocess.Popen([*ENTRY, *flags], stderr=subprocess.PIPE, text=True)
+        try:
+            assert server.is_paused.wait(timeout=120)
+            process.send_signal(sent)
+            said = process.communicate(timeout=20)[1]  # a request may take 70 seconds
+        finally:
+            process.kill()
+        assert process.returncode in (-sent, 128 + sent)
+        assert "Traceback" not in said
+        server.may_go_on.set()
+        assert ask(*flags) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["counts.csv"]
 
 
 def without_shares(output: Path) -> list[tuple[str, str, str]]:
@@ -156,23 +181,136 @@ def test_a_finished_query_is_not_asked_again_but_what_failed_and_what_is_new(
         ]
 
 
+def test_answers_that_another_program_has_written_again_are_read_or_named(
+    photos: Path,
+    served_run: ServedModel,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bins, output = photos / "bins.csv", tmp_path / "counts.csv"
+    bins.write_text("photo,expected_quantity\n01.JPEG,3\n02.png,\n")
+    flags = [str(bins), "--local", url_of(served_run), "--output", str(output)]
+    assert ask(*flags) == 0
+    written = output.read_text()
+    output.write_text(written.replace("JPEG,3,", "JPEG,3.0,"))  # as pandas writes it
+    assert ask(*flags) == 0
+    assert "2 of 2 are answered already" in capsys.readouterr().err
+    assert output.read_text() == written
+    damaged = {
+        "an open quote": written.replace(str(photos / "02.png"), f'"{photos / "02.png"}'),
+        "half a row": written[: written.rindex(",")],
+        "another quantity": written.replace("JPEG,3,", "JPEG,three,"),
+    }
+    for text in damaged.values():
+        output.write_text(text)
+        assert ask(*flags) == 2
+        assert f"{output} is there already, and damaged in line" in capsys.readouterr().err
+        assert output.read_text() == text
+    bins.unlink()
+
+
 def test_a_csv_brings_what_the_inventory_expects(
     photos: Path, served_run: ServedModel, tmp_path: Path
 ) -> None:
     bins, output = photos / "bins.csv", tmp_path / "counts.csv"
     bins.write_text(
-        "bin,photo,expected_quantity\nx,01.JPEG,3\ny,02.png,\nz,absent.jpg,1\nx,01.JPEG,3\n"
-        "v,01.JPEG,9\n"
+        "\ufeffbin, Photo,Expected_Quantity \nx,01.JPEG,3\ny,02.png,\nz,absent.jpg,1\n"
+        "x,01.JPEG,3.0\n\nv,01.JPEG,9\nw,01.JPEG,two\nu,,1\n"
     )
     assert ask(str(bins), "--local", url_of(served_run), "--output", str(output)) == 1
     rows = rows_of(output)
     bins.unlink()
-    assert [row["expected_quantity"] for row in rows] == ["3", "", "1", "3", "9"]
+    assert [row["expected_quantity"] for row in rows] == ["3", "", "1", "3", "9", "", ""]
     assert rows[0] == rows[3]
     wrong = 1 - float(rows[0]["probability_3"])
     assert float(rows[0]["probability_wrong"]) == pytest.approx(wrong, abs=1e-5)
     assert rows[1]["probability_wrong"] == rows[4]["probability_wrong"] == ""
-    assert rows[2]["error"] == "The file cannot be read: No such file or directory."
+    assert [row["error"] for row in rows] == [
+        *("", "", "The file cannot be read: No such file or directory.", "", ""),
+        "expected_quantity 'two' is not a whole number from 0 on.",
+        "The row names no photo.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [
+        ("photo,quantity", "has no column `expected_quantity`, only 'photo, quantity'"),
+        ("photo", ""),
+    ],
+)
+def test_a_csv_without_quantities_says_so_if_it_has_other_columns(
+    header: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bins = tmp_path / "bins.csv"
+    bins.write_text(f"{header}\n{','.join('1' for _ in header.split(','))}\n")
+    assert len(find_photos(str(bins), boto3.Session())) == 1
+    said = capsys.readouterr().err
+    assert line in said
+    assert bool(said) == bool(line)
+
+
+def test_what_a_folder_holds_besides_photos_is_counted_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.jfif", "b.JPE", "c.jpg", "d.webp", "e.HEIC", "f.heic", "README", "[1]*.jpg"):
+        (tmp_path / name).touch()
+    found = find_photos(str(tmp_path), boto3.Session())
+    names = ["[1]*.jpg", "a.jfif", "b.JPE", "c.jpg"]
+    assert [photo.location for photo in found] == [str(tmp_path / name) for name in names]
+    assert (
+        "4 files are no JPEG or PNG by their names and are passed over (.heic: 2, no suffix: 1, "
+        f".webp: 1), such as {str(tmp_path / 'README')!r}."
+    ) in capsys.readouterr().err
+
+
+def test_an_output_that_is_no_plain_file_is_written_to(
+    photos: Path, served_run: ServedModel, tmp_path: Path
+) -> None:
+    flags = [str(photos / "02.png"), "--local", url_of(served_run), "--output"]
+    target, link, pipe = (tmp_path / name for name in ("counts.csv", "link.csv", "pipe"))
+    link.symlink_to(target)
+    assert ask(*flags, str(link)) == 0
+    assert link.is_symlink()
+    assert [path.name for path in tmp_path.iterdir() if path != link] == ["counts.csv"]
+    command = [*ENTRY, *flags, "/dev/stdout"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert printed == target.read_text()
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True)
+    assert ask(*flags, str(pipe)) == 0
+    assert reader.communicate(timeout=60)[0] == target.read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"counts.csv", "link.csv", "pipe"}
+
+
+def test_any_name_of_a_photo_comes_back(served_run: ServedModel, tmp_path: Path) -> None:
+    folder, output = tmp_path / "bins[1]?*", tmp_path / "counts.csv"
+    folder.mkdir()
+    names = ["a\rb.jpg", 'c\n"d", e.jpg', "é %41#.jpg", os.fsdecode(b"\xff.jpg"), " .jpg"]
+    for name in names:
+        (folder / name).write_bytes(encoded(drawn_photo()))
+    flags = [str(folder), "--local", url_of(served_run), "--output", str(output)]
+    assert ask(*flags) == 0
+    with output.open(newline="", errors="surrogateescape") as file:
+        found = [row["photo"] for row in csv.DictReader(file)]
+    assert found == sorted(str(folder / name) for name in names)
+    rows = output.read_bytes()
+    with serve_flakily(served_run) as server:
+        assert ask(str(folder), "--local", server.url, "--output", str(output)) == 0
+        assert not server.bodies  # all are known
+    assert output.read_bytes() == rows
+
+
+def test_a_reader_that_has_seen_enough_is_no_traceback(
+    photos: Path, served_run: ServedModel
+) -> None:
+    command = [*ENTRY, str(photos), "--local", url_of(served_run)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.communicate(timeout=60)[1].count("\n") == 1  # the note that is passed over
+    assert process.returncode == 0
 
 
 def test_without_an_output_a_photos_answer_is_printed(
@@ -239,6 +377,56 @@ def test_a_fault_of_the_photo_is_told_from_one_of_the_endpoint(
     assert "AWS refused InvokeEndpoint: ValidationError of bins-absent" in line
 
 
+@pytest.mark.parametrize(
+    ("refusal", "reason"),
+    [
+        ((400, "ValidationError"), f"AWS refused the photo: ValidationError of {NAME}"),
+        ((413, "RequestEntityTooLarge"), "AWS refused the photo: it is too large."),
+    ],
+)
+def test_a_photo_that_aws_refuses_ends_no_query(
+    refusal: tuple[int, str], reason: str, account: AwsServer, tmp_path: Path
+) -> None:
+    account.invoke_errors += [refusal]
+    output = tmp_path / "counts.csv"
+    flags = ["s3://photos/bin-images", "--endpoint", NAME, "--output", str(output)]
+    assert ask(*flags, "--workers", "1") == 1
+    errors = [row["error"] for row in rows_of(output)]
+    assert errors[0] == reason
+    assert set(errors[1:]) == {""}
+    assert ask(*flags) == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (413, '{"error": "The photo has more than 25 megapixels."}', "more than 25 megapixels"),
+        (413, '{"code": 413, "message": "Request too large"}', "Request too large"),
+        (400, "<html>", "status 400, without a reason"),
+    ],
+)
+def test_a_container_that_refuses_a_photo_ends_no_query(
+    status: int,
+    body: str,
+    reason: str,
+    account: AwsServer,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    account.containers[NAME] = lambda *_: (status, "application/json", body.encode())
+    assert ask(str(photos / "02.png"), "--endpoint", NAME) == 1
+    assert reason in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_what_concerns_all_photos_ends_the_query(
+    account: AwsServer, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.invoke_errors += [(403, "AccessDeniedException")] * NUM_PHOTOS
+    line = error_of(capsys, str(photos), "--endpoint", NAME)
+    assert "AWS refused InvokeEndpoint: AccessDeniedException" in line
+
+
 def test_an_endpoint_that_is_gone_ends_the_query_and_keeps_what_was_answered(
     photos: Path,
     served_run: ServedModel,
@@ -251,10 +439,14 @@ def test_an_endpoint_that_is_gone_ends_the_query_and_keeps_what_was_answered(
     with serve_flakily(served_run, ends_after=5) as server:
         line = error_of(capsys, *flags, "--local", server.url)
     assert "does not answer (status 503: busy): what has been answered is kept" in line
-    kept = Path(f"{output}.part").read_text().splitlines()
-    assert len(kept) == 5
-    assert ask(*flags, "--local", url_of(served_run)) == 0
+    kept = [json.loads(line) for line in Path(f"{output}.answered").read_text().splitlines()]
+    assert ["error" in line["answer"] for line in kept] == [False] * 5 + [True] * 2
+    with serve_flakily(served_run) as server:
+        assert ask(*flags, "--local", server.url) == 0
     assert len(rows_of(output)) == NUM_PHOTOS
+    # Those that may have ended it come last: the same command always gets further.
+    unanswered = [Path(line["photo"]["location"]).read_bytes() for line in kept[5:]]
+    assert server.bodies[-2:] == unanswered
 
 
 def test_answers_of_two_models_are_not_mixed(
@@ -280,8 +472,12 @@ def test_answers_of_two_models_are_not_mixed(
         (["EMPTY"], "one of the arguments --endpoint --local is required"),
         (["EMPTY", "--endpoint", "a", "--local", "b"], "not allowed with"),
         (["EMPTY", "--endpoint", "a"], "no AWS region: give --region"),
-        (["NOPHOTO.csv", "--local", "http://127.0.0.1:1"], "has no column `photo`"),
-        (["QUANTITY.csv", "--local", "http://127.0.0.1:1"], "line 3: expected_quantity 'two'"),
+        (["NOPHOTO.csv", "--local", "http://127.0.0.1:1"], "has to name the column `photo`"),
+        (["CELLS.csv", "--local", "http://127.0.0.1:1"], "CELLS.csv: line 3 has 3 cells"),
+        (["UTF16.csv", "--local", "http://127.0.0.1:1"], "in UTF-8"),
+        (["PHOTO.jpg", "--local", "http://127.0.0.1:1", "--output", "EMPTY"], "EMPTY is a folder"),
+        (["PHOTO.jpg", "--local", "http://127.0.0.1:1", "--workers", "257"], "has to be 1 to 256"),
+        (["PHOTO.jpg", "--local", "http://127.0.0.1:1", "--workers", "0"], "above 0"),
         (["PHOTO.jpg", "--local", "http://127.0.0.1:1", "--output", "OTHER.csv"], "no csv of"),
         (["PHOTO.jpg", "--local", "SERVED/elsewhere"], "answers 404: no handler is there"),
     ],
@@ -300,7 +496,8 @@ def test_bad_input_is_one_line(
     monkeypatch.chdir(tmp_path)
     Path("EMPTY").mkdir()
     Path("NOPHOTO.csv").write_text("id\n1\n")
-    Path("QUANTITY.csv").write_text("photo,expected_quantity\na.jpg,1\nb.jpg,two\n")
+    Path("CELLS.csv").write_text("photo,expected_quantity\na.jpg,1\nb.jpg,2,3\n")
+    Path("UTF16.csv").write_text("photo,expected_quantity\na.jpg,1\n", encoding="utf-16")
     Path("OTHER.csv").write_text("mine\n")
     Path("PHOTO.jpg").write_bytes(encoded(drawn_photo()))
     arguments = [flag.replace("SERVED", url_of(served_run)) for flag in flags]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import train
 import tune
 from launches import DATASET
 from launching.train_flags import flags_as_hyperparameters
@@ -88,6 +87,16 @@ def test_help_needs_nothing() -> None:
     assert "--learning_rate_range LOW HIGH" in result.stdout
 
 
+def test_help_needs_nothing_that_windows_lacks() -> None:
+    without = (
+        "import runpy, signal, sys; sys.modules['fcntl'] = None; del signal.SIGHUP\n"
+        f"sys.path.insert(0, {str(ROOT / 'sagemaker_jobs')!r}); import tuning.local_search\n"
+        f"sys.argv = ['tune.py', '--help']; runpy.run_path({TUNE!r}, run_name='__main__')"
+    )
+    result = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_the_ranges_suit_the_recipe() -> None:
     assert ranges_of(shown()) == {
         "learning_rate": ["0.0001", "0.001", "Logarithmic"],
@@ -130,30 +139,32 @@ def test_an_error_is_made_small_and_trials_stop_early() -> None:
     assert config["TrainingJobEarlyStoppingType"] == "Auto"
 
 
-def test_no_trial_sees_the_test_split_and_each_keeps_its_own_checkpoints() -> None:
-    definition = shown()["TrainingJobDefinition"]
-    static = definition["StaticHyperParameters"]
-    assert static["do_predict"] == "false"
-    assert static["output_dir"] == '"/opt/ml/checkpoints/$TRAINING_JOB_NAME"'
-    assert "CheckpointConfig" not in definition
-    spot = shown("--spot", "--job_name", "bins-tune")["TrainingJobDefinition"]
-    assert spot["CheckpointConfig"] == {
-        "S3Uri": "s3://YOUR-BUCKET/bin-counting/checkpoints/bins-tune/"
-    }
+def test_no_trial_sees_the_test_split_nor_the_checkpoints_of_another() -> None:
+    for flags in ([], ["--spot"]):
+        definition = shown(*flags)["TrainingJobDefinition"]
+        static = definition["StaticHyperParameters"]
+        assert static["do_predict"] == "false"
+        assert not {"output_dir", "bf16"} & static.keys()
+        assert "CheckpointConfig" not in definition
+    assert definition["EnableManagedSpotTraining"]
+
+
+def test_what_an_account_demands_holds_for_the_search_and_its_trials() -> None:
+    request = shown(
+        *("--tags", "team=bins", "--subnets", "subnet-1", "--security_group_ids", "sg-1"),
+        *("--kms_key", "out", "--volume_kms_key", "disk", "--instance_type", "ml.c7i.4xlarge"),
+        *("--volume_gb", "90"),
+    )
+    assert request["Tags"] == [{"Key": "team", "Value": "bins"}]
+    definition = request["TrainingJobDefinition"]
+    assert definition["VpcConfig"] == {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
+    assert definition["OutputDataConfig"]["KmsKeyId"] == "out"
+    resources = definition["HyperParameterTuningResourceConfig"]
+    assert (resources["VolumeKmsKeyId"], resources["VolumeSizeInGB"]) == ("disk", 90)
 
 
 def test_every_recipe_has_a_space() -> None:
     assert tune.RECIPES.keys() == SPACES.keys()
-
-
-def test_train_puts_the_trials_name_into_its_folder(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("TRAINING_JOB_NAME", "bins-tune-001-0a1b2c3d")
-    folder = "/opt/ml/checkpoints/$TRAINING_JOB_NAME"
-    train.main(["--dry_run", "--config_name", "a", "--output_dir", folder])
-    output_dir = json.loads(capsys.readouterr().out)["output_dir"]
-    assert output_dir == "/opt/ml/checkpoints/bins-tune-001-0a1b2c3d"
 
 
 @pytest.mark.parametrize(
@@ -214,6 +225,10 @@ def test_a_warm_start_knows_the_first_search_and_does_not_repeat_it() -> None:
         (["--learning_rate_range", "1e-4", "nan"], "--learning_rate_range 0.0001 nan: give"),
         (["--epochs_range", "3", "3"], "--epochs_range 3 3: give"),
         (["--batch_sizes", "32", "32"], "--batch_sizes 32 32: give different"),
+        (
+            ["--batch_sizes", *map(str, range(1, 32))],
+            "error: --batch_sizes 31 values: AWS takes 30 values at most.",
+        ),
         (["--batch_sizes"], "--batch_sizes: expected at least one argument"),
         (["--max_jobs", "0"], "--max_jobs: invalid whole number above 0"),
         (["--max_jobs", "2", "--max_parallel_jobs", "3"], "--max_parallel_jobs 3 is more than"),
@@ -229,6 +244,7 @@ def test_a_warm_start_knows_the_first_search_and_does_not_repeat_it() -> None:
         (["--keep_alive", "60"], "unrecognized arguments: --keep_alive"),
         (["--local"], "--local: give --dataset"),
         (["--local", "--dataset", "here", "--spot"], "--local and --spot exclude"),
+        (["--local", "--dataset", "here", "--kms_key", "k"], "--local and --kms_key exclude"),
         (["--local", "--dataset", "here", "--warm_start_from", "a"], "with more --max_jobs"),
     ],
 )

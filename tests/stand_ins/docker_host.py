@@ -38,15 +38,39 @@ PYTHON = "3.11"
 PUBLIC_PYTHON = f"python:{PYTHON}-{DEBIAN}"
 # Beside what container.py names: what these need, in the laptop's versions.
 STACK = {*container.TRAINING_PACKAGES, "numpy", "Pillow", "torch", "pyarrow", "tqdm", "psutil"}
-# This machine's certificates: it may stand behind a proxy with its own.
+# This machine's certificates: it may stand behind a proxy with its own. Before all else AWS's
+# images compile, in the current folder, a library that gives the host the job's name, and load it
+# from /.
 BASE_DOCKERFILE = """
 FROM {debian}
 COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY start_as_host.sh /usr/local/bin/
+COPY host_name.c /
 COPY *.whl /wheels/
 # As in the training container, pip installs into the system.
 RUN rm -f /usr/lib/python3*/EXTERNALLY-MANAGED \\
  && python3 -m pip install --no-cache-dir --find-links /wheels {requirements}
 ENV SAGEMAKER_TRAINING_MODULE=sagemaker_pytorch_container.training:main
+WORKDIR /
+ENTRYPOINT ["bash", "-m", "start_as_host.sh"]
+"""
+START_SCRIPT = """#!/usr/bin/env bash
+if [[ "$1" = "train" ]]; then
+  host=$(python3 -c 'import json, sys; print(json.load(sys.stdin)["current_host"])' \
+    < /opt/ml/input/config/resourceconfig.json)
+  sed -i "s/PLACEHOLDER/$host/" host_name.c
+  gcc -shared -fPIC -o libhost_name.so host_name.c
+  LD_PRELOAD=/libhost_name.so train
+else
+  eval "$@"
+fi
+"""
+HOST_LIBRARY = """
+#include <stddef.h>
+#include <stdio.h>
+int gethostname(char *name, size_t length) {
+  return snprintf(name, length, "PLACEHOLDER") < 0;
+}
 """
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -176,7 +200,13 @@ def base_image() -> str:
     can_bootstrap = platform.system() == "Linux" and os.geteuid() == 0 and which("mmdebstrap")
     debian = "bin-counting-debian:test" if can_bootstrap else PUBLIC_PYTHON
     dockerfile = BASE_DOCKERFILE.format(debian=debian, requirements=requirements)
-    key = hashlib.sha256(dockerfile.encode() + CERTIFICATES.read_bytes()).hexdigest()[:16]
+    files = {
+        "Dockerfile": dockerfile,
+        "start_as_host.sh": START_SCRIPT,
+        "host_name.c": HOST_LIBRARY,
+    }
+    made_from = "\0".join(files.values()).encode() + CERTIFICATES.read_bytes()
+    key = hashlib.sha256(made_from).hexdigest()[:16]
     if label_of(BASE_IMAGE) == key:
         return BASE_IMAGE
     archive = CACHE / f"training-container-{key}.tar"
@@ -188,7 +218,8 @@ def base_image() -> str:
     if not image.is_present(debian):
         bootstrap(debian) if can_bootstrap else pull(debian)
     with tempfile.TemporaryDirectory(prefix="base-image-") as context:
-        (Path(context) / "Dockerfile").write_text(dockerfile)
+        for name, text in files.items():
+            (Path(context) / name).write_text(text)
         shutil.copy(CERTIFICATES, context)
         torch = next(pin for pin in stack if pin.startswith("torch=="))
         say(f"Fetching {torch}")

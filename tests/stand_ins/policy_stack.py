@@ -40,8 +40,8 @@ def listed(resource: str | list[str]) -> list[str]:
     return [resource] if isinstance(resource, str) else resource
 
 
-def make_stack(aws: AwsServer, **parameters: str) -> Stack:
-    cloudformation, iam = aws.client("cloudformation"), aws.client("iam")
+def make_stack(aws: AwsServer, region: str = REGION, **parameters: str) -> Stack:
+    cloudformation, iam = aws.client("cloudformation", region), aws.client("iam", region)
     cloudformation.create_stack(
         StackName="bin-counting",
         TemplateBody=TEMPLATE.read_text(),
@@ -58,7 +58,10 @@ def make_stack(aws: AwsServer, **parameters: str) -> Stack:
         arns[role] = outputs[f"{role}Arn"]
         name = arns[role].rpartition("/")[2]
         trust[role] = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
-        assert iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"] == []
+        for attached in iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
+            assert attached["PolicyArn"] == outputs.get("KeyPolicyArn")  # none of AWS's own
+            document = iam.get_policy_version(PolicyArn=attached["PolicyArn"], VersionId="v1")
+            documents[role]["Statement"] += document["PolicyVersion"]["Document"]["Statement"]
         for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
             inline = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
             # moto gives an inline policy of a template back as Python writes it.

@@ -20,7 +20,6 @@ STATIC = {
     "do_predict": "false",
     "bf16": "true",
     "weight_decay": '"0.05"',
-    "output_dir": '"/opt/ml/checkpoints/$TRAINING_JOB_NAME"',
     "sagemaker_program": '"train.py"',
     "sagemaker_job_name": '"bins-tune"',
 }

@@ -10,7 +10,7 @@ import deploy
 from deployment import parts as deployed_parts
 from stand_ins.aws_server import ACCOUNT, REGION, AwsServer, ReceivedRequest
 from stand_ins.policy_stack import BUCKET, FREE, Stack
-from stand_ins.served_model import ServedModel
+from stand_ins.served_model import ServedModel, drawn_photo, encoded
 
 NAME = "bins-tiny"
 # What AWS checks the name in a request against.
@@ -34,7 +34,9 @@ def permissions_of(request: ReceivedRequest) -> list[tuple[str, str]]:
     if not operation:
         bucket, _, key = path.removeprefix("/").partition("/")
         if not key:
-            action = "GetBucketLocation" if "location" in request.path else "ListBucket"
+            query = urlsplit(request.path).query
+            actions = {"location": "GetBucketLocation", "uploads": "ListBucketMultipartUploads"}
+            action = next((a for key, a in actions.items() if key in query), "ListBucket")
             return [(f"s3:{action}", f"arn:aws:s3:::{bucket}")]
         action = {"GET": "GetObject", "HEAD": "GetObject", "DELETE": "DeleteObject"}.get(
             request.method, "PutObject"
@@ -49,6 +51,8 @@ def permissions_of(request: ReceivedRequest) -> list[tuple[str, str]]:
             (f"sagemaker:{operation}", f"arn:aws:sagemaker:{here}:{KINDS[key]}/{body[key]}")
             for key in checked
         ]
+        if "Tags" in body:
+            pairs += [("sagemaker:AddTags", resource) for _, resource in pairs]
         if "ExecutionRoleArn" in body:
             pairs.append(("iam:PassRole", body["ExecutionRoleArn"]))
         return pairs
@@ -75,7 +79,7 @@ def test_who_deploys_may_send_all_that_arrives(
     served_run: ServedModel,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    aws.bucket(BUCKET)
+    aws.bucket(BUCKET).put_object(Key="photos/1.jpg", Body=encoded(drawn_photo()))
     aws.containers[NAME] = served_run.as_container
     monkeypatch.setattr(deployed_parts, "POLL_SECONDS", 0)
     monkeypatch.setattr(
@@ -85,10 +89,11 @@ def test_who_deploys_may_send_all_that_arrives(
     role = stack.arns["EndpointRole"]
     flags = [str(run_dir), "--output", f"s3://{BUCKET}/bin-counting", "--role", role]
     scaling = ["--max_instance_count", "4", "--invocations_per_minute", "300"]
-    deploy.main([*flags, "--name", NAME, *scaling])
+    tags = ["--tags", "team=bins"]
+    deploy.main([*flags, "--name", NAME, *scaling, *tags])
     deploy.main(["--delete", NAME])
     folders = [f"s3://{BUCKET}/photos", f"s3://{BUCKET}/bin-counting/answers/1"]
-    deploy.main([*flags, "--name", "bins-batch", "--batch_transform", *folders])
+    deploy.main([*flags, "--name", "bins-batch", *tags, "--batch_transform", *folders])
     with pytest.raises(SystemExit):
         deploy.main(["bins-absent", "--role", role])
 

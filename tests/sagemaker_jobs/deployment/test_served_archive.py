@@ -57,7 +57,7 @@ def test_a_packed_model_answers_from_its_own_code(
         assert {member.uname for member in tar} == {""}
     code = tmp_path / "unpacked" / "code"
     files = {str(path.relative_to(code)) for path in code.rglob("*") if path.is_file()}
-    assert files == {*SERVED, "requirements.txt"}
+    assert files == {*SERVED, "requirements.txt", "written_files.json"}
     assert {path.name for path in (tmp_path / "unpacked").iterdir()} >= {*NEEDED, "code"}
     photo = smoke_photo(tmp_path / "photo.png")
     answer = local_answer(tmp_path / "unpacked", photo)

@@ -3,18 +3,23 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import container
 import resnet34
 import vit
+from aws.recorded_requests import RecordedRequests
 from launches import DATASET, error_of, run_vit
+from launching.recipe import Recipe
 from paths import ROOT
 from stand_ins.aws_server import AwsServer
 
@@ -37,6 +42,20 @@ def test_a_dry_run_needs_nothing_but_the_command(entry: str) -> None:
     assert "costs at most 48.00" in result.stderr
     assert "accuracy was published for plain" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("recipe", [vit.RECIPE, resnet34.RECIPE])
+def test_precision_is_the_machines_to_decide(recipe: Recipe) -> None:
+    assert not {"bf16", "fp16", "tf32"} & recipe.hyperparameters.keys()
+
+
+def test_the_disk_holds_the_dataset_that_is_there(account: AwsServer) -> None:
+    account.claim_size("photos", "bins/data/train-00000-of-00001.parquet", 20 * 10**9)
+    flags = ["--dataset", DATASET, "--role", "jobs", "--instance_type", "ml.c5.xlarge"]
+    run_vit(*flags)
+    run_vit(*flags, "--volume_gb", "77")
+    requests = account.requests("CreateTrainingJob")
+    assert [r["ResourceConfig"]["VolumeSizeInGB"] for r in requests] == [56, 77]
 
 
 def test_a_dry_run_shows_the_region_and_the_role_that_a_launch_would_take(
@@ -74,12 +93,14 @@ def test_the_recipes_train_the_two_published_models() -> None:
         [],
         ["--spot", "--max_run", "3600", "--max_wait", "7200"],
         ["--instance_count", "2", "--input_mode", "FastFile"],
-        ["--instance_type", "ml.c5.xlarge", "--bf16", "false"],
+        ["--instance_type", "ml.c5.xlarge", "--volume_gb", "60", "--volume_kms_key", "disk"],
+        ["--tags", "team=bins", "--subnets", "subnet-1", "--security_group_ids", "sg-1"]
+        + ["--kms_key", "arn:aws:kms:us-east-1:123456789012:key/1"],
         ["--profile", "--keep_alive", "600"],
         ["--learning_rate", "3e-5", "--config_name", "resnet34", "--output", "s3://photos/out/"],
         ["--checkpoints", "s3://photos/bin-counting/checkpoints/bins-old"],
     ],
-    ids=["plain", "spot", "two instances", "cpu", "profile", "flags", "checkpoints"],
+    ids=["plain", "spot", "two instances", "cpu", "account", "profile", "flags", "checkpoints"],
 )
 def test_what_arrives_is_what_the_dry_run_printed(
     flags: list[str], account: AwsServer, capsys: pytest.CaptureFixture[str]
@@ -98,7 +119,7 @@ def test_what_arrives_is_what_the_dry_run_printed(
 
 def test_the_code_that_arrives_is_scripts_alone(account: AwsServer) -> None:
     run_vit("--dataset", DATASET, "--role", "jobs", "--job_name", "bins-1")
-    key = "bin-counting/bins-1/source/sourcedir.tar.gz"
+    key = "bin-counting/code/bins-1/source/sourcedir.tar.gz"
     body = account.client("s3").get_object(Bucket="photos", Key=key)["Body"].read()
     with tarfile.open(fileobj=BytesIO(body)) as archive:
         names = {name.removeprefix("./") for name in archive.getnames()}
@@ -107,9 +128,9 @@ def test_the_code_that_arrives_is_scripts_alone(account: AwsServer) -> None:
 
 
 def test_a_cpu_job_installs_what_its_image_lacks(account: AwsServer) -> None:
-    flags = ["--instance_type", "ml.c5.xlarge", "--bf16", "false", "--job_name", "bins-1"]
+    flags = ["--instance_type", "ml.c5.xlarge", "--job_name", "bins-1"]
     run_vit("--dataset", DATASET, "--role", "jobs", *flags)
-    key = "bin-counting/bins-1/source/sourcedir.tar.gz"
+    key = "bin-counting/code/bins-1/source/sourcedir.tar.gz"
     body = account.client("s3").get_object(Bucket="photos", Key=key)["Body"].read()
     with tarfile.open(fileobj=BytesIO(body)) as archive:
         requirements = archive.extractfile("requirements.txt")
@@ -141,6 +162,14 @@ def test_the_next_commands_are_printed(
         ),
         (["--dataset", DATASET, "--instance_count", "0"], "--instance_count"),
         (
+            ["--dataset", DATASET, "--checkpoints", "s3://photos/elsewhere/checkpoints/bins-1"],
+            "a job's role may write below s3://photos/bin-counting/checkpoints/ alone",
+        ),
+        (
+            ["--dataset", DATASET, "--checkpoints", "s3://photos/bin-counting/checkpoints/"],
+            "name a folder there",
+        ),
+        (
             ["--dataset", DATASET, "--role", "jobs", "--region", "mars-1"],
             "--region mars-1: AWS keeps no GPU",
         ),
@@ -151,6 +180,23 @@ def test_the_next_commands_are_printed(
             "--output s3://nowhere/out: there is no such bucket",
         ),
         (["--dataset", DATASET, "--local", "--spot"], "--local and --spot exclude"),
+        (["--dataset", DATASET, "--local", "--tags", "a=b"], "--local and --tags exclude"),
+        (
+            ["--dataset", DATASET, "--role", "jobs", "--keep_alive", "30000"],
+            "error: --keep_alive 30000: AWS takes 21,600 at most.",
+        ),
+        (
+            ["--dataset", DATASET, "--role", "jobs", "--run_name", "x" * 2499],
+            "--run_name 2,501 characters: AWS takes 2,500 characters at most.",
+        ),
+        (
+            ["--dataset", DATASET, "--role", "jobs", "--tags", "cost=1<2"],
+            "--tags 1<2: AWS takes only what fits",
+        ),
+        (
+            ["--dataset", DATASET, "--role", "jobs", "--run_name", "my run"],
+            "--run_name my run: in a container a shell reads the flags",
+        ),
         (["--dataset", DATASET, "--local"], "with --local it is a folder"),
     ],
 )
@@ -182,6 +228,53 @@ def test_without_credentials_or_region_one_line_says_so(
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     line = error_of(capsys, "--dataset", DATASET, "--region", "us-east-1")
     assert "no AWS credentials: run `aws configure`" in line
+
+
+@pytest.mark.parametrize("call", ["PutObject", "CreateTrainingJob"])
+def test_a_signal_while_the_request_is_checked_launches_nothing(
+    call: str,
+    account: AwsServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer = RecordedRequests._answer
+
+    def interrupted(self: RecordedRequests, model: Any, **kwargs: Any) -> Any:
+        if model.name == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return answer(self, model, **kwargs)
+
+    monkeypatch.setattr(RecordedRequests, "_answer", interrupted)
+    with pytest.raises(SystemExit) as exit_info:
+        run_vit("--dataset", DATASET, "--role", "jobs")
+    assert exit_info.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "\nStopped.\n"
+    assert not account.requests("CreateTrainingJob")
+    assert not [r for r in account.received if r.method == "PUT" and "sourcedir" in r.path]
+
+
+@pytest.mark.slow
+def test_a_terminal_that_closes_while_aws_is_asked_leaves_the_command_that_stops_the_job(
+    account: AwsServer,
+) -> None:
+    account.throttled["CreateTrainingJob"] = 100  # botocore asks again, for seconds
+    flags = ["--dataset", DATASET, "--role", "jobs", "--job_name", "bins-1"]
+    process = subprocess.Popen(
+        [sys.executable, str(JOBS / "vit.py"), *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not account.requests("CreateTrainingJob"):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGHUP)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 129
+    assert "It may run already" in told
+    assert "job_report.py stop bins-1 --region us-east-1" in told
+    assert "Traceback" not in told
+    assert len(account.requests("CreateTrainingJob")) == 1
 
 
 def test_no_secret_leaves_with_a_job(account: AwsServer, tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -5,7 +7,7 @@ import pytest
 from launching.train_flags import (
     Hyperparameters,
     as_flags,
-    check_paths,
+    check_for_container,
     checked_by_train,
     flags_as_hyperparameters,
     merged,
@@ -86,7 +88,7 @@ def test_a_folder_of_this_machine_is_refused(
     (tmp_path / "runs" / "here").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="a job"):
-        check_paths(hyperparameters)
+        check_for_container(hyperparameters)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,44 @@ def test_a_folder_of_this_machine_is_refused(
     ],
 )
 def test_what_a_job_can_see_passes(hyperparameters: dict[str, str]) -> None:
-    check_paths(hyperparameters)
+    check_for_container(hyperparameters)
+
+
+# Values that train.py takes, and what is done to them on the way to it.
+CHANGED_BY_A_SHELL = {
+    "run_name": "my run",
+    "lr_scheduler_kwargs": '{"num_cycles": 2}',
+    "optim_args": "a=1;b=2",
+    "report_to": "$HOME",
+    "hub_model_id": "ann/bins*",
+    "run_names": "",
+    "metric": "a\nb",
+    "model_name_or_path": "~ann",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), CHANGED_BY_A_SHELL.items())
+def test_what_the_containers_shell_would_change_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"--{name} "):
+        check_for_container({name: value})
+
+
+def test_what_is_not_refused_comes_through_the_shell_as_it_is(tmp_path: Path) -> None:
+    safe = {
+        "learning_rate": "1e-05",
+        "hub_model_id": "ann/bins_2.1-a",
+        "optim_args": "a=1,b=2",
+        "hub_token_secret": "arn:aws:secretsmanager:us-east-1:123456789012:secret:a/b+c@d-AbCdEf",
+        "run_name": "Süd%7",
+        "bf16": True,
+        "warmup_steps": -1,
+    }
+    check_for_container(safe)
+    # As the container's toolkit does it, where a file may lie that a pattern would name.
+    (tmp_path / "a").touch()
+    command = " ".join([sys.executable, "-c", "'import sys; print(sys.argv[1:])'", *as_flags(safe)])
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path)
+    assert result.stdout == f"{as_flags(safe)}\n"
 
 
 def test_train_checks_its_own_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

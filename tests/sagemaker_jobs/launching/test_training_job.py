@@ -2,9 +2,11 @@ from typing import Any
 
 import pytest
 
+import container
+from aws.account_flags import AccountDemands
 from aws.quiet_sdk import import_sagemaker
-from launching.estimator import channels, estimator_arguments, num_gpus
-from launching.training_job import TrainingJob
+from launching.estimator import channels, estimator_arguments
+from launching.training_job import MODEL_PARAMETERS, TrainingJob, volume_gb_for
 
 ROLE = "arn:aws:iam::111122223333:role/jobs"
 
@@ -46,6 +48,38 @@ def test_a_spot_job_waits() -> None:
     assert found["max_wait"] == 7200
 
 
+def test_what_an_account_demands_reaches_the_estimator() -> None:
+    demands = AccountDemands({"team": "bins"}, ("subnet-1",), ("sg-1",), "out", "disk")
+    found = arguments(account=demands, instance_type="ml.c7i.xlarge", volume_gb=50)
+    assert found["tags"] == [{"Key": "team", "Value": "bins"}]
+    assert (found["subnets"], found["security_group_ids"]) == (["subnet-1"], ["sg-1"])
+    assert (found["output_kms_key"], found["volume_kms_key"]) == ("out", "disk")
+    assert found["volume_size"] == 50
+    assert not arguments().keys() & {"tags", "subnets", "output_kms_key", "volume_kms_key"}
+
+
+def test_a_job_writes_nowhere_near_the_code_that_others_run() -> None:
+    found = arguments(profile=True)
+    assert found["code_location"] == "s3://b/out/code"
+    assert found["output_path"] == "s3://b/out/jobs"
+    assert found["profiler_config"].s3_output_path == "s3://b/out/jobs"
+
+
+def test_the_disk_holds_the_dataset_twice_and_the_checkpoints() -> None:
+    vit, resnet = ({"model_name_or_path": name} for name in MODEL_PARAMETERS)
+    assert volume_gb_for(vit, 0) == volume_gb_for(resnet, 0) == 30
+    assert volume_gb_for({"config_name": "resnet34"}, 0) == 30
+    # 20 GB of photos, four checkpoints of 1.4 GB, and room.
+    assert volume_gb_for(vit, 20 * 10**9) == 40 + 6 + 10
+    # A model of which nothing is known may be a ViT-H/14.
+    assert volume_gb_for({"model_name_or_path": "a/model"}, 0) == 41 + 10
+
+
+def test_a_region_without_profiler_rules_has_the_diagnostics_at_least() -> None:
+    with pytest.raises(ValueError, match="--profile: AWS has no profiler rules in il-central-1"):
+        estimator_arguments(job(profile=True), import_sagemaker(), "il-central-1", ROLE, "s3://b/c")
+
+
 def test_several_instances_or_gpus_run_torchrun() -> None:
     torchrun = {"torch_distributed": {"enabled": True}}
     assert arguments(instance_count=2)["distribution"] == torchrun
@@ -53,11 +87,14 @@ def test_several_instances_or_gpus_run_torchrun() -> None:
 
 
 def test_a_gpu_type_that_is_not_in_the_table_may_hold_several() -> None:
-    sdk = import_sagemaker()
-    assert num_gpus("ml.g5.12xlarge", sdk) == 4
-    assert num_gpus("ml.g5.2xlarge", sdk) == 1
-    assert num_gpus("ml.g6.xlarge", sdk) == 2
-    assert num_gpus("ml.c5.xlarge", sdk) == 0
+    assert container.num_gpus("ml.g5.12xlarge") == 4
+    assert container.num_gpus("ml.g99.2xlarge") == 2
+    assert container.num_gpus("ml.c5.xlarge") == 0
+
+
+@pytest.mark.parametrize("instance_type", ["ml.g5.xlarge", "ml.g6.xlarge", "ml.g6e.2xlarge"])
+def test_one_gpu_is_one_process_where_the_sdk_knows_no_such_type(instance_type: str) -> None:
+    assert "distribution" not in arguments(instance_type=instance_type)
 
 
 def test_a_profile_has_diagnostics_and_the_rules_on_system_metrics() -> None:
@@ -73,8 +110,7 @@ def test_a_profile_has_diagnostics_and_the_rules_on_system_metrics() -> None:
 
 def test_a_cpu_job_runs_in_the_cpu_image() -> None:
     found = arguments(instance_type="ml.c5.xlarge", hyperparameters={})
-    assert "/pytorch-training:" in found["image_uri"]
-    assert "-cpu-" in found["image_uri"]
+    assert found["image_uri"].endswith(f"/{container.CPU_TRAINING_IMAGE}")
 
 
 def test_the_dataset_is_a_folder_and_not_all_that_begins_with_its_name() -> None:
@@ -104,7 +140,13 @@ def test_the_most_it_can_cost_is_that_of_all_instances_for_the_whole_limit() -> 
         ({"instance_type": "g5"}, "there is no such type"),
         ({"instance_type": "ml.p3.2xlarge"}, "the training container does not run on it"),
         ({"instance_type": "ml.trn1.2xlarge"}, "the training container does not run on it"),
-        ({"instance_type": "ml.g4dn.xlarge"}, "has no bf16: add --bf16 false --fp16 true"),
+        ({"instance_type": "ml.g4dn.xlarge"}, "ml.g4dn.xlarge only emulates bf16"),
+        ({"instance_type": "ml.c5.4xlarge"}, "only emulates bf16: leave --bf16 out"),
+        ({"max_run": 2_419_201}, "--max_run 2419201: AWS takes 2,419,200 s at most"),
+        (
+            {"account": AccountDemands(volume_kms_key="k")},
+            "--volume_kms_key: ml.g5.2xlarge has disks of its own",
+        ),
         (
             {"instance_type": "ml.c5.xlarge", "hyperparameters": {"fp16": True}},
             "has no fp16: leave --fp16 out",

@@ -2,7 +2,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from huggingface_hub import ModelCard, metadata_load, set_client_factory
 from huggingface_hub.repocard_data import model_index_to_eval_results
@@ -59,14 +58,18 @@ def card(**arguments: Any) -> str:
 def through_the_local_hub(hub: HubServer) -> Iterator[HubServer]:
     """ModelCard.validate asks huggingface.co, whatever HF_ENDPOINT says: lead it here."""
 
-    def to_local_hub(request: httpx.Request) -> None:
+    def to_local_hub(request: Any) -> None:
         assert request.url.host == "huggingface.co"
-        local = httpx.URL(hub.url)
+        # huggingface_hub 1 has httpx for its client, 2.4 httpx2.
+        local = type(request.url)(hub.url)
         request.url = request.url.copy_with(scheme="http", host=local.host, port=local.port)
 
-    set_client_factory(
-        lambda: httpx.Client(event_hooks={"request": [to_local_hub]}, trust_env=False)
-    )
+    def client() -> Any:
+        made = default_client_factory()
+        made.event_hooks = {"request": [to_local_hub]}
+        return made
+
+    set_client_factory(client)
     yield hub
     set_client_factory(default_client_factory)
 
@@ -133,18 +136,31 @@ def test_what_an_audit_finds_is_told_where_it_was_measured() -> None:
             for budget in (0.15, 0.2)
         ],
         "calibration": {"expected_calibration_error": 0.021},
-        "savings": None,
+        "estimated_rate": figure(0.2),
+        "savings": [
+            {
+                "cost_missed_error": 20.0,
+                "cost_manual_check": 1.0,
+                "ways": [
+                    {"name": "audit", "saved": figure(1200.0), "checked": figure(0.88)},
+                    {"name": "audit, told 10%", "saved": figure(1300.0), "checked": figure(0.9)},
+                    {"name": "check all", "saved": figure(1000.0), "checked": figure(1.0)},
+                ],
+                "best_rival": "check all",
+                "more_than_best_rival": figure(200.0),
+            }
+        ],
     }
-    saved: dict[str, Any] = {"cost_missed_error": 20.0, "cost_manual_check": 1.0}
-    saved |= {"saved": figure(1200.0), "random_saved": figure(300.0)}
-    kinds = {"real_pairs": kind, "symmetric_errors": {**kind, "savings": saved}}
+    kinds = {"real_pairs": kind, "symmetric_errors": kind}
     audit = {"wrong_share": 0.1, "kinds": kinds}
     text = model_card("ann/bins", ARGUMENTS, COUNTS, {**FIGURES, "audit": audit})
     row = "| real pairs | 20% | 40.0% [30.0%, 50.0%] | 20.0% [10.0%, 30.0%] "
     assert row + "| 2.000 [1.900, 2.100] | 1.200 [1.100, 1.300] |" in text
     words = " ".join(text.split())
-    assert "Real pairs: the probability to be wrong has a calibration error of 2.1%. S" in words
-    assert "At 20 an error and 1 a check, decisions by cost save 1,200 [1,200, 1,200]" in words
+    assert "Real pairs: the audit takes 20.0% [10.0%, 30.0%] of the records for wrong" in words
+    assert "to be wrong has a calibration error of 2.1%. S" in words
+    row = "| real pairs | 20 : 1 | 1,200 [1,200, 1,200] | 88% | 1,300 [1,300, 1,300] "
+    assert row + "| check all, 1,000 [1,000, 1,000] | 200 [200, 200] |" in text
     assert "| real pairs | 15%" not in text
 
 

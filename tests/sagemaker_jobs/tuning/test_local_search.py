@@ -15,8 +15,15 @@ import psutil
 import pytest
 
 import tune
+from launching.tuned_hyperparameters import Trial
 from paths import ROOT
-from tuning.local_search import LocalSearch, _running, _values_by_epoch, run_search
+from tuning.local_search import (
+    LocalSearch,
+    _running,
+    _values_by_epoch,
+    run_search,
+    train_command,
+)
 from tuning.search_space import SearchSpace
 
 TUNE = str(ROOT / "sagemaker_jobs" / "tune.py")
@@ -116,6 +123,51 @@ def test_a_trial_ends_with_its_block_and_so_do_its_children(tmp_path: Path) -> N
     wait_until(lambda: not is_alive(child))
 
 
+@pytest.mark.parametrize(("chosen", "seen"), [(None, "0"), ("1", "1")])
+def test_a_trial_and_the_command_for_the_best_take_one_gpu(
+    chosen: str | None, seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if chosen:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    program = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    with _running([sys.executable, "-c", program], tmp_path / "log") as process:
+        process.wait()
+    assert (tmp_path / "log").read_text() == f"{seen}\n"
+    search = LocalSearch({}, SearchSpace((1e-3, 1e-2), (4, 8), (1, 2)), tmp_path, "eval_loss", True)
+    trial = Trial("trial-1", "Completed", 1.0, 1e-3, 4, 1, "")
+    command = train_command(search, trial, tmp_path / "best")
+    assert command.startswith("python " if chosen else "CUDA_VISIBLE_DEVICES=0 python ")
+
+
+@pytest.mark.parametrize("ending", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_whatever_ends_a_search_ends_the_children_of_its_trial(
+    ending: signal.Signals, tmp_path: Path, start: Callable[..., subprocess.Popen]
+) -> None:
+    log = tmp_path / "log"
+    trial = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(child.pid, flush=True); time.sleep(600)"
+    )
+    search = (
+        "import signal, sys, time; from pathlib import Path\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # as from a terminal\n"
+        f"sys.path.insert(0, {str(ROOT / 'sagemaker_jobs')!r})\n"
+        "from aws.entry_parser import EntryParser; from tuning.local_search import _running\n"
+        "with EntryParser(None).errors_of_one_line():\n"
+        f"    with _running([sys.executable, '-c', {trial!r}], Path({str(log)!r})):\n"
+        "        while True: time.sleep(0.05)\n"
+    )
+    process = start(sys.executable, "-c", search)
+    wait_until(lambda: holds(log, "\n"), process)
+    child = int(log.read_text())
+    assert is_alive(child)
+    process.send_signal(ending)
+    assert process.wait(timeout=DEADLINE) == 128 + ending
+    wait_until(lambda: not is_alive(child))
+
+
 def search_flags(dataset_dir: Path, config_dir: Path, folder: Path, *more: str) -> list[str]:
     return [
         *("--local", "--dataset", str(dataset_dir), "--config_name", str(config_dir)),
@@ -144,6 +196,27 @@ def test_another_search_in_the_folder_is_refused_and_so_is_one_that_runs(
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match="a search is running there"):
             run_search(search, 0, tmp_path)
+
+
+def test_a_search_lies_in_the_folder_that_is_named_whatever_its_name(
+    dataset_dir: Path, tmp_path: Path
+) -> None:
+    space = SearchSpace((1e-3, 1e-2), (4, 8), (1, 2))
+    search = LocalSearch({"config_name": "a"}, space, dataset_dir, "eval_loss", True)
+    for name in ("a", "a?b", "a%20b", "a[1]#"):
+        assert run_search(search, 0, tmp_path / name) == []
+        assert (tmp_path / name / "study.db").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "a?b", "a%20b", "a[1]#"}
+
+
+def test_a_study_that_cannot_be_read_is_one_line_with_its_cause(
+    dataset_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "study.db").write_bytes(b"no database" * 100)
+    space = SearchSpace((1e-3, 1e-2), (4, 8), (1, 2))
+    search = LocalSearch({"config_name": "a"}, space, dataset_dir, "eval_loss", True)
+    with pytest.raises(ValueError, match=r"study.db cannot be read \(.*file is not a database"):
+        run_search(search, 0, tmp_path)
 
 
 def test_a_folder_without_a_dataset_is_one_line(
@@ -223,7 +296,8 @@ def test_a_search_that_is_killed_at_any_moment_ends_in_the_same_table(
         (row for row in rows if row["status"] == "Completed"),
         key=lambda row: float(row["eval_loss"]),
     )
-    command = shlex.split(output.splitlines()[-1])
+    line = output.splitlines()[-1].removeprefix("CUDA_VISIBLE_DEVICES=0 ")
+    command = shlex.split(line)
     assert command[command.index("--learning_rate") + 1] == best["learning_rate"]
     retrained = start(sys.executable, *command[1:])
     printed, errors = retrained.communicate(timeout=DEADLINE)

@@ -1,0 +1,116 @@
+"""Bounds against botocore's own service models, of every request that this project makes."""
+
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore.model import Shape
+
+from aws.account_flags import FLAGS_OF_FIELDS
+from aws.request_bounds import KEYS_ARE_FLAGS, check_bounds, compiled
+
+# All that makes something.
+OPERATIONS = {
+    "sagemaker": (
+        *("CreateTrainingJob", "CreateHyperParameterTuningJob", "CreateProcessingJob"),
+        *("CreateModel", "CreateEndpointConfig", "CreateEndpoint", "CreateTransformJob"),
+    ),
+    "application-autoscaling": ("RegisterScalableTarget", "PutScalingPolicy"),
+    "cloudformation": ("CreateStack",),
+    "s3": ("PutObject",),
+    "sagemaker-runtime": ("InvokeEndpoint",),
+}
+FLAGS = {
+    "KeepAlivePeriodInSeconds": "--keep_alive",
+    "HyperParameters": KEYS_ARE_FLAGS,
+    **FLAGS_OF_FIELDS,
+}
+
+
+def error_of(parameters: dict[str, Any], operation: str = "CreateTrainingJob") -> str:
+    with pytest.raises(ValueError, match="AWS") as raised:
+        check_bounds("sagemaker", operation, parameters, FLAGS)
+    (line,) = str(raised.value).splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        (
+            {"ResourceConfig": {"KeepAlivePeriodInSeconds": 30000}},
+            "--keep_alive 30000: AWS takes 21,600 at most.",
+        ),
+        (
+            {"StoppingCondition": {"MaxRuntimeInSeconds": 0}},
+            "StoppingCondition.MaxRuntimeInSeconds 0: AWS takes 1 at least.",
+        ),
+        (
+            {"HyperParameters": {"run_name": "x" * 2501}},
+            "--run_name 2,501 characters: AWS takes 2,500 characters at most.",
+        ),
+        (
+            {"HyperParameters": {str(number): "1" for number in range(101)}},
+            "HyperParameters 101 values: AWS takes 100 values at most.",
+        ),
+        (
+            {"HyperParameters": {"run_name": "two\nlines"}},
+            "--run_name two lines: AWS takes only what fits .*",
+        ),
+        (
+            {"Tags": [{"Key": "team", "Value": "a"}, {"Key": "cost", "Value": "1 < 2"}]},
+            "--tags 1 < 2: AWS takes only what fits ",
+        ),
+        (
+            {"VpcConfig": {"Subnets": ["subnet 1"], "SecurityGroupIds": ["sg-1"]}},
+            "--subnets subnet 1: AWS takes only what fits [-0-9a-zA-Z]+",
+        ),
+        (
+            {"AlgorithmSpecification": {"TrainingInputMode": "Stream"}},
+            "AlgorithmSpecification.TrainingInputMode Stream: AWS knows Pipe, File, FastFile.",
+        ),
+    ],
+)
+def test_what_is_out_of_bounds_is_named(parameters: dict[str, Any], message: str) -> None:
+    assert error_of(parameters).startswith(message)
+
+
+def test_a_search_and_a_processing_job_have_bounds_of_their_own() -> None:
+    sizes = {"Name": "a", "Values": [str(size) for size in range(31)]}
+    ranges = {"ParameterRanges": {"CategoricalParameterRanges": [sizes]}}
+    search = {"HyperParameterTuningJobConfig": ranges}
+    assert "31 values: AWS takes 30 values" in error_of(search, "CreateHyperParameterTuningJob")
+    stopping = {"StoppingCondition": {"MaxRuntimeInSeconds": 900_000}}
+    assert "900000: AWS takes 777,600 at most" in error_of(stopping, "CreateProcessingJob")
+
+
+def test_what_is_within_bounds_passes() -> None:
+    parameters = {
+        "TrainingJobName": "bins-vit-1",
+        "HyperParameters": {"run_name": '"' + "x" * 2498 + '"', "bf16": "true"},
+        "ResourceConfig": {"InstanceType": "ml.g5.xlarge", "KeepAlivePeriodInSeconds": 21_600},
+        "Tags": [{"Key": "kostenstelle", "Value": "Süd 7_a"}],
+        "OutputDataConfig": {"S3OutputPath": "s3://bins/out"},
+    }
+    check_bounds("sagemaker", "CreateTrainingJob", parameters, FLAGS)
+
+
+def patterns_in(shape: Shape, seen: set[str]) -> set[str]:
+    if shape.name in seen:
+        return set()
+    seen.add(shape.name)
+    members = [*getattr(shape, "members", {}).values()]
+    members += [getattr(shape, name) for name in ("member", "key", "value") if hasattr(shape, name)]
+    found = {pattern} if (pattern := shape.metadata.get("pattern")) else set()
+    return found.union(*(patterns_in(member, seen) for member in members))
+
+
+def test_every_pattern_of_our_requests_is_understood() -> None:
+    session = botocore.session.get_session()
+    for service, operations in OPERATIONS.items():
+        model = session.get_service_model(service)
+        for operation in operations:
+            patterns = patterns_in(model.operation_model(operation).input_shape, set())
+            assert patterns or service == "s3"
+            for pattern in patterns:
+                compiled(pattern)

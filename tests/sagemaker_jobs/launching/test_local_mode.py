@@ -1,0 +1,179 @@
+"""What the SDK's local mode is given; tests/docker_debugging runs it in a real container."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from aws.quiet_sdk import import_sagemaker
+from launches import error_of, run_vit
+from launching import local_mode
+from launching.local_mode import _as_the_sdk_names, _compose_of_any_version
+from paths import ROOT
+from stand_ins.docker_client import put_gpus
+
+
+def folder_of(uri: str) -> str:
+    """Return where the SDK itself looks for a file:// channel."""
+    import_sagemaker()
+    from sagemaker.local.data import get_data_source_instance
+
+    return get_data_source_instance(uri, None).get_root_dir()
+
+
+@pytest.mark.parametrize("name", ["bins", "my bins", "bins[1]", "Süd & 100%"])
+def test_the_sdk_reads_the_folder_that_is_named(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    assert folder_of(_as_the_sdk_names("--dataset", folder)) == str(folder)
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a;b", "a:b"])
+def test_a_folder_that_it_cannot_mount_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--output .*cannot mount a folder with"):
+        _as_the_sdk_names("--output", tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("version", "command"),
+    [("v2.40.1", ["docker", "compose"]), ("v5.1.0", ["docker-compose"])],
+)
+def test_dockers_own_compose_is_enough_whatever_its_version(
+    version: str, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_sagemaker()
+    from sagemaker.local.image import _SageMakerContainer
+
+    docker = tmp_path / "docker"
+    docker.write_text(
+        f'#!/bin/sh\n[ "$2" = version ] && echo Docker Compose version {version} || echo "$@"\n'
+    )
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with _compose_of_any_version():
+        found = _SageMakerContainer._get_compose_cmd_prefix()
+        up = subprocess.run([*found, "up", "a b"], capture_output=True, text=True, check=True)
+    assert found == command
+    assert up.stdout == "compose up a b\n"
+    with pytest.raises(FileNotFoundError):
+        subprocess.run(["docker-compose"], check=False)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    folder = tmp_path / "bins"
+    folder.mkdir()
+    (folder / "README.md").touch()
+    return folder
+
+
+def put_compose(folder: Path, up: str) -> None:
+    """Put a `docker` whose Compose does what `up` says, with the file's path as $3."""
+    program = folder / "docker"
+    program.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in\n'
+        '  "compose version"*) echo Docker Compose version v2.40.1 ;;\n'
+        f"  compose*up*) {up} ;;\n"
+        "  info*) echo '{\"nvidia\": {}}' ;;\n"
+        "esac\n"
+    )
+    program.chmod(0o755)
+
+
+def test_a_signal_ends_a_local_run_and_promises_no_model(
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    put_compose(tmp_path, f"kill -TERM {os.getpid()}; sleep 0.5")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(SystemExit) as exit_info:
+        run_vit("--local", "--dataset", str(dataset), "--output", str(tmp_path / "out"))
+    assert exit_info.value.code == 128 + signal.SIGTERM
+    told = capsys.readouterr().err
+    assert told.endswith("\nStopped.\n")
+    assert "Model:" not in told
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "chosen", "processes"),
+    [
+        ("ml.g5.2xlarge", None, ("0", "false")),
+        ("ml.g5.2xlarge", "1", ("1", "false")),
+        ("ml.g5.12xlarge", None, (None, "true")),
+    ],
+)
+def test_a_process_has_one_gpu_on_a_machine_with_several(
+    instance_type: str,
+    chosen: str | None,
+    processes: tuple[str | None, str],
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    put_compose(tmp_path, f'cp -r "$(dirname "$3")" {seen}; exit 1')
+    put_gpus(tmp_path, "NVIDIA L4", "NVIDIA L4")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if chosen:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    flags = ["--dataset", str(dataset), "--output", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="1"):
+        run_vit("--local", *flags, "--instance_type", instance_type)
+    [compose] = seen.rglob("docker-compose.yaml")
+    [service] = yaml.safe_load(compose.read_text())["services"].values()
+    variables = dict(line.split("=", 1) for line in service["environment"])
+    [path] = seen.rglob("hyperparameters.json")
+    torchrun = json.loads(path.read_text()).get("sagemaker_torch_distributed_enabled", "false")
+    assert (variables.get("CUDA_VISIBLE_DEVICES"), torchrun) == processes
+
+
+def test_podman_alone_is_refused_before_an_image_is_built(
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    podman = tmp_path / "podman"
+    podman.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\n")
+    podman.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    line = error_of(capsys, "--local", "--dataset", str(dataset))
+    assert "runs `docker`, which is not installed" in line
+    assert not (tmp_path / "asked").exists()
+
+
+def test_a_signal_ends_the_build_of_the_image_too(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    building = tmp_path / "building"
+    program = tmp_path / "docker"
+    program.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in\n'
+        f"  build*) echo $$ > {building}; kill -TERM {os.getpid()}; exec sleep 600 ;;\n"
+        '  "image inspect"*) exit 1 ;;\n'
+        "esac\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    entry = ROOT / "docker_debugging" / "image.py"
+    on_another_base = tmp_path / "image.py"  # the default one takes seconds to name
+    on_another_base.write_text(
+        f"import sys; sys.path.insert(0, {str(entry.parent)!r})\n"
+        "import image; image.main(['--base_image', 'x'])\n"
+    )
+    monkeypatch.setattr(local_mode, "BUILD_IMAGE", on_another_base)
+    with pytest.raises(SystemExit) as exit_info:
+        run_vit("--local", "--dataset", str(dataset), "--output", str(tmp_path / "out"))
+    assert exit_info.value.code == 128 + signal.SIGTERM
+    assert not psutil.pid_exists(int(building.read_text()))
