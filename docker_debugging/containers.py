@@ -1,22 +1,24 @@
 """Run a command in a container whose /opt/ml is a folder of this machine; leave no container."""
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from image import docker, output_of, succeeds
+from image import architecture, docker, is_podman, output_of, succeeds
+from stopping import held_signals
+from this_machine import gpus, mount_label
 
 HOST = "algo-1"  # SageMaker's name for the first instance
 WRITTEN = ("model", "output", "checkpoints", "code")
 DEBUGGER = Path(__file__).with_name("debugger")
 # Of the caller's environment nothing else reaches the container: no secret, as in a job.
 PASSED_ON = ("HF_HUB_OFFLINE", "OMP_NUM_THREADS")
+# Where nvidia-ctk describes the GPUs that Podman hands over.
+PODMAN_GPUS = (Path("/etc/cdi/nvidia.yaml"), Path("/var/run/cdi/nvidia.yaml"))
 
 
 def container_name(base_dir: Path) -> str:
@@ -40,21 +42,29 @@ def create_command(
     """
     passed_on = {key: os.environ[key] for key in PASSED_ON if key in os.environ}
     environment = passed_on | {"PYTHONUNBUFFERED": "1"} | dict(variables)
-    mounts = [f"{base_dir / folder}:/opt/ml/{folder}" for folder in WRITTEN]
+    mounts = [mount(base_dir / folder, f"/opt/ml/{folder}") for folder in WRITTEN]
     # The photos are the user's own files under a second name.
-    mounts += [f"{base_dir / 'input'}:/opt/ml/input:ro", f"{DEBUGGER}:/opt/debugger:ro"]
+    mounts += [mount(base_dir / "input", "/opt/ml/input", "ro")]
+    mounts += [mount(DEBUGGER, "/opt/debugger", "ro")]
     return [
-        *docker("create", "--init", "--rm", "--name", name, "--workdir", "/opt/ml/code"),
+        # No --workdir: AWS's start script compiles a library in the image's own, before all else.
+        *docker("create", "--init", "--rm", "--name", name),
         # The toolkit waits for the name of its own host to resolve.
         *("--hostname", HOST, "--add-host", f"{HOST}:127.0.0.1"),
         # Workers hand photos over in shared memory, of which Docker gives 64 MB.
         *("--shm-size", "2g"),
-        *(word for mount in mounts for word in ("--volume", mount)),
+        *(word for volume in mounts for word in ("--volume", volume)),
         *(word for key in environment for word in ("--env", f"{key}={environment[key]}")),
         *flags,
         image,
         *command,
     ]
+
+
+def mount(folder: Path, target: str, *options: str) -> str:
+    """Return what --volume wants for a folder of this machine."""
+    options = tuple(filter(None, (*options, mount_label())))
+    return ":".join(filter(None, (str(folder), target, ",".join(options))))
 
 
 def run_container(create: list[str], name: str, is_interactive: bool) -> int:
@@ -71,7 +81,7 @@ def run_container(create: list[str], name: str, is_interactive: bool) -> int:
         with held_signals():  # or a container could appear after it was removed
             created = subprocess.run(create, capture_output=True, text=True, check=False)
         if created.returncode:
-            reason = (created.stderr.strip() or "no reason given").splitlines()[0]
+            reason = " ".join(created.stderr.split()) or "no reason given"
             raise ValueError(f"Docker cannot make the container ({reason}).")
         # In a session of its own, so that Ctrl-C is for this process alone; a shell wants it.
         client = subprocess.Popen(
@@ -85,17 +95,6 @@ def run_container(create: list[str], name: str, is_interactive: bool) -> int:
                 client.wait()
 
 
-@contextlib.contextmanager
-def held_signals() -> Iterator[None]:
-    """Let Ctrl-C and the like wait until the block has ended."""
-    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def take_back(base_dir: Path, image: str) -> None:
     """Make the user the owner of what a container wrote, which runs as root as in a job.
 
@@ -106,20 +105,32 @@ def take_back(base_dir: Path, image: str) -> None:
     if all(path.lstat().st_uid == os.geteuid() for path in written if path.exists()):
         return
     succeeds(
-        [*docker("run", "--rm", "--volume", f"{base_dir}:/ml", "--entrypoint", "chown", image)]
+        [*docker("run", "--rm", "--volume", mount(base_dir, "/ml"), "--entrypoint", "chown", image)]
         + ["-R", f"{os.geteuid()}:{os.getegid()}", *(f"/ml/{name}" for name in WRITTEN)]
     )
 
 
-def has_network() -> bool:
-    """Say whether containers have a network; a daemon without a bridge gives them loopback only."""
-    return succeeds(docker("network", "inspect", "bridge"))
+def platform_flags(image: str) -> list[str]:
+    """Return the flags that say what an image was built for, where that is not this machine."""
+    here = f"linux/{architecture()}"
+    built = output_of(docker("image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", image))
+    return [] if built == here else ["--platform", built]
 
 
-def gpu_flags() -> list[str]:
-    """Return the flags that hand over all GPUs, none where there is no GPU or no runtime for it."""
-    if not shutil.which("nvidia-smi") or not succeeds(["nvidia-smi", "--list-gpus"]):
+def gpu_flags(num_wanted: int) -> list[str]:
+    """Return the flags that hand over GPUs: no more than there are, none without a runtime for it.
+
+    Args:
+        num_wanted: what the job's instance has. With more than those Trainer would split its
+            batches, where the job does not.
+    """
+    num_gpus = min(num_wanted, len(gpus()))
+    if not num_gpus:
         return []
+    if is_podman():  # its --gpus takes names
+        devices = [f"nvidia.com/gpu={number}" for number in range(num_gpus)]
+        is_known = any(path.exists() for path in PODMAN_GPUS)
+        return [word for name in devices for word in ("--device", name)] if is_known else []
     runtimes = json.loads(output_of(docker("info", "--format", "{{json .Runtimes}}")))
     has_runtime = "nvidia" in runtimes or shutil.which("nvidia-container-runtime-hook")
-    return ["--gpus", "all"] if has_runtime else []
+    return ["--gpus", str(num_gpus)] if has_runtime else []

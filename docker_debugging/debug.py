@@ -11,13 +11,12 @@ may follow. The same command goes on where a run was stopped. The exit code is t
 
 import argparse
 import contextlib
-import fcntl
+import errno
 import json
 import os
 import re
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -28,8 +27,19 @@ from typing import Any
 
 import containers
 import toolkit
-from image import ROOT, OneLineParser, ensure_image
-from layout import CHECKPOINTS, check_base_dir, check_dataset, configuration, job_variables, lay_out
+from image import ROOT, ensure_image, has_network
+from layout import (
+    CHECKPOINTS,
+    check_base_dir,
+    check_dataset,
+    configuration,
+    job_variables,
+    lay_out,
+    num_gpus,
+)
+from plain_parser import PlainParser, port_number
+from stopping import Stopped, raise_when_stopped
+from this_machine import check_system, gpus
 
 FAILURE = Path("output/failure")
 # The toolkit's words, and torchrun's, whose own exit code is 1 whatever the script's was.
@@ -39,22 +49,23 @@ EXIT_CODE = re.compile(r"^\s*(?:ExitCode|exitcode\s*:) (-?\d+)", re.MULTILINE)
 def main(argv: list[str] | None = None) -> None:
     """Run a job here, and exit with its script's exit code."""
     parser = make_parser()
-    arguments, flags = parser.parse_known_args(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
-    try:
-        code = debug(arguments, flags)
-    except (ValueError, OSError, subprocess.SubprocessError) as error:
-        parser.error(str(error))
-    except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from the last checkpoint.", file=sys.stderr)
-        code = 128 + signal.SIGINT
+    with parser.errors_of_one_line():
+        arguments, flags = parser.parse_known_args(argv)
+        raise_when_stopped()
+        try:
+            code = debug(arguments, flags)
+        except Stopped as stopped:
+            code = 128 + stopped.number
+            with contextlib.suppress(OSError):  # a closed terminal
+                print(
+                    "\nStopped. The same command goes on from the last checkpoint.", file=sys.stderr
+                )
     sys.exit(code)
 
 
-def make_parser() -> OneLineParser:
+def make_parser() -> PlainParser:
     """Return the parser of this entry's own flags."""
-    parser = OneLineParser(__doc__)
+    parser = PlainParser(__doc__)
     parser.add_argument("--job", choices=("vit", "resnet34"), default="vit", help="the recipe")
     parser.add_argument(
         "--dataset",
@@ -80,19 +91,12 @@ def make_parser() -> OneLineParser:
     return parser
 
 
-def port_number(text: str) -> int:
-    """Return the number of a port. Raises: ValueError: it is not one from 1 to 65535."""
-    number = int(text)
-    if not 0 < number < 2**16:
-        raise ValueError(text)
-    return number
-
-
 def debug(arguments: argparse.Namespace, flags: list[str]) -> int:
     """Run the job and return its script's exit code.
 
     Raises: ValueError, OSError: what the user has to mend first.
     """
+    check_system()
     # At once, not after the image is built.
     base_dir = arguments.output_dir.resolve()
     check_base_dir(base_dir)
@@ -109,7 +113,8 @@ def debug(arguments: argparse.Namespace, flags: list[str]) -> int:
         return code
     failure = base_dir / FAILURE
     code = exit_code(code, failure.read_text() if failure.exists() else "")
-    report(arguments, flags, code)
+    with contextlib.suppress(BrokenPipeError):  # `| head` has seen enough; the code stays
+        report(arguments, flags, code)
     return code
 
 
@@ -119,6 +124,8 @@ def locked(base_dir: Path) -> Iterator[None]:
 
     Raises: ValueError: another run uses the folder.
     """
+    import fcntl  # here, since Windows has none, and --help works there
+
     path = Path(tempfile.gettempdir()) / f"{containers.container_name(base_dir)}.lock"
     with path.open("w") as lock:
         try:
@@ -145,24 +152,25 @@ def request_of(job: str, flags: list[str]) -> dict[str, Any]:
 
 
 def check_port(port: int) -> None:
-    """Check that debugpy can listen. Raises: ValueError: the port is taken."""
+    """Check that debugpy can listen. Raises: ValueError: the port is taken, or not allowed."""
     with socket.socket() as listener:
         # A connection that ended a moment ago keeps no port from a listener.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(("127.0.0.1", port))
         except OSError as error:
-            raise ValueError(f"--debugpy {port}: the port is taken; give another.") from error
+            reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
+            raise ValueError(f"--debugpy {port}: {reason}; give another.") from error
 
 
 def run_in_docker(arguments: argparse.Namespace, base_dir: Path, request: Mapping[str, Any]) -> int:
     """Lay out /opt/ml, run the job in the image, and return the container's exit code."""
     image = ensure_image(arguments.base_image)
-    has_network = containers.has_network()
+    is_reachable = has_network()
     variables = job_variables(request)
-    flags = containers.gpu_flags()
+    flags = containers.platform_flags(image) + containers.gpu_flags(gpus_of(request))
     if arguments.debugpy:
-        if not has_network:
+        if not is_reachable:
             raise ValueError(
                 "--debugpy: this Docker daemon gives containers no network to reach them by; add "
                 "--no_docker."
@@ -172,10 +180,9 @@ def run_in_docker(arguments: argparse.Namespace, base_dir: Path, request: Mappin
     if arguments.shell:
         flags += ["--interactive"] + (["--tty"] if sys.stdin.isatty() else [])
     containers.take_back(base_dir, image)  # of a run that was killed
-    interface = "eth0" if has_network else "lo"
-    prepare(
-        arguments, base_dir, configuration(request, [containers.HOST], containers.HOST, interface)
-    )
+    # One host trains alone: it reaches itself, whatever Docker calls its network.
+    files = configuration(request, [containers.HOST], containers.HOST, "lo")
+    prepare(arguments, base_dir, files)
     name = containers.container_name(base_dir)
     command = ["bash"] if arguments.shell else ["train"]
     create = containers.create_command(image, name, base_dir, variables, command, flags)
@@ -191,11 +198,35 @@ def run_without_docker(
     """Lay out /opt/ml elsewhere, run the job through the toolkit, and return its exit code."""
     train = toolkit.ensure_toolkit()
     variables = job_variables(request)
+    if not runs_torchrun(request):  # which starts a process on each GPU of the machine
+        variables |= visible_gpus(gpus_of(request))
     if arguments.debugpy:
         variables |= debugger_variables(str(containers.DEBUGGER), "127.0.0.1", arguments.debugpy)
     prepare(arguments, base_dir, configuration(request, [toolkit.HOST], toolkit.HOST, "lo"))
     command = [os.environ.get("SHELL", "/bin/sh")] if arguments.shell else [str(train)]
     return toolkit.run_in_toolkit(command, base_dir, variables, is_interactive=arguments.shell)
+
+
+def gpus_of(request: Mapping[str, Any]) -> int:
+    """Return the number of GPUs that the job's instance has; say so where there are fewer here."""
+    instance_type = request["ResourceConfig"]["InstanceType"]
+    wanted, here = num_gpus(instance_type), len(gpus())
+    if 0 < here < wanted:
+        print(f"{instance_type} has {wanted} GPUs, this machine {here}", file=sys.stderr)
+    return wanted
+
+
+def runs_torchrun(request: Mapping[str, Any]) -> bool:
+    """Say whether the job trains in several processes."""
+    flag = request["HyperParameters"].get("sagemaker_torch_distributed_enabled", "false")
+    return json.loads(flag) is True
+
+
+def visible_gpus(num_wanted: int) -> dict[str, str]:
+    """Return the variable that shows a process no more GPUs than a job has, unless it is set."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ or len(gpus()) <= num_wanted:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(num_wanted)))}
 
 
 def debugger_variables(folder: str, address: str, port: int) -> dict[str, str]:

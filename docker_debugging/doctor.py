@@ -6,8 +6,10 @@ Each line is ok, a note (something is missing that only some runs need) or a pro
 Docker can be made). Exit code 0 without problems, else 1. Nothing is changed, installed or fetched.
 """
 
+import contextlib
 import dataclasses
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -17,18 +19,21 @@ from pathlib import Path
 
 import containers
 import debug
+import this_machine
 import toolkit
 from image import (
     IMAGE,
-    OneLineParser,
+    architecture,
     default_base_image,
     docker,
     docker_version,
     ecr_host,
     ecr_login,
+    is_podman,
     is_present,
     output_of,
 )
+from plain_parser import PlainParser, port_number
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 # An estimate: the training container takes some 10 GB to fetch and twice that unpacked.
@@ -57,7 +62,9 @@ def examine(base_image: str | None, port: int) -> list[Finding]:
     found_docker = check_docker()
     runs = found_docker.state == OK
     return [
+        check_system(),
         found_docker,
+        check_platform(base_image) if runs else Finding("platform", NOTE, DOCKER_FIRST),
         check_compose(),
         check_base_image(base_image) if runs else Finding("base image", NOTE, DOCKER_FIRST),
         check_disk(base_image) if runs else Finding("disk", NOTE, DOCKER_FIRST),
@@ -68,13 +75,37 @@ def examine(base_image: str | None, port: int) -> list[Finding]:
     ]
 
 
-def check_docker() -> Finding:
-    """Check that Docker is installed, runs, and may be used."""
+def check_system() -> Finding:
+    """Check that this is a system that runs can be made on."""
+    system = f"{platform.system()} {platform.machine()}"
     try:
-        return Finding("docker", OK, f"version {docker_version()} runs")
+        this_machine.check_system()
+    except ValueError as error:
+        return Finding("system", PROBLEM, system, str(error))
+    return Finding("system", OK, system + ", SELinux" * bool(this_machine.mount_label()))
+
+
+def check_docker() -> Finding:
+    """Check that Docker, or Podman, is installed, runs, and may be used."""
+    try:
+        version = docker_version()
+        return Finding("docker", OK, f"{'Podman' * is_podman()} version {version} runs".lstrip())
     except ValueError as error:
         what, _, mend = str(error).partition(": ")
         return Finding("docker", PROBLEM, what, mend)
+
+
+def check_platform(base_image: str | None) -> Finding:
+    """Check that Docker's machine runs the base image as it is."""
+    found = architecture()
+    is_from_aws = base_image is None or ecr_host(base_image) is not None
+    if found == "amd64" or not is_from_aws:
+        return Finding("platform", OK, f"linux/{found}")
+    mend = (
+        "AWS's images are made for x86 alone; debug.py --no_docker is as fast as this machine, and "
+        "so is a --base_image of its kind"
+    )
+    return Finding("platform", NOTE, f"linux/amd64 on {found}: emulated, slow", mend)
 
 
 def answer(command: list[str]) -> str:
@@ -86,16 +117,14 @@ def answer(command: list[str]) -> str:
 
 
 def check_compose() -> Finding:
-    """Check for a compose that the SageMaker SDK finds: `docker compose` v2 or `docker-compose`."""
-    plugin = answer(docker("compose", "version", "--short"))
-    if plugin and "v2" in answer(docker("compose", "version")):  # what the SDK itself looks for
+    """Check for a compose: Docker's plugin, whatever its version, or docker-compose."""
+    if plugin := answer(docker("compose", "version", "--short")):
         return Finding("compose", OK, f"docker compose {plugin}")
     if shutil.which("docker-compose"):
         version = answer(["docker-compose", "version", "--short"])
         return Finding("compose", OK, f"docker-compose {version}")
-    found = f"docker compose {plugin}, where the SageMaker SDK knows v2 alone" if plugin else "none"
     mend = "only vit.py --local needs one: apt-get install docker-compose"
-    return Finding("compose", NOTE, found, mend)
+    return Finding("compose", NOTE, "none", mend)
 
 
 def check_base_image(base_image: str | None) -> Finding:
@@ -120,7 +149,8 @@ def check_base_image(base_image: str | None) -> Finding:
 
 def check_disk(base_image: str | None) -> Finding:
     """Check for room where Docker keeps its images."""
-    folder = Path(answer(docker("info", "--format", "{{.DockerRootDir}}")))
+    root = "{{.Store.GraphRoot}}" if is_podman() else "{{.DockerRootDir}}"
+    folder = Path(answer(docker("info", "--format", root)) or "unknown")
     try:
         free = shutil.disk_usage(folder).free // 10**9
     except OSError:
@@ -137,14 +167,20 @@ def check_disk(base_image: str | None) -> Finding:
 
 def check_gpu(docker_runs: bool) -> Finding:
     """Check that a GPU that is here can be used in Docker."""
-    gpus = answer(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"])
+    gpus = this_machine.gpus()
     if not gpus:
         return Finding("gpu", OK, "none: runs use the CPU")
-    found = ", ".join(gpus.splitlines())
+    found = ", ".join(gpus)
     if not docker_runs:
         return Finding("gpu", NOTE, f"{found}; in Docker {DOCKER_FIRST}")
-    if containers.gpu_flags():
+    if containers.gpu_flags(len(gpus)):
         return Finding("gpu", OK, found)
+    if is_podman():
+        mend = (
+            "install nvidia-container-toolkit, then `sudo nvidia-ctk cdi generate "
+            f"--output={containers.PODMAN_GPUS[0]}`; till then runs use the CPU"
+        )
+        return Finding("gpu", NOTE, f"{found}, but Podman knows of none", mend)
     mend = (
         "install nvidia-container-toolkit, then `sudo nvidia-ctk runtime configure "
         "--runtime=docker` and `sudo systemctl restart docker`; till then runs use the CPU"
@@ -185,8 +221,9 @@ def check_port(port: int) -> Finding:
     """Check that debugpy can listen where an IDE looks for it."""
     try:
         debug.check_port(port)
-    except ValueError:
-        return Finding("debug port", NOTE, f"{port} is taken", "give --debugpy another port")
+    except ValueError as error:
+        reason = str(error).partition(": ")[2].partition(";")[0]
+        return Finding("debug port", NOTE, f"{port}: {reason}", "give --debugpy another port")
     return Finding("debug port", OK, f"{port} is free")
 
 
@@ -210,29 +247,37 @@ def table(findings: list[Finding]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Print the findings; exit with 1 where no run in Docker can be made."""
-    parser = OneLineParser(__doc__)
+    parser = PlainParser(__doc__)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--base_image", help="the one that debug.py is to build on")
     parser.add_argument(
         "--debugpy",
-        type=debug.port_number,
+        type=port_number,
         default=DEBUGPY_PORT,
         metavar="PORT",
         help="the one that debug.py is to wait at (default: %(default)s)",
     )
-    arguments = parser.parse_args(argv)
-    findings = examine(arguments.base_image, arguments.debugpy)
-    runs = all(finding.state != PROBLEM for finding in findings)
-    if arguments.json:
-        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
-    else:
-        print(table(findings))
-        print(
-            "\nRuns in Docker can be made: python docker_debugging/debug.py"
-            if runs
-            else "\nNo run in Docker can be made; docker_debugging/debug.py --no_docker needs none."
-        )
+    with parser.errors_of_one_line():
+        arguments = parser.parse_args(argv)
+        findings = examine(arguments.base_image, arguments.debugpy)
+        runs = all(finding.state != PROBLEM for finding in findings)
+        with contextlib.suppress(BrokenPipeError):  # the exit code says it to `| head` too
+            if arguments.json:
+                print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+            else:
+                print(table(findings))
+                print("\n" + conclusion(findings))
     sys.exit(0 if runs else 1)
+
+
+def conclusion(findings: list[Finding]) -> str:
+    """Return what can be done here."""
+    problems = {finding.check for finding in findings if finding.state == PROBLEM}
+    if not problems:
+        return "Runs in Docker can be made: python docker_debugging/debug.py"
+    if "system" in problems:
+        return "No run can be made on this system; launchers, metrics and this doctor work."
+    return "No run in Docker can be made; docker_debugging/debug.py --no_docker needs none."
 
 
 if __name__ == "__main__":

@@ -7,15 +7,17 @@ debug.py and vit.py --local do this by themselves. Prints the image's name. The 
 GPU image of some 10 GB in AWS's registry (ECR), which wants AWS credentials, though any account's.
 """
 
-import argparse
 import base64
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
+
+from plain_parser import PlainParser
+from stopping import raise_when_stopped
 
 ROOT = Path(__file__).resolve().parent.parent
 # LOCAL_IMAGE of sagemaker_jobs/container.py.
@@ -25,8 +27,38 @@ WITHOUT_DOCKER = "debug.py --no_docker needs no Docker"
 
 
 def docker(*arguments: str) -> list[str]:
-    """Return a Docker command line; the client itself reads DOCKER_HOST and its contexts."""
-    return ["docker", *arguments]
+    """Return a Docker command line; the client itself reads DOCKER_HOST and its contexts.
+
+    Podman takes the same, and its place where it is alone.
+    """
+    is_alone = shutil.which("docker") is None and shutil.which("podman")
+    return ["podman" if is_alone else "docker", *arguments]
+
+
+def is_podman() -> bool:
+    """Say whether Podman answers, by whichever name."""
+    try:
+        return "podman" in output_of(docker("--version")).lower()
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
+def architecture() -> str:
+    """Return what the daemon's machine is, as Docker names it: amd64, arm64, ..."""
+    names = {"x86_64": "amd64", "aarch64": "arm64"}
+    for template in ("{{.Architecture}}", "{{.Host.Arch}}"):  # Docker's, Podman's
+        try:
+            found = output_of(docker("info", "--format", template))
+        except (OSError, subprocess.SubprocessError):
+            continue
+        return names.get(found, found)
+    return names.get(platform.machine(), platform.machine())
+
+
+def platform_flags(base_image: str) -> list[str]:
+    """Return the flags of a build on AWS's images, which are made for x86 alone."""
+    is_foreign = ecr_host(base_image) is not None and architecture() != "amd64"
+    return ["--platform", "linux/amd64"] if is_foreign else []
 
 
 def docker_version() -> str:
@@ -34,7 +66,7 @@ def docker_version() -> str:
 
     Raises: ValueError: Docker is not installed, does not run, or this user may not use it.
     """
-    if shutil.which("docker") is None:
+    if shutil.which(docker()[0]) is None:
         raise ValueError(
             "Docker is not installed: apt-get install docker.io (Debian, Ubuntu), or "
             f"https://docs.docker.com/engine/install; {WITHOUT_DOCKER}."
@@ -42,19 +74,21 @@ def docker_version() -> str:
     try:
         return output_of(docker("version", "--format", "{{.Server.Version}}"))
     except subprocess.TimeoutExpired:
-        problem = "does not answer"
+        problem, reason = "does not answer", ""
     except subprocess.CalledProcessError as error:
         if "permission denied" in error.stderr.lower():
             raise ValueError(
                 "No permission to use Docker: `sudo usermod -aG docker $USER`, then log in again; "
                 f"{WITHOUT_DOCKER}."
             ) from error
-        problem = "does not run"
+        problem, reason = "does not run", " ".join(error.stderr.split())
     host = os.environ.get("DOCKER_HOST")
     where = f" at DOCKER_HOST={host}" if host else ""
     raise ValueError(
         f"The Docker daemon {problem}{where}: `sudo systemctl start docker`, or start Docker "
         f"Desktop{', or unset DOCKER_HOST' if host else ''}; {WITHOUT_DOCKER}."
+        + f" Docker says: {reason}"
+        * bool(reason)
     )
 
 
@@ -98,7 +132,12 @@ def build_network() -> list[str]:
 
     A daemon that was started without a bridge has no other network to build in than the host's.
     """
-    return [] if succeeds(docker("network", "inspect", "bridge")) else ["--network=host"]
+    return [] if has_network() else ["--network=host"]
+
+
+def has_network() -> bool:
+    """Say whether containers have a network; a daemon without a bridge gives them loopback only."""
+    return is_podman() or succeeds(docker("network", "inspect", "bridge"))
 
 
 def ecr_host(image: str) -> str | None:
@@ -172,7 +211,7 @@ def ensure_image(base_image: str | None) -> str:
             log_in_to_ecr(host)
     command = docker("build", "--tag", IMAGE, "--build-arg", f"BASE_IMAGE={base_image}")
     command += ["--file", str(ROOT / "docker_debugging" / "Dockerfile")]
-    command += build_network()
+    command += [*build_network(), *platform_flags(base_image)]
     # Standard output belongs to the run that follows.
     if subprocess.run([*command, str(ROOT)], check=False, stdout=sys.stderr).returncode:
         raise ValueError(
@@ -182,30 +221,14 @@ def ensure_image(base_image: str | None) -> str:
     return IMAGE
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """A strict parser that shows the docstring as it is, and whose errors are one line."""
-
-    def __init__(self, description: str | None) -> None:
-        super().__init__(
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        """Print `PROGRAM: error: MESSAGE` on standard error and exit with code 2."""
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
-
-
 def main(argv: list[str] | None = None) -> None:
     """Build the image and print its name."""
-    parser = OneLineParser(__doc__)
+    parser = PlainParser(__doc__)
     parser.add_argument("--base_image", help="default: what sagemaker_jobs/container.py prints")
-    arguments = parser.parse_args(argv)
-    try:
+    with parser.errors_of_one_line():
+        arguments = parser.parse_args(argv)
+        raise_when_stopped()  # a TERM alone would leave `docker build` behind
         print(ensure_image(arguments.base_image))
-    except ValueError as error:
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,17 @@ from pathlib import Path
 from typing import Any
 
 INSTANCE_GROUP = "homogeneousCluster"  # SageMaker's name for the only group of a job
+# As in sagemaker_jobs/container.py: family: size: GPUs, of instances with more than one.
+# Source: aws.amazon.com/ec2/instance-types, accelerated computing.
+SEVERAL_GPUS = {
+    **{family: {"12xlarge": 4, "24xlarge": 4, "48xlarge": 8} for family in ("g5", "g6", "g6e")},
+    "g4dn": {"12xlarge": 4, "metal": 8},
+    "g7e": {"12xlarge": 2, "24xlarge": 4, "48xlarge": 8},
+    "p2": {"8xlarge": 8, "16xlarge": 16},
+    "p3": {"8xlarge": 4, "16xlarge": 8},
+    **{family: {"24xlarge": 8} for family in ("p3dn", "p4d", "p4de")},
+    **{family: {"48xlarge": 8} for family in ("p5", "p5e", "p5en", "p6-b200", "p6-b300")},
+}
 HYPERPARAMETERS = Path("input/config/hyperparameters.json")
 # Of an earlier run; a new instance gets checkpoints alone back from S3.
 NOT_KEPT = ("input/data", "code", "model", "output")
@@ -54,6 +65,14 @@ def configuration(
             for channel in request["InputDataConfig"]
         },
     }
+
+
+def num_gpus(instance_type: str) -> int:
+    """Return how many GPUs an instance has; of a type that is newer than the table, one."""
+    family, _, size = instance_type.removeprefix("ml.").partition(".")
+    if not family.startswith(("g", "p")):
+        return 0
+    return SEVERAL_GPUS.get(family, {}).get(size, 1)
 
 
 def job_variables(request: Mapping[str, Any]) -> dict[str, str]:

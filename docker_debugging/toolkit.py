@@ -21,8 +21,10 @@ import venv
 from collections.abc import Mapping
 from pathlib import Path
 
-from containers import held_signals
-from image import ROOT, OneLineParser
+from image import ROOT
+from plain_parser import PlainParser
+from stopping import held_signals, raise_when_stopped
+from this_machine import check_system
 
 FOLDER = ROOT / ".venv-toolkit"
 REQUIREMENTS = Path(__file__).with_name("toolkit_requirements.txt")
@@ -144,12 +146,12 @@ def processes_with(mark: str) -> list[int]:
 
 def main(argv: list[str] | None = None) -> None:
     """Make the environment and print the path of `train`."""
-    parser = OneLineParser(__doc__)
-    parser.parse_args(argv)
-    try:
+    parser = PlainParser(__doc__)
+    with parser.errors_of_one_line():
+        parser.parse_args(argv)
+        check_system()
+        raise_when_stopped()  # a TERM alone would leave pip behind
         print(ensure_toolkit())
-    except ValueError as error:
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -202,9 +202,9 @@ def test_two_hosts_train_one_model_and_the_first_keeps_it(
     )
     assert results(first)["test_accuracy"] >= 0
     assert not list((second.base_dir / "model").iterdir())
-    # A machine that comes back gets its own disk's checkpoints.
-    for host in (first, second):
-        assert list((host.base_dir / "checkpoints").glob("checkpoint-*"))
+    # What the two write lies in one folder in S3: the first writes, for both.
+    assert list((first.base_dir / "checkpoints").glob("checkpoint-*"))
+    assert not list((second.base_dir / "checkpoints").iterdir())
 
 
 def test_a_spot_instance_that_goes_at_any_step_costs_no_weight(
@@ -230,6 +230,60 @@ def test_a_spot_instance_that_goes_at_any_step_costs_no_weight(
     assert "Going on from" in again.log
     assert weights(again) == weights(undisturbed)
     assert results(again)["test_loss"] == results(undisturbed)["test_loss"]
+
+
+# In place of train.py: leaves the words that it was given.
+NOTING_SCRIPT = """
+import json, os, sys
+with open(os.path.join(os.environ["SM_OUTPUT_DATA_DIR"], "words.json"), "w") as file:
+    json.dump(sys.argv[1:], file)
+"""
+
+
+# Hyperparameters, and the words that reach the script: a shell stands in between.
+READ_BY_A_SHELL = {
+    "run_name": ("my run", ["my", "run"]),
+    "lr_scheduler_kwargs": ('{"num_cycles": 2}', ["{num_cycles:", "2}"]),
+    "optim_args": ('{"eps":1}', ["{eps:1}"]),
+    "hub_model_id": ("$SM_CURRENT_HOST", ["localhost"]),
+    "project": ("plain-run_1.0", ["plain-run_1.0"]),
+    "learning_rate": (0.0003, ["0.0003"]),
+}
+
+
+def noting_host(
+    request: Request, machine: Callable[..., Host], values: Mapping[str, Any]
+) -> tuple[Host, Path]:
+    """Return a host whose script notes its words, and the file that they will be in."""
+    host = machine(changed(request, values))
+    (host.base_dir / "code" / "requirements.txt").unlink(missing_ok=True)
+    (host.base_dir / "code" / "train.py").write_text(NOTING_SCRIPT)
+    return host, host.base_dir / "output" / "data" / "words.json"
+
+
+def test_a_shell_reads_the_flags_here_as_in_the_container(
+    request_of: Callable[..., Request], machine: Callable[..., Host]
+) -> None:
+    values = {name: value for name, (value, _) in READ_BY_A_SHELL.items()}
+    host, noted = noting_host(request_of("vit"), machine, values)
+    assert host.run() == 0, host.log
+    flags: dict[str, list[str]] = {}
+    for word in json.loads(noted.read_text()):
+        if word.startswith("--"):
+            flag = flags[word.removeprefix("--")] = []
+        else:
+            flag.append(word)
+    assert {name: flags[name] for name in values} == {
+        name: words for name, (_, words) in READ_BY_A_SHELL.items()
+    }
+
+
+def test_a_flag_that_a_shell_cannot_read_fails_here_as_in_the_container(
+    request_of: Callable[..., Request], machine: Callable[..., Host]
+) -> None:
+    host, noted = noting_host(request_of("vit"), machine, {"run_name": "it's"})
+    assert host.run() != 0
+    assert not noted.exists()
 
 
 def test_no_secret_of_the_callers_is_in_anything_that_a_job_leaves(

@@ -19,6 +19,7 @@ import build_dataset
 import containers
 import debug
 from paths import ROOT
+from stand_ins.docker_client import put_gpus
 
 # Many runs, each of which imports torch three times.
 pytestmark = pytest.mark.timeout(900)
@@ -41,20 +42,32 @@ def test_the_scripts_exit_code_is_read_from_what_the_toolkit_and_torchrun_report
     assert debug.exit_code(0, "") == 0
 
 
-def test_a_container_gets_the_jobs_folders_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "WANDB_API_KEY"):
-        monkeypatch.setenv(name, "canary")
-    command = containers.create_command(
-        "image", "name", Path("/ml"), {"TRAINING_JOB_NAME": "bins-1"}, ["train"], ["--gpus", "all"]
-    )
-    assert "canary" not in " ".join(command)
-    assert command[-4:] == ["--gpus", "all", "image", "train"]
-    assert {"TRAINING_JOB_NAME=bins-1", "PYTHONUNBUFFERED=1", "algo-1:127.0.0.1"} <= set(command)
-    mounts = {word.split(":", 1)[1] for word in command if word.startswith("/ml/")}
-    assert mounts == {
-        "/opt/ml/input:ro",
-        *("/opt/ml/model", "/opt/ml/output", "/opt/ml/checkpoints", "/opt/ml/code"),
-    }
+@pytest.fixture
+def three_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_gpus(tmp_path, *3 * ["NVIDIA L4"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_without_docker_a_run_sees_no_more_gpus_than_a_job(
+    three_gpus: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert debug.visible_gpus(1) == {"CUDA_VISIBLE_DEVICES": "0"}
+    assert debug.visible_gpus(0) == {"CUDA_VISIBLE_DEVICES": ""}
+    assert debug.visible_gpus(4) == {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    assert debug.visible_gpus(1) == {}  # the user's choice is passed on
+    request = {"ResourceConfig": {"InstanceType": "ml.g5.12xlarge"}}
+    assert debug.gpus_of(request) == 4
+    assert capsys.readouterr().err == "ml.g5.12xlarge has 4 GPUs, this machine 3\n"
+
+
+@pytest.mark.parametrize(("flag", "does"), [("true", True), ("false", False), (None, False)])
+def test_a_job_of_several_processes_is_told_by_its_hyperparameters(
+    flag: str | None, does: bool
+) -> None:
+    flags = {} if flag is None else {"sagemaker_torch_distributed_enabled": flag}
+    assert debug.runs_torchrun({"HyperParameters": flags}) is does
 
 
 def refusal(*flags: str) -> str:
@@ -272,8 +285,8 @@ def test_whatever_stops_a_run_leaves_nothing_behind(start: Starter) -> None:
     run = start(*flags, folder=run.output_dir)
     run.wait_for("metrics split=train step=1 ")
     assert "Going on from" not in run.log
-    run.process.terminate()
-    assert run.wait() == 128 + signal.SIGTERM
+    run.process.send_signal(signal.SIGHUP)  # the terminal is closed
+    assert run.wait() == 128 + signal.SIGHUP
     assert run.left() == []
 
 

@@ -202,7 +202,9 @@ def test_the_image_holds_the_stack_and_the_tools_and_no_code(base_image: str) ->
     name = image.ensure_image(base_image)
     check = "import debugpy, pynvml, transformers; print(transformers.__version__)"
     script = f"py-spy --version && python3 -c '{check}' && which train && ! test -e /opt/ml/code"
-    assert run(image.docker("run", "--rm", name, "sh", "-c", script)).returncode == 0
+    # The container's own start script joins what it is given, and hands it to a shell.
+    command = image.docker("run", "--rm", "--entrypoint", "sh", name, "-c", script)
+    assert run(command).returncode == 0
 
 
 def test_an_image_that_cannot_be_built_is_told_in_one_line(daemon: None) -> None:
@@ -221,6 +223,8 @@ def whole_run(
     result = run(debug_command(project, folder, dataset_dir, base_image))
     assert result.returncode == 0, result.stdout + result.stderr
     assert "memory at=model_loaded" in result.stdout
+    # Of the library that the container's start script compiles in its working folder.
+    assert "ld.so" not in result.stdout + result.stderr
     return folder
 
 
@@ -278,15 +282,16 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(
     assert_same_weights(whole_run / "model", folder / "model")
 
 
-def test_ctrl_c_stops_the_container_and_leaves_nothing(
-    base_image: str, dataset_dir: Path, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_or_a_closed_terminal_stops_the_container_and_leaves_nothing(
+    base_image: str, dataset_dir: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     project = copied_project(tmp_path / "project")
     pause_in_mid_epoch(project)
     command = debug_command(project, tmp_path / "run", dataset_dir, base_image)
     with started(command, "in the middle of an epoch", tmp_path / "log") as process:
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        assert process.wait() == 128 + signal.SIGINT
+        os.killpg(process.pid, number)  # as a terminal does
+        assert process.wait() == 128 + number
 
 
 def test_a_shell_opens_in_the_layout_of_a_job(

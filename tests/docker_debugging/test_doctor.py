@@ -10,6 +10,7 @@ import pytest
 
 import doctor
 from paths import ROOT
+from stand_ins.docker_client import put_docker, put_gpus
 
 ENTRY = ROOT / "docker_debugging" / "doctor.py"
 SECRET = "canary-secret-0123456789"
@@ -18,7 +19,8 @@ ENVIRONMENT = {
     **{"AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"},
     **{"AWS_EC2_METADATA_DISABLED": "true", "HOME": "/nowhere"},
 }
-CHECKS = ["docker", "compose", "base image", "disk", "gpu", "credentials", "toolkit", "debug port"]
+CHECKS = ["system", "docker", "platform", "compose", "base image", "disk", "gpu", "credentials"]
+CHECKS += ["toolkit", "debug port"]
 
 
 def run_doctor(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -67,6 +69,7 @@ def test_a_daemon_that_is_gone_is_named(tmp_path: Path) -> None:
     assert (result.returncode, docker.state) == (1, "problem")
     assert host in docker.found
     assert "systemctl start docker" in docker.mend
+    assert "Docker says: " in docker.mend
 
 
 def test_a_port_that_is_taken_is_no_problem_but_is_named(tmp_path: Path) -> None:
@@ -76,7 +79,7 @@ def test_a_port_that_is_taken_is_no_problem_but_is_named(tmp_path: Path) -> None
         port = listener.getsockname()[1]
         taken = findings_of(run_doctor("--json", "--debugpy", str(port), PATH=str(tmp_path)))
     assert taken["debug port"] == doctor.Finding(
-        "debug port", "note", f"{port} is taken", "give --debugpy another port"
+        "debug port", "note", f"{port}: the port is taken", "give --debugpy another port"
     )
 
 
@@ -105,27 +108,82 @@ def put_program(folder: Path, name: str, version: str) -> None:
     program.chmod(0o755)
 
 
-def test_a_compose_that_the_sdk_does_not_know_is_named(compose: Path) -> None:
-    put_program(compose, "docker", "5.0.1")
-    finding = doctor.check_compose()
-    assert finding.state == "note"
-    assert "5.0.1" in finding.found
-    assert "apt-get install docker-compose" in finding.mend
+@pytest.mark.parametrize("version", ["v2.40.0", "5.0.1"])
+def test_dockers_own_compose_is_enough_whatever_its_version(version: str, compose: Path) -> None:
+    put_program(compose, "docker", version)
+    assert doctor.check_compose() == doctor.Finding("compose", "ok", f"docker compose {version}")
+
+
+def test_the_program_alone_is_enough_too(compose: Path) -> None:
     put_program(compose, "docker-compose", "1.29.2")
     assert doctor.check_compose() == doctor.Finding("compose", "ok", "docker-compose 1.29.2")
 
 
-def test_the_newer_spelling_of_compose_is_found(compose: Path) -> None:
-    put_program(compose, "docker", "v2.40.0")
-    assert doctor.check_compose() == doctor.Finding("compose", "ok", "docker compose v2.40.0")
-
-
 def test_a_gpu_that_docker_cannot_use_is_named(compose: Path) -> None:
-    put_program(compose, "nvidia-smi", "NVIDIA L4")
+    put_gpus(compose, "NVIDIA L4", "NVIDIA L4")
     put_program(compose, "docker", "'{\"runc\": {}}'")
     assert "nvidia-container-toolkit" in doctor.check_gpu(docker_runs=True).mend
-    put_program(compose, "docker", "'{\"nvidia\": {}}'")
-    assert doctor.check_gpu(docker_runs=True) == doctor.Finding("gpu", "ok", "NVIDIA L4")
+    put_docker(compose)
+    assert doctor.check_gpu(docker_runs=True) == doctor.Finding("gpu", "ok", "NVIDIA L4, NVIDIA L4")
+
+
+def test_podman_is_told_how_to_hand_over_a_gpu(compose: Path) -> None:
+    put_gpus(compose, "NVIDIA L4")
+    put_docker(compose, "podman")
+    assert doctor.check_docker().found == "Podman version 28.2.2 runs"
+    assert "nvidia-ctk cdi generate" in doctor.check_gpu(docker_runs=True).mend
+
+
+def test_images_of_aws_are_slow_on_arm_and_others_are_not(compose: Path) -> None:
+    put_docker(compose, arch="arm64")
+    finding = doctor.check_platform(None)
+    assert (finding.state, finding.found) == ("note", "linux/amd64 on arm64: emulated, slow")
+    assert "--no_docker" in finding.mend
+    assert doctor.check_platform("python:3.12").state == "ok"
+    put_docker(compose, arch="amd64")
+    assert doctor.check_platform(None) == doctor.Finding("platform", "ok", "linux/amd64")
+
+
+# What Python has on POSIX systems alone, as far as anything here could name it.
+AS_ON_WINDOWS = """
+import os, platform, runpy, signal, sys
+platform.system = lambda: "Windows"
+for name in ("fcntl", "grp", "pwd", "resource", "termios", "tty"):
+    sys.modules[name] = None
+for name in ("SIGHUP", "SIGKILL", "SIGPIPE", "pthread_sigmask", "SIG_BLOCK", "SIG_SETMASK"):
+    delattr(signal, name)
+for name in ("geteuid", "getegid", "getuid", "killpg", "setsid", "mkfifo", "wait4"):
+    delattr(os, name)
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run_as_on_windows(entry: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", AS_ON_WINDOWS, str(entry), *flags]
+    environment = ENVIRONMENT | {"PATH": "/nowhere"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_on_windows_the_doctor_says_what_does_not_work() -> None:
+    result = run_as_on_windows(ENTRY, "--json")
+    system = findings_of(result)["system"]
+    assert (result.returncode, system.state) == (1, "problem"), result.stderr
+    assert "WSL 2" in system.mend
+
+
+@pytest.mark.parametrize("entry", ["debug", "image", "toolkit"])
+def test_on_windows_every_entry_shows_its_help(entry: str) -> None:
+    result = run_as_on_windows(ENTRY.with_name(f"{entry}.py"), "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_on_windows_a_run_is_refused_in_one_line(tmp_path: Path) -> None:
+    entry = ENTRY.with_name("debug.py")
+    result = run_as_on_windows(entry, "--output_dir", str(tmp_path / "run"))
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "WSL 2" in result.stderr
 
 
 @pytest.mark.parametrize("flags", [["--bug"], ["--debugpy", "0"], ["--debugpy", "65536"]])

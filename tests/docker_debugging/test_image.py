@@ -1,11 +1,14 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from moto import mock_aws
 
@@ -128,6 +131,28 @@ def test_a_dead_daemon_is_named_in_one_line(
         monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
         with pytest.raises(ValueError, match=r"does not run at DOCKER_HOST=unix.*--no_docker"):
             image.docker_version()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_stops_a_build_stops_dockers_client_too(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    program, building = tmp_path / "docker", tmp_path / "building"
+    program.write_text(
+        f'#!/bin/sh\nif [ "$1" = build ]; then\n  echo $$ > {building}.part\n'
+        f"  mv {building}.part {building}; exec sleep 600\nfi\n"
+    )
+    program.chmod(0o755)
+    command = [sys.executable, str(ROOT / "docker_debugging" / "image.py"), "--base_image", "x"]
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    process = subprocess.Popen(command, env=os.environ | {"PATH": path}, stderr=subprocess.PIPE)
+    while not building.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (128 + number, b"")
+    assert not psutil.pid_exists(int(building.read_text()))
 
 
 def test_the_entry_shows_its_help_and_one_line_of_error(tmp_path: Path) -> None:

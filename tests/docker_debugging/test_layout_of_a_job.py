@@ -1,11 +1,13 @@
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from layout import configuration, job_variables, lay_out
+import container
+from layout import SEVERAL_GPUS, configuration, job_variables, lay_out, num_gpus
 
 REQUEST: dict[str, Any] = {
     "TrainingJobName": "bins-vit-1",
@@ -152,3 +154,15 @@ def test_without_a_dataset_nothing_is_written(tmp_path: Path, code: Path) -> Non
     with pytest.raises(ValueError, match=r"build_dataset\.py"):
         lay_out(tmp_path / "ml", ONE_HOST, tmp_path / "missing", code)
     assert not (tmp_path / "ml").exists()
+
+
+def test_instances_have_the_gpus_that_the_sdk_knows_of() -> None:
+    [sdk] = find_spec("sagemaker").submodule_search_locations or []  # type: ignore[union-attr]
+    path = Path(sdk) / "image_uri_config" / "instance_gpu_info.json"
+    table = json.loads(path.read_text())["us-east-1"]
+    assert len(table) > 20
+    assert {name: num_gpus(name) for name in table} == {
+        name: entry["Count"] for name, entry in table.items()
+    }
+    assert container.SEVERAL_GPUS == SEVERAL_GPUS
+    assert num_gpus("ml.c7i.4xlarge") == num_gpus("ml.m5.xlarge") == 0
