@@ -10,7 +10,6 @@ training, evaluations between its epochs included; the cost is that time's price
 what starting a machine takes.
 """
 
-import errno
 import json
 import math
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ import pyarrow.parquet as pq
 from run_picture import MAJORITY, OURS, PictureRow, draw_rows
 from strict_parser import StrictParser
 
+PREDICTED = {"id", "bin_group", "expected_quantity", "count"}  # columns, beside probabilities
 NUM_RESAMPLES = 10_000
 SEED = 0
 HEADER = (
@@ -177,7 +177,7 @@ def split_of(details: dict[str, Any]) -> str:
     settings = Path(details.get("dataset_dir") or "") / "settings.json"
     if not details or not settings.is_file():
         return ""
-    return SPLITS.get(json.loads(settings.read_text()).get("split_by"), "")
+    return SPLITS.get(read_json(settings).get("split_by", ""), "")
 
 
 def duration(hours: float | None) -> str:
@@ -208,18 +208,55 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what a file of a run folder says.
+
+    Raises: ValueError: it is missing or damaged, with its path and the reason.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{path} is missing: run scripts/train.py with --do_predict first."
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: no JSON object")
+    return found
+
+
+def read_predictions_file(run_dir: Path) -> pa.Table:
+    """Return what a run says of its test split, a row a bin.
+
+    Raises: ValueError: it is missing, damaged or empty, with its path and the reason.
+    """
+    path = run_dir / "predictions_test.parquet"
+    if not path.exists():  # pyarrow's own error names no file
+        raise ValueError(f"{path} is missing: run scripts/train.py with --do_predict first.")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    missing = PREDICTED - set(table.column_names)
+    if not any(name.startswith("probability_") for name in table.column_names):
+        missing |= {"probability_*"}
+    if missing:
+        raise ValueError(f"{path} has no column {', '.join(sorted(missing))}.")
+    if not table.num_rows:
+        raise ValueError(f"{path} holds no predictions: its dataset has an empty test split.")
+    return table
+
+
 def read_run(run_dir: Path) -> tuple[Comparison, tuple[str, ...]]:
     """Return a run and the ids of its test split.
 
-    Raises: FileNotFoundError: it has no predictions on the test split.
+    Raises: ValueError: it has no predictions on the test split, or a file is damaged.
     """
-    details = json.loads((run_dir / "arguments.json").read_text())
-    predictions = run_dir / "predictions_test.parquet"
-    if not predictions.exists():  # pyarrow's own error names no file
-        raise FileNotFoundError(errno.ENOENT, "no predictions", str(predictions))
-    table = pq.read_table(predictions)
+    details = read_json(run_dir / "arguments.json")
+    table = read_predictions_file(run_dir)
     path = run_dir / "all_results.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
+    results = read_json(path) if path.exists() else {}
     run = compared(run_dir.name, read_predictions(table), details, results)
     return run, tuple(table["id"].to_pylist())
 
@@ -227,7 +264,7 @@ def read_run(run_dir: Path) -> tuple[Comparison, tuple[str, ...]]:
 def compare(run_dirs: Sequence[Path]) -> list[Comparison]:
     """Return the runs, and last the majority class of each of their test splits.
 
-    Raises: FileNotFoundError: a run has no predictions on the test split.
+    Raises: ValueError: a run has no predictions on the test split, or a file is damaged.
     """
     runs: list[Comparison] = []
     runs_of_split: dict[tuple[str, ...], list[Comparison]] = {}
@@ -292,6 +329,9 @@ def price(text: str) -> float:
     return amount
 
 
+price.__name__ = "price of 0 or more"  # what argparse names in "invalid ... value"
+
+
 def main(argv: list[str] | None = None) -> None:
     """Print the table of the runs named on the command line, and draw it if asked to."""
     parser = StrictParser(__doc__)
@@ -300,17 +340,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--price_per_hour", type=price, help="of the instance that trained them: adds the cost"
     )
-    arguments = parser.parse_args(argv)
-    try:
+    with parser.errors_of_one_line():
+        arguments = parser.parse_args(argv)
         runs = compare(arguments.run_dirs)
         print(comparison_table(runs, arguments.price_per_hour))
         if arguments.output:
             draw_runs(runs, arguments.price_per_hour, arguments.output)
             print(f"\nPicture: {arguments.output}")
-    except FileNotFoundError as error:
-        parser.error(f"{error.filename} is missing: run scripts/train.py with --do_predict first.")
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        parser.error(f"a run cannot be read: {error}")
 
 
 if __name__ == "__main__":

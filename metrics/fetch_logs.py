@@ -11,6 +11,7 @@ this machine may be named instead of a job, as a path: it is printed.
 ends the following, not the job. parse_logs.py turns what is printed into a csv.
 """
 
+import argparse
 import contextlib
 import heapq
 import os
@@ -18,7 +19,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +29,9 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
-from strict_parser import StrictParser
+from log_files import opened_log
+from strict_parser import StrictParser, exit_code_of
+from whole_outputs import whole_file
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 PROCESSING_LOG_GROUP = "/aws/sagemaker/ProcessingJobs"
@@ -65,6 +68,17 @@ class JobState:
 
 
 @dataclass
+class Place:
+    """How far a log stream was read."""
+
+    since: int = 0  # milliseconds: where the token counts from
+    token: str | None = None  # to read on
+    last: int = 0  # time of the last event, milliseconds
+    num_last: int = 0  # events at that time
+    num_known: int = 0  # events from `since` on that were read before
+
+
+@dataclass
 class JobLog:
     """The log streams of one job, each read on from where it was read last.
 
@@ -77,18 +91,34 @@ class JobLog:
     logs: Any
     job: str
     kind: str
-    tokens: dict[str, str | None] = field(default_factory=dict)  # of each stream, to read on
+    places: dict[str, Place] = field(default_factory=dict)  # by the stream's name
+    finished: set[str] = field(default_factory=set)  # streams that will hold nothing more
 
     @property
     def group(self) -> str:
         return PROCESSING_LOG_GROUP if self.kind == "processing" else LOG_GROUP
 
-    def new_events(self) -> Iterator[LogEvent]:
-        """Yield what came since the last call, in order of time."""
+    @property
+    def writers(self) -> set[str]:
+        """The names of the jobs whose streams are still read."""
+        return {name.partition("/")[0] for name in self.places.keys() - self.finished}
+
+    def new_events(self, ended: Collection[str] = ()) -> Iterator[LogEvent]:
+        """Yield what came since the last call, in order of time.
+
+        Args:
+            ended: jobs that had ended before the call. A stream of theirs that gives nothing is
+                not asked again, nor is one whose host has begun another.
+        """
         for name in self._stream_names():
             # Hosts start at their own time, and a spot instance that comes back has a new stream.
-            self.tokens.setdefault(name, None)
-        return heapq.merge(*map(self._unread, sorted(self.tokens)), key=lambda e: e.timestamp)
+            self.places.setdefault(name, Place())
+        newest = {name.rpartition("-")[0]: name for name in sorted(self.places)}
+        unread = []
+        for name in sorted(self.places.keys() - self.finished):
+            is_over = name.partition("/")[0] in ended or name not in newest.values()
+            unread.append(self._unread(name, is_over))
+        return heapq.merge(*unread, key=lambda event: event.timestamp)
 
     def _stream_names(self) -> Iterator[str]:
         is_tuning = self.kind == "tuning"
@@ -105,23 +135,45 @@ class JobLog:
         except self.logs.exceptions.ResourceNotFoundException:
             return  # the account's first job, before its first line
 
-    def _unread(self, stream: str) -> Iterator[LogEvent]:
+    def _unread(self, stream: str, is_over: bool) -> Iterator[LogEvent]:
+        place = self.places[stream]
         # JOB/algo-1-1763719200
         source = stream.removeprefix(f"{self.job}/").rpartition("-")[0]
+        num_events = 0
         while True:
-            token = self.tokens[stream]
-            page = self.logs.get_log_events(
-                logGroupName=self.group,
-                logStreamName=stream,
-                startFromHead=True,
-                **({"nextToken": token} if token else {}),
-            )
+            token = place.token
+            try:
+                page = self._page(stream, place)
+            except self.logs.exceptions.InvalidParameterException:
+                if token is None:
+                    raise
+                # A token is good for 24 hours, and a job may be silent for longer.
+                place.since, place.token, place.num_known = place.last, None, place.num_last
+                continue
             for event in page["events"]:
-                yield LogEvent(event["timestamp"], source, event["message"])
-            self.tokens[stream] = page["nextForwardToken"]
+                if place.num_known:
+                    place.num_known -= 1
+                    continue
+                time = event["timestamp"]
+                place.num_last = place.num_last + 1 if time == place.last else 1
+                place.last = time
+                num_events += 1
+                yield LogEvent(time, source, event["message"])
+            place.token = page["nextForwardToken"]
             # A page may be empty in mid-stream; at the end the token comes back as it was sent.
-            if page["nextForwardToken"] == token:
-                return
+            if place.token == token:
+                break
+        if is_over and not num_events:
+            self.finished.add(stream)
+
+    def _page(self, stream: str, place: Place) -> dict[str, Any]:
+        return self.logs.get_log_events(
+            logGroupName=self.group,
+            logStreamName=stream,
+            startTime=place.since,
+            startFromHead=True,
+            **({"nextToken": place.token} if place.token else {}),
+        )
 
 
 def write_events(
@@ -203,34 +255,54 @@ def fetch(
     sagemaker = session.client("sagemaker", config=RETRIES)
     state = find_job(sagemaker, job)
     job_log = JobLog(session.client("logs", config=RETRIES), job, state.kind)
+    ended: set[str] = set()
     wait = 1.0
     while True:
-        num_events = write_events(job_log.new_events(), with_time, state.has_sources, output)
+        events = job_log.new_events(ended)
+        num_events = write_events(events, with_time, state.has_sources, output)
         if not follow or (state.has_ended and num_events == 0):
             return state
         wait = 1.0 if num_events else min(2 * wait, LONGEST_WAIT)
         time.sleep(wait)
         # Before the lines are read: those that were written last are read after the end.
         state = STATES[state.kind](sagemaker, job)
+        if state.kind == "tuning":
+            ended |= {trial for trial in job_log.writers - ended if has_ended(sagemaker, trial)}
+
+
+def has_ended(sagemaker: Any, trial: str) -> bool:
+    """Say whether a training job has ended; one that AWS no longer knows has."""
+    try:
+        return training_state(sagemaker, trial).has_ended
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in NOT_FOUND:
+            raise
+        return True
 
 
 @contextlib.contextmanager
 def opened(path: Path | None) -> Iterator[TextIO]:
-    """Open a file, which gets its name when all is written, or standard output."""
-    if path is None:
+    """Open a file, which gets its name when all is written; a device, or standard output.
+
+    What was written to a file before an error is kept beside it.
+    """
+    if path is None or path == Path("/dev/stdout"):
         yield sys.stdout
         return
-    temporary = path.with_name(f"{path.name}.part")
-    with temporary.open("w") as output:
-        try:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        with path.open("w", encoding="utf-8") as output:
             yield output
+        return
+    with whole_file(path) as temporary:
+        try:
+            with temporary.open("w", encoding="utf-8", newline="") as output:
+                yield output
         except BaseException:
-            if output.tell():
-                print(f"\nThe lines until here are in {temporary}.", file=sys.stderr)
-            else:
-                temporary.unlink()
+            if temporary.stat().st_size:
+                kept = path.with_name(f"{path.name}.cut_off")
+                shutil.move(temporary, kept)
+                print(f"\nThe lines until here are in {kept}.", file=sys.stderr)
             raise
-    os.replace(temporary, path)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -249,46 +321,54 @@ def main(argv: list[str] | None = None) -> int:
         "--timestamps", action="store_true", help="put the time (UTC) before each line"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
-    arguments = parser.parse_args(argv)
-    # No job's name holds either sign.
-    is_path = "/" in arguments.job or "." in arguments.job
-    if is_path and (arguments.follow or arguments.timestamps):
-        parser.error(f"--follow and --timestamps need a job's name; {arguments.job} is a path.")
-    try:
+    with parser.errors_of_one_line():
+        arguments = parser.parse_args(argv)
+        # No job's name holds either sign.
+        is_path = "/" in arguments.job or "." in arguments.job
+        if is_path and (arguments.follow or arguments.timestamps):
+            raise ValueError(
+                f"--follow and --timestamps need a job's name; {arguments.job} is a path."
+            )
         with opened(arguments.output) as output:
             if is_path:
-                with open(arguments.job, encoding="utf-8", errors="replace") as log:
+                with opened_log(Path(arguments.job)) as log:
                     shutil.copyfileobj(log, output)
                 return 0
-            # boto3 does not read AWS_REGION, which AWS's other tools do.
-            region = arguments.region or os.environ.get("AWS_REGION")
-            session = boto3.Session(region_name=region or None)
-            state = fetch(session, arguments.job, arguments.follow, arguments.timestamps, output)
-    except KeyboardInterrupt:
+            state = fetch_in_region(arguments, output)
+    if not arguments.follow or state.status == "Completed":
+        return 0
+    print(f"{arguments.job}: {state.status}: {state.reason}", file=sys.stderr)
+    return 1
+
+
+def fetch_in_region(arguments: argparse.Namespace, output: TextIO) -> JobState:
+    """Do what `fetch` does, and say of AWS's refusals what to do about them.
+
+    Raises: ValueError: there is no such job, or AWS refuses.
+    """
+    # boto3 does not read AWS_REGION, which AWS's other tools do.
+    region = arguments.region or os.environ.get("AWS_REGION")
+    try:
+        session = boto3.Session(region_name=region or None)
+        return fetch(session, arguments.job, arguments.follow, arguments.timestamps, output)
+    except KeyboardInterrupt as interrupt:
         print(
             f"\n{arguments.job} is not touched: if it is running, it goes on. To stop a training "
             f"job: python sagemaker_jobs/job_report.py stop {arguments.job}",
             file=sys.stderr,
         )
-        return 130
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except NoCredentialsError:
-        parser.error("no AWS credentials: run `aws configure`, or set AWS_PROFILE.")
-    except NoRegionError:
-        parser.error("no AWS region: give --region, or set AWS_REGION.")
+        sys.exit(exit_code_of(interrupt))
+    except NoCredentialsError as error:
+        raise ValueError("no AWS credentials: run `aws configure`, or set AWS_PROFILE.") from error
+    except NoRegionError as error:
+        raise ValueError("no AWS region: give --region, or set AWS_REGION.") from error
     except ClientError as error:
         details = error.response["Error"]
-        parser.error(
+        raise ValueError(
             f"AWS refused {error.operation_name}: {details['Message']} ({details['Code']})"
-        )
-    except (BotoCoreError, ValueError, OSError) as error:
-        parser.error(str(error))
-    if not arguments.follow or state.status == "Completed":
-        return 0
-    print(f"{arguments.job}: {state.status}: {state.reason}", file=sys.stderr)
-    return 1
+        ) from error
+    except BotoCoreError as error:
+        raise ValueError(str(error)) from error
 
 
 if __name__ == "__main__":

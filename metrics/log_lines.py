@@ -12,13 +12,14 @@ Anything may stand in front of them: a time, a host, half a progress bar.
 import re
 from typing import NamedTuple
 
-OWN_LINE = "metrics split="
 SPLITS = {"eval_": "validation", "test_": "test", "train_": "train", "": "train"}  # Trainer's
-DICTIONARY = re.compile(
-    r"""\{(?=['"])[^{}]*?['"](?P<prefix>(?:eval_|test_|train_)?)(?:\w+_)?"""
-    r"""(?:loss|accuracy|runtime)['"]: """
+# Own lines end where JSON ends the text that they stand in.
+SET = re.compile(
+    r"""metrics split=(?P<own>[^\n{"'\\]*)"""
+    r"""|\{(?=['"])[^{}]*?['"](?P<prefix>(?:eval_|test_|train_)?)(?:\w+_)?"""
+    r"""(?:loss|accuracy|runtime)['"]: [^{}]*(?P<end>\}?)"""
+    r"""|(?:Loss (?P<loss>\S+), |Test set: )Accuracy:? (?P<accuracy>\S+)%"""
 )
-PERCENTAGES = re.compile(r"(?:Loss (?P<loss>\S+), |Test set: )Accuracy:? (?P<accuracy>\S+)%")
 # Any other mention of a loss or an accuracy that a figure, or what is left of one, follows.
 SUSPECT = re.compile(
     r"metrics split|Test set: Accuracy"
@@ -28,7 +29,7 @@ SUSPECT = re.compile(
 
 
 class Figures(NamedTuple):
-    """What one line says. Numbers are kept as they were printed: 1e-05, nan, -inf."""
+    """What one set in a line says. Numbers are kept as they were printed: 1e-05, nan, -inf."""
 
     start: int  # where in the line they begin
     split: str  # train, validation or test
@@ -38,43 +39,59 @@ class Figures(NamedTuple):
     is_own: bool  # from scripts/train.py, which prints each set of figures before Trainer does
 
 
-def read_figures(line: str) -> Figures | None:
-    """Return the figures in a line, None where it holds none.
+def read_figures(line: str) -> tuple[list[Figures], str]:
+    """Return the sets of figures in a line, as a rule one or none, and what is wrong with the rest.
 
     An accuracy in percent becomes a share. The loss in Trainer's last summary, a mean over the
-    whole run, is named mean_loss: it is no point of the curve.
-
-    Raises: ValueError: the line looks like a metric and cannot be read to its end.
+    whole run, is named mean_loss: it is no point of the curve. What looks like a metric and cannot
+    be read to its end is told, the first of it; else the text is empty.
     """
-    start = line.find(OWN_LINE)
-    if start >= 0:
-        split, *items = line[start + len(OWN_LINE) :].split()
+    sets: list[Figures] = []
+    end, problem = 0, ""
+    if not ("metrics split" in line or "{" in line or "oss" in line or "ccuracy" in line):
+        return sets, problem
+    last = len(line) - 1  # where, as a rule, a newline is all that is left
+    while end < last and (found := SET.search(line, end)):
+        between, (start, end) = end, found.span()
+        if start > between:
+            problem = problem or _problem(line[between:start])
+        try:
+            sets.append(_read_set(found))
+        except ValueError as error:
+            problem = problem or str(error)
+    if end < last:
+        problem = problem or _problem(line[end:])
+    return sets, problem
+
+
+def _problem(between: str) -> str:
+    """Say what is wrong with the text between sets of figures; empty where it is none."""
+    if ("oss" in between or "ccuracy" in between or "metrics split" in between) and SUSPECT.search(
+        between
+    ):
+        return "in none of the known forms"
+    return ""
+
+
+def _read_set(found: re.Match[str]) -> Figures:
+    start, kind = found.start(), found.lastgroup
+    if kind == "own":
+        own = found["own"]
+        if found.string.startswith("{", found.end()) and not own.endswith(" "):
+            raise ValueError("it runs into what follows")
+        split, *items = own.split() or [""]
         return _figures(start, split, [item.split("=") for item in items], is_own=True)
-    if "{" in line and (found := DICTIONARY.search(line)):
-        return _read_dictionary(line, found)
-    if "oss" in line or "ccuracy" in line:
-        if found := PERCENTAGES.search(line):
-            return _read_percentages(found)
-        if SUSPECT.search(line):
-            raise ValueError("in none of the known forms")
-    return None
-
-
-def _read_dictionary(line: str, found: re.Match[str]) -> Figures:
-    start, end = found.start(), line.find("}", found.end())
-    if end < 0:
-        raise ValueError("the dictionary is cut off")
-    prefix = found["prefix"]
-    items = line[start + 1 : end].replace("'", "").replace('"', "").split(", ")
-    pairs = [item.removeprefix(prefix).split(": ") for item in items]
-    return _figures(start, SPLITS[prefix], pairs, is_own=False)
-
-
-def _read_percentages(found: re.Match[str]) -> Figures:
+    if kind == "end":
+        if not found["end"]:
+            raise ValueError("the dictionary is cut off")
+        prefix = found["prefix"]
+        items = found[0][1:-1].replace("'", "").replace('"', "").split(", ")
+        pairs = [item.removeprefix(prefix).split(": ") for item in items]
+        return _figures(start, SPLITS[prefix], pairs, is_own=False)
     share = ["accuracy", repr(float(found["accuracy"]) / 100)]
     if found["loss"] is None:
-        return _figures(found.start(), "test", [share], is_own=False)
-    return _figures(found.start(), "train", [["loss", found["loss"]], share], is_own=False)
+        return _figures(start, "test", [share], is_own=False)
+    return _figures(start, "train", [["loss", found["loss"]], share], is_own=False)
 
 
 def _figures(start: int, split: str, pairs: list[list[str]], is_own: bool) -> Figures:

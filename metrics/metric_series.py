@@ -49,6 +49,32 @@ class Series:
         return x, self.value[is_known][first]
 
 
+def _read_table(path: Path) -> pa.Table:
+    """Return the rows of one csv, all of them.
+
+    Raises: ValueError: it is not what parse_logs.py writes. OSError: it cannot be read.
+    """
+    try:
+        # Only an empty cell may stand for no number.
+        table = arrow_csv.read_csv(
+            path,
+            convert_options=arrow_csv.ConvertOptions(column_types=COLUMN_TYPES, null_values=[""]),
+        )
+        twice = {name for name in table.column_names if table.column_names.count(name) > 1}
+        if twice or (twice := COLUMN_TYPES.keys() - set(table.column_names)):
+            raise ValueError(f"column {', '.join(sorted(twice))} is not there once")
+        if table["value"].null_count:
+            row = table["value"].is_null().to_pylist().index(True)
+            raise ValueError(f"row {row + 1} has no value")
+        if quoted := [job for job in pc.unique(table["job"]).to_pylist() if "\n" in job]:
+            raise ValueError(f"an open quote makes one row of two: {quoted[0]!r}")
+    except ValueError as error:  # pyarrow's own are ValueErrors
+        raise ValueError(
+            f"{path} is no csv of metrics/parse_logs.py, run it on the log first: {error}"
+        ) from error
+    return table
+
+
 def read_series(paths: Sequence[Path], names: Collection[str]) -> list[Series]:
     """Return the series of some figures, runs in the order in which the files name them.
 
@@ -58,17 +84,7 @@ def read_series(paths: Sequence[Path], names: Collection[str]) -> list[Series]:
     file_of: dict[str, Path] = {}
     points: defaultdict[tuple[str, str, str], list[tuple[float, float, float]]] = defaultdict(list)
     for path in paths:
-        try:
-            table = arrow_csv.read_csv(
-                path,
-                convert_options=arrow_csv.ConvertOptions(
-                    column_types=COLUMN_TYPES, include_columns=list(COLUMN_TYPES)
-                ),
-            )
-        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            raise ValueError(
-                f"{path} is no csv of metrics/parse_logs.py, run it on the log first: {error}"
-            ) from error
+        table = _read_table(path)
         for job in pc.unique(table["job"]).to_pylist():
             # Two runs under one name would be drawn as one curve.
             if file_of.setdefault(job, path) != path:

@@ -4,25 +4,25 @@
     python metrics/parse_logs.py ../shared/seed_metrics/vit/*.csv --output seed_vit.csv
 
 Reads logs of scripts/train.py and of any Trainer (transformers 4 and 5), as they were printed or as
-fetch_logs.py, `aws logs tail` or CloudWatch's csv export (a column `message`) give them. The
-columns are job, host, timestamp (UTC), step, epoch, split, name, value; an accuracy is a share from
-0 to 1. Figures that train.py and Trainer both print count once. Lines that look like metrics and
-cannot be read are counted and shown on standard error. plot_metrics.py draws the csv.
+fetch_logs.py, the AWS CLI (`aws logs tail`, or JSON) or CloudWatch's exports (a csv with a column
+`message`, or .gz) give them, in UTF-8 or UTF-16. The columns are job, host, timestamp (UTC), step,
+epoch, split, name, value; an accuracy is a share from 0 to 1. Figures that train.py and Trainer
+both print count once. Lines that look like metrics and cannot be read are counted and shown on
+standard error, and so are logs that hold none. plot_metrics.py draws the csv.
 """
 
 import csv
-import itertools
 import math
 import re
 import sys
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
+from log_files import LogLine, read_lines
 from log_lines import Figures, read_figures
 from strict_parser import StrictParser
 from whole_outputs import whole_file
@@ -30,7 +30,6 @@ from whole_outputs import whole_file
 COLUMNS = ("job", "host", "timestamp", "step", "epoch", "split", "name", "value")
 Row = tuple[str, str, str, str, str, str, str, str]
 
-LONGEST_MESSAGE = 2**20  # characters; CloudWatch's own limit for an event is 1 MB
 NUM_SHOWN = 5  # unreadable lines
 # train.py's line comes just before Trainer's; other hosts print theirs a little later.
 NUM_REMEMBERED = 8
@@ -45,15 +44,6 @@ PREFIX = re.compile(
 HOST = re.compile(r"algo-\d+")
 
 
-class LogLine(NamedTuple):
-    """One line, and what a csv says about it in other columns; empty strings where nothing does."""
-
-    number: int  # in its file, from 1
-    text: str
-    timestamp: str = ""
-    source: str = ""  # a log stream's name
-
-
 @dataclass
 class Summary:
     """What became of the lines that were no rows."""
@@ -62,38 +52,13 @@ class Summary:
     num_repeated: int = 0  # lines whose figures stood in the line before, too
     num_unreadable: int = 0
     shown: list[str] = field(default_factory=list)  # the first of the unreadable ones
+    without_figures: list[Path] = field(default_factory=list)
 
     def add_unreadable(self, path: Path, line: LogLine, reason: str) -> None:
         """Count a line, and keep the first few."""
         self.num_unreadable += 1
         if len(self.shown) < NUM_SHOWN:
             self.shown.append(f"  {path}:{line.number}: {reason}: {line.text.strip()[:200]}")
-
-
-def read_lines(path: Path) -> Iterator[LogLine]:
-    """Yield the lines of a log, or of the messages in a csv, however long the file is.
-
-    Raises: OSError, csv.Error.
-    """
-    # A progress bar ends its states with \r, which ends a line here too.
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        first = next(file, "")
-        header = [name.strip().lstrip("@").lower() for name in next(csv.reader([first]), [])]
-        if "message" in header:
-            yield from _read_csv(file, header)
-        else:
-            for number, text in enumerate(itertools.chain([first], file), start=1):
-                yield LogLine(number, text)
-
-
-def _read_csv(file: Iterable[str], header: Sequence[str]) -> Iterator[LogLine]:
-    csv.field_size_limit(LONGEST_MESSAGE)
-    reader = csv.reader(file)
-    for cells in reader:
-        row = dict(zip(header, cells, strict=False))
-        source = row.get("logstreamname") or row.get("logstream") or ""
-        for text in row.get("message", "").splitlines():
-            yield LogLine(reader.line_num + 1, text, row.get("timestamp", ""), source)
 
 
 def rows_of(path: Path, job: str, summary: Summary) -> Iterator[Row]:
@@ -105,27 +70,24 @@ def rows_of(path: Path, job: str, summary: Summary) -> Iterator[Row]:
     """
     printed: defaultdict[str, deque[Figures]] = defaultdict(lambda: deque(maxlen=NUM_REMEMBERED))
     for line in read_lines(path):
-        try:
-            figures = read_figures(line.text)
-        except ValueError as error:
-            summary.add_unreadable(path, line, str(error))
-            continue
-        if figures is None:
-            continue
-        timestamp, source = line.timestamp, line.source
-        if figures.start and (prefix := PREFIX.match(line.text, 0, figures.start)):
-            timestamp, source = prefix["timestamp"] or timestamp, prefix["source"] or source
-        named_job, host = job_and_host(source)
-        of_job = named_job or job
-        if figures.is_own:
-            printed[of_job].append(figures)
-        elif any(is_repetition(figures, own) for own in reversed(printed[of_job])):
-            summary.num_repeated += 1
-            continue
-        where = (of_job, host, utc(timestamp), figures.step, figures.epoch, figures.split)
-        summary.num_rows += len(figures.values)
-        for name, value in figures.values.items():
-            yield *where, name, value
+        sets, problem = read_figures(line.text)
+        if problem:
+            summary.add_unreadable(path, line, problem)
+        for figures in sets:
+            timestamp, source = line.timestamp, line.source
+            if figures.start and (prefix := PREFIX.match(line.text, 0, figures.start)):
+                timestamp, source = prefix["timestamp"] or timestamp, prefix["source"] or source
+            named_job, host = job_and_host(source)
+            of_job = named_job or job
+            if figures.is_own:
+                printed[of_job].append(figures)
+            elif any(is_repetition(figures, own) for own in reversed(printed[of_job])):
+                summary.num_repeated += 1
+                continue
+            where = (of_job, host, utc(timestamp), figures.step, figures.epoch, figures.split)
+            summary.num_rows += len(figures.values)
+            for name, value in figures.values.items():
+                yield *where, name, value
 
 
 @lru_cache
@@ -174,10 +136,15 @@ def utc(timestamp: str) -> str:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def name_of(path: Path) -> str:
+    """Return the name of a log without .log and .gz: that of its job where lines carry none."""
+    return Path(path.name.removesuffix(".gz")).stem
+
+
 def parse(paths: Sequence[Path], job: str | None, output: Path) -> Summary:
     """Write the rows of all files into one csv, which is there when it is whole.
 
-    Raises: ValueError: no line holds a figure. OSError, csv.Error: a file cannot be read.
+    Raises: ValueError: no line holds a figure, or a file is damaged. OSError: it cannot be read.
     """
     summary = Summary()
     with whole_file(output) as temporary:
@@ -185,7 +152,10 @@ def parse(paths: Sequence[Path], job: str | None, output: Path) -> Summary:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             for path in paths:
-                writer.writerows(rows_of(path, job or path.stem, summary))
+                num_before = summary.num_rows
+                writer.writerows(rows_of(path, job or name_of(path), summary))
+                if summary.num_rows == num_before:
+                    summary.without_figures.append(path)
         if summary.num_rows == 0:
             raise ValueError(
                 f"no line with metrics in {', '.join(map(str, paths))}: give the log of a training."
@@ -204,13 +174,15 @@ def main(argv: list[str] | None = None) -> None:
         metavar="NAME",
         help="name for the lines that do not carry their job's; default: the file's, without .log",
     )
-    arguments = parser.parse_args(argv)
-    if arguments.output.resolve() in [path.resolve() for path in arguments.logs]:
-        parser.error(f"--output {arguments.output} is one of the logs: choose another name.")
-    try:
-        summary = parse(arguments.logs, arguments.job, arguments.output)
-    except (OSError, ValueError, csv.Error) as error:
-        parser.error(str(error))
+    with parser.errors_of_one_line():
+        arguments = parser.parse_args(argv)
+        if arguments.output.resolve() in [path.resolve() for path in arguments.logs]:
+            parser.error(f"--output {arguments.output} is one of the logs: choose another name.")
+        report(parse(arguments.logs, arguments.job, arguments.output), arguments.output)
+
+
+def report(summary: Summary, output: Path) -> None:
+    """Say what was written, and on standard error what was left out."""
     if summary.num_unreadable:
         print(
             f"{summary.num_unreadable:,} lines look like metrics and cannot be read; the first:",
@@ -218,10 +190,12 @@ def main(argv: list[str] | None = None) -> None:
             sep="\n",
             file=sys.stderr,
         )
+    for path in summary.without_figures:
+        print(f"{path}: no line with metrics in it", file=sys.stderr)
     print(
-        f"{arguments.output}: {summary.num_rows:,} figures; "
+        f"{output}: {summary.num_rows:,} figures; "
         f"{summary.num_repeated:,} lines printed the same ones again.\n"
-        f"Next: python metrics/plot_metrics.py {arguments.output} --output_dir plots"
+        f"Next: python metrics/plot_metrics.py {output} --output_dir plots"
     )
 
 

@@ -10,7 +10,6 @@ is to be beaten.
 """
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,8 +249,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = StrictParser(__doc__)
     parser.add_argument("csvs", nargs="+", type=Path, metavar="CSV", help="of parse_logs.py")
     parser.add_argument("--output_dir", required=True, type=Path, metavar="FOLDER")
-    arguments = parser.parse_args(argv)
-    try:
+    with parser.errors_of_one_line():
+        arguments = parser.parse_args(argv)
         series = read_series(arguments.csvs, {picture.figure for picture in PICTURES})
         paths = [
             path
@@ -261,11 +260,9 @@ def main(argv: list[str] | None = None) -> None:
                 picture, series, axis, path := picture_path(arguments.output_dir, picture, axis)
             )
         ]
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    if not paths:
-        parser.error(f"no curve in {', '.join(map(str, arguments.csvs))}.")
-    print(*paths, sep="\n")
+        if not paths:
+            raise ValueError(f"no curve in {', '.join(map(str, arguments.csvs))}.")
+        print(*paths, sep="\n")
 
 
 def picture_path(output_dir: Path, picture: Picture, axis: str) -> Path:
@@ -274,7 +271,4 @@ def picture_path(output_dir: Path, picture: Picture, axis: str) -> Path:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    main()

@@ -13,6 +13,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from whole_outputs import whole_file
+
 BOUNDS = ("value", "low", "high")
 WIDTH, HEIGHT = 5.2, 4.0  # inches
 BLUE, GREY, RED = "#2b6cb0", "#718096", "#c53030"
@@ -158,6 +160,7 @@ def write_plots(figures: dict[str, Any], folder: Path) -> dict[str, Path]:
         draw(axes, figures)
         axes.spines[["top"]].set_visible(False)
         paths[name] = folder / f"{name}.png"
-        figure.savefig(paths[name], dpi=DOTS_PER_INCH)
+        with whole_file(paths[name]) as temporary:
+            figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png")
         plt.close(figure)
     return paths

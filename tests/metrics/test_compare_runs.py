@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +168,52 @@ def test_a_run_without_predictions_is_one_line_and_exit_code_2(
     assert exit_info.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "run scripts/train.py with --do_predict first" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "told"),
+    [
+        ("arguments.json", lambda path: path.write_text('{"seed": '), "Expecting value"),
+        ("arguments.json", lambda path: path.write_bytes(b"\xff"), "invalid start byte"),
+        ("all_results.json", lambda path: path.write_text("[]"), "no JSON object"),
+        ("predictions_test.parquet", lambda path: path.write_bytes(b"PAR1"), "Parquet"),
+        (
+            "predictions_test.parquet",
+            lambda path: pq.write_table(pq.read_table(path).drop_columns(["bin_group"]), path),
+            "no column bin_group",
+        ),
+        (
+            "predictions_test.parquet",
+            lambda path: pq.write_table(
+                pq.read_table(path, columns=["id", "bin_group", "expected_quantity", "count"]), path
+            ),
+            "no column probability_*",
+        ),
+        (
+            "predictions_test.parquet",
+            lambda path: pq.write_table(pq.read_table(path).slice(0, 0), path),
+            "holds no predictions",
+        ),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named_with_the_reason(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    damage: Callable[[Path], object],
+    told: str,
+) -> None:
+    run = write_run(tmp_path / "a", table([1, 2, 2], [1, 2, 3], ["x", "y", "z"]), **TRAINED)
+    damage(run / name)
+    with pytest.raises(SystemExit, match="2"):
+        compare_runs.main([str(run)])
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert str(run / name) in line
+    assert told in line
+
+
+@pytest.mark.parametrize("price", ["-1", "nan", "inf", "two"])
+def test_a_price_that_is_none_is_refused(price: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        compare_runs.main(["run", "--price_per_hour", price])
+    assert "price of 0 or more" in capsys.readouterr().err

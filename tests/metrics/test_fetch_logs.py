@@ -1,3 +1,4 @@
+import gzip
 import os
 import signal
 import subprocess
@@ -126,6 +127,8 @@ def test_following_a_tuning_job_sees_new_trials_until_it_has_ended(aws: AwsServe
     record = make_tuning_job(aws, "bins-search")
     record.hyper_parameter_tuning_job_status = "InProgress"
     first, second = (f"bins-search-{trial:03}-0a1b2c3d" for trial in (1, 2))
+    aws.make_training_job(first)  # it has ended
+    aws.make_training_job(second).training_job_status = "InProgress"
     put_lines(aws, "algo-1-1700000000", [(0, "before")], job=first)
     with following("bins-search") as process:
         assert process.stdout is not None
@@ -136,6 +139,44 @@ def test_following_a_tuning_job_sees_new_trials_until_it_has_ended(aws: AwsServe
         _, complaints = process.communicate()
     assert process.returncode == 1
     assert complaints == "bins-search: Stopped: \n"
+    # Its page, its end, and once more after it was known to have ended.
+    assert num_reads(aws, f"{first}/algo-1-1700000000") == 3
+    assert num_reads(aws, f"{second}/algo-1-1700000000") >= 3
+
+
+def num_reads(aws: AwsServer, stream: str) -> int:
+    """Return how often a stream was asked for its events."""
+    return [request["logStreamName"] for request in aws.requests("GetLogEvents")].count(stream)
+
+
+def test_the_stream_before_an_interruption_is_read_to_its_end_and_then_left_alone(
+    aws: AwsServer,
+) -> None:
+    log = fetch_logs.JobLog(aws.client("logs"), JOB, "training")
+    put_lines(aws, "algo-1-1700000000", [(0, "before")])
+    assert [event.message for event in log.new_events()] == ["before"]
+    put_lines(aws, "algo-1-1700000000", [(10, "the last words")])
+    put_lines(aws, "algo-1-1700009999", [(20, "after")])
+    put_lines(aws, "algo-2-1700000000", [(30, "of another host")])
+    messages = [event.message for event in log.new_events()]
+    assert messages == ["the last words", "after", "of another host"]
+    for _ in range(3):
+        assert list(log.new_events()) == []
+    assert num_reads(aws, f"{JOB}/algo-1-1700000000") == 5
+    assert num_reads(aws, f"{JOB}/algo-2-1700000000") == 5
+    put_lines(aws, "algo-2-1700000000", [(40, "it is not over")])
+    assert [event.message for event in log.new_events()] == ["it is not over"]
+
+
+def test_a_silent_day_costs_no_line_and_repeats_none(aws: AwsServer) -> None:
+    log = fetch_logs.JobLog(aws.client("logs"), JOB, "training")
+    stream = "algo-1-1700000000"
+    put_lines(aws, stream, [(0, "first"), (10, "second"), (10, "third")])
+    assert len(list(log.new_events())) == 3
+    for messages in (["fourth", "fifth"], ["sixth"]):
+        log.places[f"{JOB}/{stream}"].token = "expired"  # CloudWatch keeps one for 24 hours
+        put_lines(aws, stream, [(10, message) for message in messages])
+        assert [event.message for event in log.new_events()] == messages
 
 
 def test_times_stand_before_the_lines_if_asked_for_and_are_read_back(
@@ -159,6 +200,8 @@ def test_a_local_log_is_printed_without_aws(tmp_path: Path) -> None:
     assert fetched(str(log), **bare).stdout == "first\nsecond\n"
     fetched(str(log), "--output", str(tmp_path / "copy.log"))
     assert (tmp_path / "copy.log").read_text() == "first\nsecond\n"
+    log.write_bytes(gzip.compress("first\nsecond\n".encode("utf-16")))
+    assert fetched(str(log), **bare).stdout == "first\nsecond\n"
 
 
 @pytest.mark.parametrize(
@@ -230,18 +273,22 @@ def test_ctrl_c_while_following_leaves_the_job_running(aws: AwsServer, tmp_path:
     assert aws.requests("StopTrainingJob") == []
 
 
-def test_what_came_before_ctrl_c_is_kept_in_the_file(aws: AwsServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_came_before_the_end_is_kept_in_the_file(
+    ending: signal.Signals, aws: AwsServer, tmp_path: Path
+) -> None:
     aws.make_training_job(JOB).training_job_status = "InProgress"
     put_lines(aws, "algo-1-1700000000", [(0, "before")])
-    part = tmp_path / "job.log.part"
+    part, kept = tmp_path / "job.log.part", tmp_path / "job.log.cut_off"
     with following(JOB, "--output", str(tmp_path / "job.log")) as process:
         while not (part.exists() and part.read_text()):
             time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(ending)
         _, complaints = process.communicate()
-    assert process.returncode == 130
-    assert str(part) in complaints
-    assert part.read_text() == "before\n"
+    assert process.returncode == 128 + ending
+    assert str(kept) in complaints
+    assert kept.read_text() == "before\n"
+    assert list(tmp_path.iterdir()) == [kept]
 
 
 def test_a_processing_job_has_a_log_group_of_its_own_and_two_reasons(aws: AwsServer) -> None:

@@ -1,5 +1,8 @@
 import csv
+import gzip
+import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -104,6 +107,110 @@ def test_a_csv_that_names_the_log_streams_gives_job_and_host(tmp_path: Path) -> 
     assert (row["job"], row["host"]) == ("bins-vit", "algo-2")
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "told"),
+    [
+        ("message\nfine\n\"{'loss': 1.5}\nnot closed\n", 3, "unexpected end of data"),
+        ('message\n"a" b\n', 2, "expected after"),
+        ("timestamp,message\n1,first\n2,{'loss': 1.5, 'epoch': 0.5}\n", 3, "3 cells"),
+        ("timestamp,message\n1\n", 2, "1 cells"),
+        ('message\n"' + 2**21 * "x" + '"', 2, "field larger than field limit"),
+    ],
+)
+def test_a_csv_whose_rows_are_not_whole_is_refused_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, line: int, told: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parsed_text(tmp_path, text)
+    (error,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path / 'vit.log'}:{line}: " in error
+    assert told in error
+
+
+EVALUATED = "{'eval_loss': 1.31, 'eval_rmse': 1.02, 'epoch': 0.5}"
+EVENTS = [
+    {"logStreamName": "bins-vit/algo-2-17", "timestamp": 1795255200123, "message": TRAIN},
+    {"timestamp": 1795255200124, "message": EVALUATED, "ingestionTime": 1795255200999},
+    {"message": "step", "loss": 1.2, "epoch": 1},
+]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"events": EVENTS}),
+        json.dumps({"events": EVENTS}, indent=4),
+        json.dumps(EVENTS, indent=2, sort_keys=True),
+        "".join(f"{json.dumps(event)}\n" for event in EVENTS),
+    ],
+)
+def test_json_of_the_aws_cli_is_read_event_by_event(tmp_path: Path, text: str) -> None:
+    rows = parsed_text(tmp_path, text)
+    assert [(row["job"], row["host"], row["name"], row["value"]) for row in rows] == [
+        ("bins-vit", "algo-2", "loss", "1.60912"),
+        ("bins-vit", "algo-2", "learning_rate", "1e-05"),
+        *(("vit", "", "loss", "1.31"), ("vit", "", "rmse", "1.02")),
+        ("vit", "", "loss", "1.2"),
+    ]
+    times = ["2026-11-21T10:00:00.123Z", "2026-11-21T10:00:00.124Z"]
+    assert [row["timestamp"] for row in rows] == [times[0]] * 2 + [times[1]] * 2 + [""]
+
+
+def test_json_at_the_start_of_a_log_hides_none_of_its_lines(tmp_path: Path) -> None:
+    front = '{\n    "hosts": ["algo-1"],\n    "message": "Training Env"\n}\n'
+    assert len(parsed_text(tmp_path, front + TRAIN)) == 2
+    assert len(parsed_text(tmp_path, '{"message": "Training Env", \n' + TRAIN)) == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_encodings_and_compressions_are_read_alike(
+    tmp_path: Path, encoding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    bar = " 50%|█████     | 33/66\r"
+    text = f"2026-11-21T10:00:00.123Z algo-1 | {TRAIN}" + bar + TRAIN_AGAIN
+    (tmp_path / "vit.log").write_bytes(pack(text.replace("\n", "\r\n").encode(encoding)))
+    rows = parsed(tmp_path, str(tmp_path / "vit.log"))
+    assert [(row["job"], row["host"], row["value"]) for row in rows] == [
+        *(("vit", "algo-1", "1.60912"), ("vit", "algo-1", "1e-05")),
+    ]
+
+
+def test_the_name_of_a_compressed_log_is_its_jobs(tmp_path: Path) -> None:
+    (tmp_path / "vit.log.gz").write_bytes(gzip.compress(TRAIN.encode()))
+    assert {row["job"] for row in parsed(tmp_path, str(tmp_path / "vit.log.gz"))} == {"vit"}
+
+
+def test_what_powershell_appends_in_another_encoding_is_read(tmp_path: Path) -> None:
+    lines = TRAIN.encode() * 9 + f"{EVALUATED}\r\n".encode("utf-16-le")
+    (tmp_path / "vit.log").write_bytes(lines)
+    rows = parsed(tmp_path, str(tmp_path / "vit.log"))
+    assert [row["value"] for row in rows[-2:]] == ["1.31", "1.02"]
+
+
+def test_a_compressed_log_that_is_cut_off_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "vit.log.gz"
+    whole = gzip.compress((TRAIN * 1000).encode())
+    for damaged in (whole[:-20], whole[:20] + b"\0\0" + whole[22:]):
+        log.write_bytes(damaged)
+        with pytest.raises(SystemExit, match="2"):
+            parsed(tmp_path, str(log))
+        (error,) = capsys.readouterr().err.splitlines()
+        assert f"{log} cannot be unpacked to its end" in error
+
+
+def test_a_log_without_figures_among_others_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, other = tmp_path / "good.log", tmp_path / "other.log.zst"
+    good.write_text(TRAIN)
+    other.write_bytes(b"\x28\xb5\x2f\xfd" + bytes(range(256)))
+    assert len(parsed(tmp_path, str(good), str(other))) == 2
+    assert capsys.readouterr().err == f"{other}: no line with metrics in it\n"
+
+
 def test_states_of_a_progress_bar_end_a_line(tmp_path: Path) -> None:
     bar = "\r  0%|  | 0/9 [00:00<?, ?it/s]\r" + 30 * " " + "\r"
     assert len(parsed_text(tmp_path, bar + TRAIN + bar + TRAIN_AGAIN + bar)) == 2
@@ -134,7 +241,6 @@ def test_bytes_that_are_no_text_stop_nothing(tmp_path: Path) -> None:
         ("", "no line with metrics"),
         ("hello\n", "no line with metrics"),
         ("{'loss': 1.5, 'epo", "the dictionary is cut off"),
-        ('message\n"' + 2**21 * "x" + '"', "field larger than field limit"),
         (None, "No such file"),
     ],
 )

@@ -180,3 +180,32 @@ def test_two_runs_of_one_name_are_not_drawn_as_one(
     assert exit_info.value.code == 2
     assert "both hold a job vit: give one of them another name" in capsys.readouterr().err
     assert not (tmp_path / "plots").exists()
+
+
+HEADER = "job,host,timestamp,step,epoch,split,name,value\n"
+ROW = "vit,,,1,0.5,train,loss,1.5\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (HEADER + ROW + "vit,,,2,1,train,loss,\n", "row 2 has no value"),
+        (HEADER + ROW + "vit,,,2,1,train,loss,n/a\n", "invalid value 'n/a'"),
+        (HEADER + ROW + "vit,,,2\n", "got 4"),
+        (HEADER + ROW + '"vit,,,2,1,train,loss,1.4\n', "got 1"),
+        (HEADER + '"vit,,,2,1,train,loss,1.4\nvit",,,3,1,train,loss,1.3\n', "an open quote"),
+        (HEADER.replace("host", "step") + ROW, "column step is not there once"),
+        (HEADER.replace("step", "steps") + ROW, "column step is not there once"),
+    ],
+)
+def test_a_csv_that_would_be_drawn_in_part_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, told: str
+) -> None:
+    path = tmp_path / "vit.csv"
+    path.write_text(text)
+    with pytest.raises(SystemExit, match="2"):
+        plot_metrics.main([str(path), "--output_dir", str(tmp_path / "plots")])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{path} is no csv of metrics/parse_logs.py" in line
+    assert told in line
+    assert not (tmp_path / "plots").exists()
