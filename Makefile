@@ -7,11 +7,16 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-# The second lane: newest transformers, datasets, accelerate and huggingface_hub.
+# The second lane: newest transformers, datasets, accelerate, huggingface_hub and
+# evaluate.
 LATEST := .venv-latest
 LATEST_STAMP := $(LATEST)/.installed
+# Whatever stands on them; tests/contracts/test_second_lane.py holds this to the imports.
 LATEST_TESTS := tests/scripts/training tests/scripts/diagnostics \
-  $(patsubst %,tests/scripts/test_%.py,train count_distribution counting_metric)
+  $(patsubst %,tests/scripts/test_%.py,train count_distribution counting_metric) \
+  tests/scripts/serving/test_local_server.py tests/scripts/auditing/test_label_errors.py \
+  tests/data_prep/test_push_dataset.py tests/sagemaker_jobs/test_push_to_hub.py \
+  tests/sagemaker_jobs/publishing
 # Two files at once, the tests of each one after the other: they share what is slow to make, and the
 # processes of a job, which only one file's tests start, meet at one port. Each with a thread, where
 # two would wait for one another.
@@ -95,9 +100,9 @@ $(LATEST_STAMP): requirements-latest.txt $(STAMP)
 	@$(LATEST)/bin/python -m pip install $(PIP_FLAGS) --upgrade -r $<
 	@touch $@
 
-test-latest: $(LATEST_STAMP)  ## training, metrics and model folders on the newest releases
+test-latest: $(LATEST_STAMP)  ## all that stands on them, on the newest releases
 	@$(LATEST)/bin/python -m pip list --disable-pip-version-check 2>/dev/null | \
-	  grep -E '^(transformers|datasets|accelerate|huggingface_hub|torch) '
+	  grep -E '^(transformers|datasets|accelerate|huggingface_hub|evaluate|torch) '
 	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest $(PARALLEL) $(LATEST_TESTS)
 	$(LATEST)/bin/python -m pytest -m slow tests/scripts/test_interrupted_trainings.py
 

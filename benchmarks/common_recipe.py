@@ -5,9 +5,11 @@ Transformers"): `set_transform` with the model's image processor, which resizes 
 photo to float32, and a collator that stacks them.
 """
 
+import glob
 import os
 import platform
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,16 @@ from datasets import Dataset, load_dataset
 from transformers import ViTImageProcessor
 
 
+def photos_of(dataset_dir: str, split: str) -> Dataset:
+    """Return a split of a dataset folder; ends the program for a name that is a pattern."""
+    if glob.has_magic(dataset_dir):  # load_dataset would read another folder for bins[1]
+        sys.exit(f"{dataset_dir}: the recipe cannot read a folder with any of *?[ in its path.")
+    return load_dataset(dataset_dir, split=split)
+
+
 def transformed_photos(dataset_dir: str) -> Dataset:
     """Return the training split of a dataset folder, with the recipe's transform."""
-    photos = load_dataset(dataset_dir, split="train")
+    photos = photos_of(dataset_dir, "train")
     edge = photos[0]["image"].width
     processor = ViTImageProcessor(size={"height": edge, "width": edge})
 

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from datasets import load_dataset
 from PIL import Image
 from tqdm import tqdm
 from transformers import ImageClassificationPipeline, pipeline
+
+from common_recipe import photos_of
 
 
 def probabilities(
@@ -43,7 +44,7 @@ def main() -> None:
 
     classify = pipeline("image-classification", model=arguments.model, top_k=None)
     labels = list(classify.model.config.label2id)
-    bins = load_dataset(arguments.dataset_dir, split="test")
+    bins = photos_of(arguments.dataset_dir, "test")
     differences, num_changed = [], 0
     for start in tqdm(range(0, len(bins), 32), desc="batches of 32"):
         batch = bins[start : start + 32]

@@ -35,7 +35,9 @@ FLOORS: dict[str, tuple[str, ...]] = {
 # The modules at the top of a folder that its rooms stand on, and the rooms below each.
 GROUND: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("command_line", "object_store", "whole_files", "worker_pool"), ()),
-    **dict.fromkeys(("count_distribution", "one_line_parser", "output_files"), ()),
+    **dict.fromkeys(
+        ("count_distribution", "dataset_folder", "one_line_parser", "output_files"), ()
+    ),
     "container": ("aws",),
 }
 BELOW_THE_GROUND = {room for rooms in GROUND.values() for room in rooms}

@@ -14,7 +14,7 @@ import pytest
 
 from paths import ROOT
 
-MODULES = ("output_files", "whole_outputs", "aws.output_files")
+MODULES = ("output_files", "whole_outputs", "aws.output_files", "whole_files")
 WholeFile = Callable[[Path], AbstractContextManager[Path]]
 
 
