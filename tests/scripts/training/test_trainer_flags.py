@@ -55,7 +55,7 @@ def test_no_number_takes_what_it_cannot_be(value: str, capsys: pytest.CaptureFix
     [
         ("lr_scheduler_kwargs", '{"power": NaN}'),
         ("lr_scheduler_kwargs", '{"num_cycles": 1e999}'),
-        ("gradient_checkpointing_kwargs", '{"deep": [{"er": -Infinity}]}'),
+        ("lr_scheduler_kwargs", '{"deep": [{"er": -Infinity}]}'),
     ],
 )
 def test_no_number_within_an_object_is_none(
