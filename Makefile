@@ -21,7 +21,8 @@ LATEST_TESTS := tests/scripts/training tests/scripts/diagnostics \
 # processes of a job, which only one file's tests start, meet at one port. Each with a thread, where
 # two would wait for one another.
 WORKERS := 2
-PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# A process that dies ends the run: where xdist puts another in its place, that one waits for ever.
+PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest $(PARALLEL)
 PIP_FLAGS := --quiet --disable-pip-version-check
 # Modules are compiled once, not in each of hundreds of processes.
