@@ -105,9 +105,7 @@ test-latest: $(LATEST_STAMP)  ## all that stands on them, on the newest releases
 	@$(LATEST)/bin/python -m pip list --disable-pip-version-check 2>/dev/null | \
 	  grep -E '^(transformers|datasets|accelerate|huggingface_hub|evaluate|torch) '
 	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest $(PARALLEL) $(LATEST_TESTS)
-	# Open: on transformers 5.24 the second process writes into a checkpoint, too.
-	$(LATEST)/bin/python -m pytest -m slow tests/scripts/test_interrupted_trainings.py \
-	  -k 'not two_ and not random_moments'
+	$(LATEST)/bin/python -m pytest -m slow tests/scripts/test_interrupted_trainings.py
 
 # -s shows what takes minutes. As root on Debian this installs Docker and starts it for the tests.
 docker-test: $(STAMP)  ## the tests in Docker; skipped aloud where it cannot be had

@@ -404,7 +404,8 @@ class BinTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save the model as it is evaluated, and beside an average what training goes on with."""
-        if self.average is None:
+        # Newer releases of transformers ask every process to save.
+        if self.average is None or not self.args.should_save:
             return super()._save(output_dir, state_dict)
         super()._save(output_dir, self.average.model.state_dict())
         save_trained_weights(self.model, Path(output_dir or str(self.args.output_dir)))
