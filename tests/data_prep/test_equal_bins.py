@@ -166,9 +166,13 @@ def test_a_cut_that_is_killed_between_any_two_writes_is_gone_on_with(
 def test_a_shard_that_is_made_again_is_cut_again(doubled: Path, tmp_path: Path) -> None:
     alone = build(doubled, tmp_path / "alone" / "bins")
     built = build(doubled, tmp_path / "b" / "bins")
-    for path in sorted((built / "data").glob("train-*")):
-        path.write_bytes(bytes(path.stat().st_size))
+    shards = sorted((built / "data").glob("train-*"))
+    cut = [shard.read_bytes() for shard in shards]
+    for shard in shards:
+        shard.write_bytes(bytes(shard.stat().st_size))
     build(doubled, built)
+    assert [shard.read_bytes() for shard in shards] == cut
+    assert set_aside(built)
     check_same(built, alone)
 
 

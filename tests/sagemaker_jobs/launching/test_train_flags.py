@@ -1,6 +1,8 @@
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,15 @@ from launching.train_flags import (
     merged,
 )
 from training.command_line import make_parser, parse_arguments
+
+
+def refusal_of(hyperparameters: Mapping[str, Any]) -> str:
+    """Return why a job cannot have hyperparameters; empty where it can."""
+    try:
+        check_for_container(hyperparameters)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def test_flags_become_hyperparameters_and_flags_again() -> None:
@@ -87,8 +98,7 @@ def test_a_folder_of_this_machine_is_refused(
 ) -> None:
     (tmp_path / "runs" / "here").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="a job"):
-        check_for_container(hyperparameters)
+    assert "a job" in refusal_of(hyperparameters)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +111,7 @@ def test_a_folder_of_this_machine_is_refused(
     ],
 )
 def test_what_a_job_can_see_passes(hyperparameters: dict[str, str]) -> None:
-    check_for_container(hyperparameters)
+    assert refusal_of(hyperparameters) == ""
 
 
 # Values that train.py takes, and what is done to them on the way to it.
