@@ -194,6 +194,8 @@ def normalization_of(image_processor: Any, image_size: int) -> tuple[list[float]
             f"The model's {kind} cannot be asked how it normalizes ({reason_of(error)}): choose "
             "another model."
         ) from error
+    if not (white > black).all():
+        raise ValueError(f"The model's {kind} makes no difference of black and white photos.")
     if not np.allclose(red, [white[0], black[1], black[2]], atol=1e-4):
         print(
             f"The model's {kind} gives it the colours in another order: it starts from what it "

@@ -175,6 +175,15 @@ def test_the_mean_of_a_timm_model_is_found_where_no_attribute_says_it() -> None:
     assert std == pytest.approx([0.27, 0.26, 0.28], abs=1e-5)
 
 
+def test_a_processor_that_sees_no_difference_of_black_and_white_is_refused() -> None:
+    class Blind(ProcessorOfTimm):
+        def __call__(self, images: Image.Image, return_tensors: str) -> dict[str, torch.Tensor]:
+            return super().__call__(Image.new("RGB", images.size), return_tensors)
+
+    with pytest.raises(ValueError, match="Blind makes no difference of black and white photos"):
+        normalization_of(Blind(), 64)
+
+
 @pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")
 def test_a_timm_model_says_in_one_line_what_it_needs(tmp_path: Path) -> None:
     content = {"architecture": "vit_tiny_patch16_224", "num_classes": 5}
