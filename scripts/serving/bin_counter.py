@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -101,7 +101,7 @@ class BinCounter:
             )
             return None
         try:
-            core = import_openvino().Core()
+            core = openvino_core()
         except ImportError:
             print("openvino is not installed: the safetensors answer.", file=sys.stderr)
             return None
@@ -221,7 +221,20 @@ def _compiled(
         # Workers of a server know nothing of one another: all would pin themselves to core 0.
         "ENABLE_CPU_PINNING": False,
     }
-    return import_openvino().Core().compile_model(fixed, "CPU", settings)
+    return openvino_core().compile_model(fixed, "CPU", settings)
+
+
+@cache
+def openvino_core() -> Any:
+    """Return the library's core, one for the life of the process.
+
+    Each core gives the thread a stack for its signal handlers and puts back, as it goes, the one
+    that it found. Of two the first that goes takes away what the other puts back: the next signal,
+    Ctrl-C or a child that ends, would kill the process without a word (OpenVINO 2026.4, Linux).
+
+    Raises: ImportError: it is not installed.
+    """
+    return import_openvino().Core()
 
 
 def import_openvino() -> Any:

@@ -48,6 +48,27 @@ def test_the_handler_takes_the_exported_form_and_answers_nearly_the_same(
     np.testing.assert_allclose(fast.probabilities(photos).sum(axis=1), 1, atol=1e-9)
 
 
+def test_a_process_lives_on_when_its_models_are_gone(exported: Path) -> None:
+    # With a core each, a signal after that would find no stack for its handler.
+    program = """
+import signal, sys
+from pathlib import Path
+from serving.bin_counter import BinCounter
+signal.signal(signal.SIGUSR1, lambda *given: print("heard"))
+models = [BinCounter(Path(sys.argv[1]), num_threads=1) for _ in range(3)]
+while models:
+    del models[0]
+    signal.raise_signal(signal.SIGUSR1)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(exported)],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stdout) == (0, "heard\n" * 3), result.stderr
+
+
 def test_what_was_measured_is_kept_and_the_container_installs_what_it_needs(
     exported: Path,
 ) -> None:
