@@ -196,6 +196,11 @@ def wanted_bins(
         )
     if arguments.max_bins is not None:
         bins = draw_bins(bins, arguments.max_bins, arguments.seed)
+        if bins.num_rows == 0:
+            raise InputError(
+                f"--max_bins {arguments.max_bins}: each bin has more photos than that, and they "
+                "stay together: raise it."
+            )
     if arguments.split_by == "official":
         bins = hold_out_validation(bins, fractions.get("validation", 0.0), arguments.seed)
     else:

@@ -56,7 +56,9 @@ def make_parser(description: str | None) -> EntryParser:
         "--label_errors; all others stay in the splits that they have without it",
     )
     parser.add_argument(
-        "--max_bins", type=positive_integer, help="keep this many bins, drawn by --seed"
+        "--max_bins",
+        type=positive_integer,
+        help="keep at most this many, drawn by --seed in whole bin groups",
     )
     for name, default, extreme in (("min", MIN_COUNT, "fewest"), ("max", MAX_COUNT, "most")):
         parser.add_argument(

@@ -114,9 +114,22 @@ def keep_listed(bins: pa.Table, listed: Collection[str]) -> tuple[pa.Table, list
 
 
 def draw_bins(bins: pa.Table, max_bins: int, seed: int) -> pa.Table:
-    """Return at most this many bins, drawn group by group."""
-    order = _hashed_order(seed, whole_units(bins, "bin_group"))
-    return bins.take(np.sort(order[:max_bins]))
+    """Return at most this many bins, in whole groups: the visits of a bin stay together.
+
+    The groups are taken in an order that a hash of seed and name decides; one that has more bins
+    than are still wanted is passed over, for the next that has not. So exactly `max_bins` come out,
+    but where no group is small enough for the last of them.
+    """
+    units = whole_units(bins, "bin_group").combine_chunks().dictionary_encode()
+    codes = units.indices.to_numpy()
+    sizes = np.bincount(codes).tolist()
+    is_drawn = np.zeros(len(sizes), dtype=bool)
+    num_wanted = max_bins
+    for group in _hashed_order(seed, units.dictionary).tolist():
+        if sizes[group] <= num_wanted:
+            is_drawn[group] = True
+            num_wanted -= sizes[group]
+    return bins.filter(pa.array(is_drawn[codes]))
 
 
 def split_bins(
@@ -174,7 +187,7 @@ def plan_shards(bins: pa.Table, splits: Sequence[str], seed: int) -> list[Planne
     return shards
 
 
-def _hashed_order(seed: int, names: pa.ChunkedArray) -> np.ndarray:
+def _hashed_order(seed: int, names: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Return the rows in the order of their names' hashes; equal names stay as they are."""
     hashes = b"".join(hash_order(seed, name) for name in names.to_pylist())
     return np.argsort(np.frombuffer(hashes, dtype="S16"), kind="stable").astype(np.int32)

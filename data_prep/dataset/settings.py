@@ -22,6 +22,8 @@ from whole_files import PARTIAL, remove_leftovers
 
 SETTINGS = "settings.json"
 CATALOG = "catalog.parquet"
+# How --max_bins draws: an output of an earlier version, which cut the last group, is another's.
+DRAWING = "whole bin groups"
 
 
 def dataset_settings(
@@ -42,6 +44,7 @@ def dataset_settings(
     official = [arguments.official_train, arguments.official_validation]
     return {
         **{name: getattr(arguments, name) for name in named},
+        "drawn": DRAWING if arguments.max_bins else None,
         "test_fraction": fractions.get("test", 0.0),
         "validation_fraction": fractions.get("validation", 0.0),
         "bin_list": listed and _digest("\n".join(listed).encode()),

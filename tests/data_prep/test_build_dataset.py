@@ -3,6 +3,7 @@ import os
 import re
 import shlex
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from datasets.exceptions import NonMatchingSplitsSizesError
 import build_catalog
 import build_dataset
 from dataset import plan as dataset_plan
-from dataset_builds import all_rows, build, file_bytes, rows
+from dataset_builds import all_rows, build, build_fails, file_bytes, rows
 from paths import real_path
 
 
@@ -131,8 +132,48 @@ def test_a_bin_list_keeps_its_bins_in_the_groups_of_the_whole_bucket(
     }
 
 
-def test_max_bins_keeps_a_sample_of_that_size(bucket: Path, tmp_path: Path) -> None:
-    assert len(all_rows(build(bucket, tmp_path / "bins", "--max_bins", "50"))) == 50
+def test_max_bins_keeps_a_sample_of_that_size_with_all_visits_of_its_bins(
+    bucket: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    every_group = Counter(row["bin_group"] for row in all_rows(dataset_dir))
+    for max_bins in range(50, 54):
+        built = build(bucket, tmp_path / str(max_bins), "--max_bins", str(max_bins))
+        groups = Counter(row["bin_group"] for row in all_rows(built))
+        assert groups.total() == max_bins
+        assert groups.items() <= every_group.items()
+
+
+def test_a_sample_that_an_earlier_version_drew_is_not_gone_on_with(
+    bucket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flags, is_the_same in ((["--max_bins", "50"], False), ([], True)):
+        built = build(bucket, tmp_path / "".join(["bins", *flags]), *flags)
+        settings = json.loads((built / "settings.json").read_text())
+        del settings["drawn"]
+        (built / "settings.json").write_text(json.dumps(settings))
+        before = file_bytes(built)
+        next((built / "statistics").glob("test-*")).unlink()
+        if is_the_same:
+            build(bucket, built, *flags)
+        else:
+            code, lines = build_fails(capsys, bucket, built, *flags)
+            assert code == 2
+            assert "other settings (drawn None, now 'whole bin groups'): choose" in lines[-1]
+        assert file_bytes(built) == before
+
+
+def test_a_sample_too_small_for_any_bin_with_all_its_visits_is_refused(
+    bucket: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows_of = all_rows(dataset_dir)
+    sizes = Counter(row["bin_group"] for row in rows_of)
+    twice = [row["id"] for row in rows_of if sizes[row["bin_group"]] == 2]
+    (tmp_path / "twice.json").write_text(json.dumps({"1": twice}))
+    flags = ["--bin_list", str(tmp_path / "twice.json"), "--max_bins"]
+    code, lines = build_fails(capsys, bucket, tmp_path / "bins", *flags, "1")
+    assert code == 2
+    assert "--max_bins 1: each bin has more photos than that" in lines[-1]
+    assert len(all_rows(build(bucket, tmp_path / "bins", *flags, "2"))) == 2
 
 
 def test_a_catalog_may_be_given(bucket: Path, dataset_dir: Path, tmp_path: Path) -> None:

@@ -65,16 +65,31 @@ def test_a_worker_gets_its_own_bins_and_no_more() -> None:
     assert shard.bins.get_total_buffer_size() < bins.get_total_buffer_size() / 2
 
 
-def test_bins_are_drawn_in_whole_groups() -> None:
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("max_bins", [1, 2, 98, 99, 100, 10_000])
+def test_bins_are_drawn_in_whole_groups(max_bins: int, seed: int) -> None:
     bins = select_bins(catalog_of(600), None, 0, 88).bins
+    drawn = draw_bins(bins, max_bins, seed)
+    groups = set(drawn["bin_group"].to_pylist())
+    of_these = [row for row in bins.to_pylist() if row["bin_group"] in groups]
+    assert drawn.to_pylist() == of_these
+    # Some of the groups have two bins, the others three: one alone can be left over.
+    assert min(max_bins, bins.num_rows) - drawn.num_rows in (0, 1)
+
+
+def test_the_same_bins_are_drawn_from_any_order_and_others_for_another_seed() -> None:
+    bins = select_bins(catalog_of(600), None, 1, 5).bins
     drawn = draw_bins(bins, 100, seed=1)
-    assert drawn.num_rows == 100
-    # All but the last group drawn are whole: as many bins as they have among all.
-    sizes = {
-        group: bins["bin_group"].to_pylist().count(group)
-        for group in drawn["bin_group"].to_pylist()
-    }
-    assert 0 <= sum(sizes.values()) - 100 < 3
+    shuffled = bins.take(np.random.default_rng(0).permutation(bins.num_rows))
+    assert draw_bins(shuffled, 100, seed=1).sort_by("id").equals(drawn)
+    assert not draw_bins(bins, 100, seed=2).equals(drawn)
+
+
+def test_a_group_that_is_too_large_is_passed_over_for_smaller_ones() -> None:
+    table = {"id": list("abcdefg"), "bin_group": list("aaaaafg")}
+    assert draw_bins(pa.table(table), 2, seed=1)["id"].to_pylist() == ["f", "g"]
+    assert draw_bins(pa.table(table), 6, seed=1).num_rows == 6
+    assert draw_bins(pa.table(table).slice(0, 5), 4, seed=1).num_rows == 0
 
 
 def test_a_bin_of_which_the_group_is_unknown_is_a_group_by_itself() -> None:
