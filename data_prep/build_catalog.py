@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from obstore.exceptions import BaseError
 
+from catalog.bin_visits import count_visits
 from catalog.count_chart import LARGEST_BAR, draw_counts
 from catalog.file import bins_by_count, open_beside
 from catalog.reading import CHART_NAME, build_catalog, describe_unanswered, read_bin_list
@@ -86,6 +87,7 @@ def describe_catalog(catalog: pa.Table) -> str:
         "",
         f"{catalog.num_rows:,} bins in {len(group_sizes):,} groups; "
         f"{group_sizes[group_sizes > 1].sum():,} share a group with another photo of the same bin.",
+        _visits_line(catalog),
         _leak_line(catalog),
         f"{num_set_aside:,} records set aside; in {num_differing:,} more the items' quantities do "
         "not sum to the count (kept, and flagged).",
@@ -107,12 +109,30 @@ def _count_table(bins: dict[int, int]) -> list[str]:
     ]
 
 
-def _leak_line(catalog: pa.Table) -> str:
+def _with_usual_counts(catalog: pa.Table) -> pa.Table:
+    """Return the rows of the counts that published projects keep: id, count, bin_group."""
     fewest, most = USUAL_COUNTS
     in_range = pc.and_(
         pc.greater_equal(catalog["count"], fewest), pc.less_equal(catalog["count"], most)
     )
-    kept = catalog.select(["id", "count", "bin_group"]).filter(in_range)
+    return catalog.select(["id", "count", "bin_group"]).filter(in_range)
+
+
+def _visits_line(catalog: pa.Table) -> str:
+    fewest, most = USUAL_COUNTS
+    is_usable = pc.is_valid(catalog["count"])
+    every = count_visits(catalog.select(["id", "count", "bin_group"]).filter(is_usable))
+    usual = count_visits(_with_usual_counts(catalog))
+    return (
+        f"{every.num_bins_again:,} bins were visited twice and more: {every.num_pairs:,} pairs of "
+        f"neighbouring visits. Of the photos with {fewest} to {most} items alone: "
+        f"{usual.num_bins_again:,} bins, {usual.num_pairs:,} pairs."
+    )
+
+
+def _leak_line(catalog: pa.Table) -> str:
+    fewest, most = USUAL_COUNTS
+    kept = _with_usual_counts(catalog)
     fractions = {"train": 1 - USUAL_TEST_FRACTION, "test": USUAL_TEST_FRACTION}
     splits = assign_splits(kept["id"], kept["count"].to_numpy(), fractions, USUAL_SEED)
     num_test = int(np.count_nonzero(splits == 1))

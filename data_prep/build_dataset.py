@@ -55,7 +55,14 @@ from dataset.plan import (
 from dataset.settings import CATALOG, claim_output, dataset_settings
 from dataset.shards import ShardStatistics, ShardWriter, write_shards
 from dataset.splits import SPLITS, split_fractions
-from dataset.totals import DatasetTotals, channel_line, count_table, equal_photos_line
+from dataset.totals import (
+    DatasetTotals,
+    change_table,
+    channel_line,
+    count_table,
+    equal_photos_line,
+    visits_line,
+)
 from object_store import (
     MOST_UNANSWERED,
     UnansweredError,
@@ -128,6 +135,9 @@ def report(
         "",
         count_table(totals, label_names),
         "",
+        visits_line(totals),
+        "",
+        *([change_table(totals, label_names), ""] if totals.num_pairs else []),
         equal_photos_line(totals, split_by),
         channel_line(totals),
     ]

@@ -55,15 +55,23 @@ def group_bins(ids: pa.Array, asins: pa.ListArray) -> pa.Array:
     run_ends = np.where(_share_an_asin(asins, followers), followers, np.arange(len(ids)))
     while not np.array_equal(further := run_ends[run_ends], run_ends):
         run_ends = further
-    order = pc.sort_indices(
-        pa.table({"number": _numbers(ids), "id": ids}),
-        [("number", "ascending"), ("id", "ascending")],
-    ).to_numpy()
+    order = order_of_ids(ids)
     ranks = np.empty(len(ids), dtype=np.int64)
     ranks[order] = np.arange(len(ids))
     smallest = np.full(len(ids), len(ids))
     np.minimum.at(smallest, run_ends, ranks)
     return ids.take(pa.array(order[smallest[run_ends]]))
+
+
+def order_of_ids(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Return the rows in the order of their ids' numbers, int (num_bins,).
+
+    `09999` comes before `9999`; ids that are no numbers come last.
+    """
+    return pc.sort_indices(
+        pa.table({"number": _numbers(ids), "id": ids}),
+        [("number", "ascending"), ("id", "ascending")],
+    ).to_numpy()
 
 
 def _share_an_asin(asins: pa.ListArray, followers: np.ndarray) -> np.ndarray:
@@ -77,7 +85,7 @@ def _share_an_asin(asins: pa.ListArray, followers: np.ndarray) -> np.ndarray:
     return sharing
 
 
-def _numbers(ids: pa.Array) -> pa.Array:
+def _numbers(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
     is_number = pc.match_substring_regex(ids, f"^[0-9]{{1,{LONGEST_NUMBER}}}$")
     return pc.cast(pc.if_else(is_number, ids, None), pa.int64())
 

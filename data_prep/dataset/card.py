@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dataset.photos import JPEG_QUALITY
-from dataset.totals import DatasetTotals, channel_line, count_table, equal_photos_line
+from dataset.totals import (
+    DatasetTotals,
+    change_table,
+    channel_line,
+    count_table,
+    equal_photos_line,
+    visit_table,
+    visits_line,
+)
 
 CHART = "counts_by_split.png"
 LEAKAGE = {
@@ -51,6 +59,7 @@ def dataset_card(
         if reasons
         else "No wanted bin had to be set aside."
     )
+    changes = f"\n\n{change_table(totals, label_names)}" if totals.num_pairs else ""
     versions = ", ".join(f"{name} {version}" for name, version in settings["versions"].items())
     return f"""---
 license: cc-by-nc-sa-3.0
@@ -80,6 +89,18 @@ One photo of a warehouse bin a row, with the number of items that the inventory 
 the number of items), `id` (a string: `1` and `00001` are different bins), `bin_group`,
 `expected_quantity` (items), `asins` and `quantities` (the items that should be there; a quantity is
 null where the record gives none, and both are where no record was read).
+
+## Visits
+
+A visit is a photo with the record of that moment; the visits of a bin are the rows of one
+`bin_group` in the order of their ids, which is that of their numbers.
+
+{visits_line(totals)}
+
+{visit_table(totals)}
+
+Neighbours are two visits that follow each other among the rows of a split. The change between them
+is the count of the later visit less that of the earlier one.{changes}
 
 ## How it was made
 

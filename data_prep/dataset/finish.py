@@ -57,7 +57,7 @@ def finish_dataset(
     if split_by == "bin_group":  # the others leak as those leak that they are compared with
         finished = set_equal_aside(store, finished, equal, label_names)
         _check_all_there(names, finished)
-    totals = add_up([finished[name] for name in names], selection.set_aside, equal)
+    totals = add_up([finished[name] for name in names], selection.bins, selection.set_aside, equal)
     if totals.num_kept == 0:
         (reason, number), *_ = Counter(e["reason"] for e in totals.set_aside).most_common(1)
         raise InputError(

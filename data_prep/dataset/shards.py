@@ -67,6 +67,11 @@ class ShardStatistics:
         """Return the bins that were cut out, each with the one that has its photo."""
         return {e["id"]: e["same_as"] for e in self.set_aside if "same_as" in e}
 
+    @property
+    def kept_ids(self) -> set[str]:
+        """Return the bins that are in the file."""
+        return self.photo_hashes.keys() - self.same_as.keys()
+
     @classmethod
     def from_json(cls, content: bytes) -> "ShardStatistics":
         """Read its file. Raises: ValueError: damaged, or of another version."""

@@ -103,6 +103,20 @@ def test_the_description_says_counts_groups_and_what_was_set_aside() -> None:
     assert text.endswith("  1  no EXPECTED_QUANTITY")
 
 
+def test_the_description_counts_visits_with_and_without_what_published_projects_leave_out() -> None:
+    text = describe_catalog(
+        catalog_of(
+            *(("99998", 2, "99998"), ("99999", 7, "99998"), ("100000", 3, "99998")),
+            *(("100002", 2, "100002"), ("100003", None, "100002"), ("100004", 1, "100002")),
+            *(("100006", 9, "100006"), ("100007", 8, "100006"), ("100009", 1, "100009")),
+        )
+    )
+    assert (
+        "3 bins were visited twice and more: 4 pairs of neighbouring visits. Of the photos with 1 "
+        "to 5 items alone: 2 bins, 2 pairs."
+    ) in text.splitlines()
+
+
 def test_the_description_says_how_many_test_bins_a_random_split_leaks() -> None:
     # One group: whichever bins are drawn for test, the others are in training.
     text = describe_catalog(catalog_of(*((f"{n:03d}", 2, "000") for n in range(200))))
