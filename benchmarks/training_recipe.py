@@ -34,9 +34,10 @@ SWITCHES = {
     "colour": ("--augment_colour", "true", "false"),
     "mixup": ("--mixup", "true", "false"),
     "regularize": ("--regularize", "true", "false"),
+    "changes": ("--learn_changes", "true", "false"),
 }
 # What train.py does by default, with EVERY_RECIPE.
-CHOSEN = ["geometry", "mixup", "regularize"]
+CHOSEN = ["geometry", "mixup", "regularize", "changes"]
 EVERY_RECIPE = ["--lr_scheduler_type", "cosine", "--warmup_steps", "0.1", "--weight_decay", "0.05"]
 EVERY_RECIPE += ["--calibrate", "true"]
 # How others train on these photos: Trainer's defaults; the warm-up is a share of the run.

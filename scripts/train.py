@@ -28,7 +28,6 @@ from datasets import Dataset, DatasetDict
 from huggingface_hub.errors import HTTPError
 from transformers import set_seed
 
-from auditing.error_model import fit_error_model, write_error_model
 from count_distribution import counts_of_labels
 from diagnostics.machine_usage import print_memory
 from serving.served_code import check_served_code, write_served_code
@@ -39,6 +38,7 @@ from training.bin_dataset import (
     load_bins,
     photo_size,
     photos,
+    steps_of,
 )
 from training.bin_trainer import BinTrainer
 from training.checkpoints import UnfitCheckpointError, checkpoint_to_resume
@@ -50,8 +50,14 @@ from training.device import (
     in_sagemaker_job,
 )
 from training.hub import push_to_hub, read_hub_token
-from training.models import load_image_processor, load_model, model_source
-from training.results import predict_test_split, report_calibration, write_check, write_model
+from training.models import load_change_head, load_image_processor, load_model, model_source
+from training.results import (
+    fit_visit_model,
+    predict_test_split,
+    report_calibration,
+    write_check,
+    write_model,
+)
 from training.run_folder import (
     CHECK,
     METRICS,
@@ -67,6 +73,10 @@ from training.trackers import (
     keep_trackers_here,
     track_whole_run,
 )
+from visits.chain import possible_changes
+from visits.error_model import ErrorModel, fit_error_model, write_error_model
+from visits.head import attach_head
+from visits.settings import VisitModel
 
 RECORDED_VERSIONS = ("torch", "transformers", "datasets", "accelerate")
 
@@ -208,19 +218,34 @@ def load_trainer(
         RuntimeError, ImportError: a device or a library is not there.
     """
     label_names = next(iter(dataset.values())).features["label"].names
+    counts = counts_of_labels(label_names)
     image_processor = load_image_processor(model_arguments, image_size)
     model = load_model(model_arguments, label_names, image_size, arguments.do_train)
+    train_photos = photos(dataset, "train", data_arguments.max_train_samples)
+    if arguments.do_train and arguments.learn_changes and len(steps_of(train_photos)):
+        try:
+            attach_head(model, len(possible_changes(counts)), image_size)
+        except ValueError as error:
+            print(f"Changes are not learned: {error}.", file=sys.stderr)
+    elif arguments.do_train and str(arguments.metric_for_best_model).endswith("change_loss"):
+        raise ValueError(
+            "--metric_for_best_model change_loss: no two training photos show one bin; give loss."
+        )
+    visit_model = VisitModel(ErrorModel())
+    if not arguments.do_train:
+        visit_model = load_change_head(model, model_arguments, image_size)
     if arguments.log_memory:
         print_memory("model_loaded")
     trainer = BinTrainer(
         model=model,
         args=arguments,
         image_processor=image_processor,
-        counts=counts_of_labels(label_names),
+        counts=counts,
         is_pretrained=model_arguments.model_name_or_path is not None,
-        train_dataset=photos(dataset, "train", data_arguments.max_train_samples),
+        train_dataset=train_photos,
         eval_dataset=photos(dataset, "validation", data_arguments.max_eval_samples),
     )
+    trainer.visit_model = visit_model
     track_whole_run(trainer)
     return trainer
 
@@ -238,11 +263,13 @@ def train(trainer: BinTrainer, resume_from: str | None, bins: Dataset, model_dir
     # Checkpoints stay as they are: a run that goes on is calibrated anew, not twice.
     if trainer.args.calibrate:
         trainer.calibrate()
+    records = bins.select_columns(["id", "bin_group", "expected_quantity"])[:]
+    error_model = fit_error_model(*records.values())
+    trainer.visit_model = fit_visit_model(trainer, error_model)
     if trainer.is_world_process_zero():
-        write_model(trainer, model_dir)
+        write_model(trainer, model_dir, trainer.visit_model.settings)
         write_served_code(model_dir)  # what an endpoint runs
-        records = bins.select_columns(["id", "bin_group", "expected_quantity"])[:]
-        write_error_model(model_dir, fit_error_model(*records.values()))  # for audit.py
+        write_error_model(model_dir, error_model)  # for audit.py
         if trainer.state.global_step > trainer.first_step:
             size = {"train_samples": len(trainer.train_dataset)}
             trainer.save_metrics("train", training.metrics | size)
@@ -256,7 +283,7 @@ def evaluate(
     if trainer.args.do_eval:
         trainer.save_metrics("eval", trainer.evaluate())
     if trainer.args.do_predict:
-        predict_test_split(trainer, dataset["test"], max_samples)
+        predict_test_split(trainer, dataset["test"], max_samples, trainer.visit_model)
         if trainer.is_world_process_zero():
             write_check(Path(str(trainer.args.output_dir)) / CHECK, trainer, image_size)
     if trainer.args.log_memory:

@@ -29,8 +29,8 @@ from training.trainer_flags import (
 
 # What an evaluation gives, with or without the prefix eval_.
 METRIC = re.compile(
-    r"(eval_)?(loss|(within_one_)?accuracy|mae|mae_mode|rmse|rmse_mode|quadratic_weighted_kappa"
-    r"|(accuracy|rmse)_\d+)"
+    r"(eval_)?(loss|change_loss|(within_one_)?accuracy|mae|mae_mode|rmse|rmse_mode"
+    r"|quadratic_weighted_kappa|(accuracy|rmse)_\d+)"
 )
 
 # Never on disk, where Trainer's own push to the Hub would find them too. An ARN names an account.
@@ -154,6 +154,11 @@ class BinTrainingArguments(TrainingArguments):
         "Average the weights over the steps, skip layers of a ViT at random, and train the lower "
         "layers of a pretrained model at lower rates.",
     )
+    learn_changes: bool = described(
+        True,
+        "Learn from two visits of a bin what has changed between them, beside what each photo "
+        "shows: a change head beside the model. Nothing where the dataset has no such visits.",
+    )
     calibrate: bool = described(
         True,
         "Fit a temperature on the validation split when the training has ended, and fold it into "
@@ -179,7 +184,7 @@ class BinTrainingArguments(TrainingArguments):
     metric_for_best_model: str | None = described(
         "loss",
         "What makes a checkpoint the best: loss (the cross entropy, which honest probabilities "
-        "need), accuracy, rmse, mae, ...",
+        "need; with that of the changes where they are learned), change_loss, accuracy, rmse, ...",
     )
     hub_private_repo: bool | None = described(
         True, "Whether --push_to_hub makes a private repository; one that is there stays as it is."
@@ -274,8 +279,12 @@ class BinTrainingArguments(TrainingArguments):
         metric = self.metric_for_best_model or ""
         if metric and not METRIC.fullmatch(metric):
             raise ValueError(
-                f"--metric_for_best_model {metric}: give loss, accuracy, within_one_accuracy, mae, "
-                "rmse or quadratic_weighted_kappa."
+                f"--metric_for_best_model {metric}: give loss, change_loss, accuracy, "
+                "within_one_accuracy, mae, rmse or quadratic_weighted_kappa."
+            )
+        if metric.endswith("change_loss") and not self.learn_changes:
+            raise ValueError(
+                f"--metric_for_best_model {metric}: without --learn_changes there is none."
             )
         if not self.do_train:
             # Trainer takes any evaluation strategy as a wish for --do_eval.

@@ -4,6 +4,9 @@ Workers hand over uint8; a quarter of the bytes of float32 cross to the device, 
 does what would keep a core busy for each photo. Nothing here can change a count: no photo loses an
 edge, and what is erased is smaller than an item. All randomness is that of the device's own
 generator, which checkpoints hold.
+
+Photos of one run (visits/batches.py) are flipped and turned alike, so that what differs is what was
+put or taken; where no photo belongs to another, each is a run.
 """
 
 import math
@@ -24,16 +27,19 @@ BLURRED_SHARE = 0.25
 # Edges of an erased patch as a share of the photo's: the smallest items are larger.
 PATCH_EDGES = (0.03, 0.08)
 PATCHES = 3
+# How far two visits of a bin are moved apart, a share of how far any photo is: the camera stands.
+APART = 0.05
 MIXUP_ALPHA = 0.2  # Zhang et al., mixup: Beyond empirical risk minimization, ICLR 2018
 
 
-def random_flip(pixel_values: torch.Tensor) -> torch.Tensor:
-    """Mirror each photo left to right with probability one half: it cannot change a count.
+def random_flip(pixel_values: torch.Tensor, run: torch.Tensor) -> torch.Tensor:
+    """Mirror each run of photos left to right with probability one half: it cannot change a count.
 
     Args:
         pixel_values: (batch, 3, height, width), of any type.
+        run: int64 (batch,), which run each photo is in, from 0 on.
     """
-    mirrored = torch.rand(pixel_values.shape[0], device=pixel_values.device) < 0.5
+    mirrored = torch.rand(pixel_values.shape[0], device=pixel_values.device)[run] < 0.5
     return torch.where(mirrored[:, None, None, None], pixel_values.flip(-1), pixel_values)
 
 
@@ -52,26 +58,36 @@ def normalize(pixel_values: torch.Tensor, mean: list[float], std: list[float]) -
     return (pixel_values.float() - offset) / scale
 
 
-def random_geometry(pixel_values: torch.Tensor) -> torch.Tensor:
+def random_geometry(
+    pixel_values: torch.Tensor, run: torch.Tensor, apart: float = 0.0
+) -> torch.Tensor:
     """Turn, shear, shrink and shift each photo inside its frame, and keep all of it in sight.
 
     What it leaves of the frame is filled with the mean colour.
 
     Args:
         pixel_values: float (batch, 3, height, width), normalized.
+        run: as in random_flip.
+        apart: how far photos of a run are moved apart, a share of how far any two are.
     """
-    moves = random_moves(pixel_values.shape[0], pixel_values.device)
+    moves = random_moves(run, apart)
     grid = functional.affine_grid(moves, list(pixel_values.shape), align_corners=False)
     return functional.grid_sample(pixel_values, grid, align_corners=False)
 
 
-def random_moves(num_photos: int, device: torch.device) -> torch.Tensor:
+def random_moves(run: torch.Tensor, apart: float = 0.0) -> torch.Tensor:
     """Return matrices for `affine_grid`, float (num_photos, 2, 3): frame to photo, both -1 to 1.
 
     All four corners of a photo stay in its frame.
+
+    Args: as in random_geometry.
     """
-    # A strength of its own for each photo: some stay nearly as they are, as all are in evaluation.
-    strength, angle, shear, size = torch.rand(4, num_photos, device=device)
+
+    def nearly(numbers: torch.Tensor) -> torch.Tensor:
+        return numbers.lerp(torch.rand_like(numbers), apart) if apart else numbers
+
+    # A strength of its own for each run: some stay nearly as they are, as all are in evaluation.
+    strength, angle, shear, size = nearly(torch.rand(4, len(run), device=run.device)[:, run])
     angle = (2 * angle - 1) * strength * MAX_ROTATION
     shear = (2 * shear - 1) * strength * MAX_SHEAR
     scale = 1 - size * strength * (1 - MIN_SCALE)
@@ -83,7 +99,7 @@ def random_moves(num_photos: int, device: torch.device) -> torch.Tensor:
     reach = forward.abs().sum(dim=2).amax(dim=1)
     forward = forward * (scale / reach.clamp(min=1))[:, None, None]
     room = 1 - forward.abs().sum(dim=2)
-    shift = (2 * torch.rand(num_photos, 2, device=device) - 1) * room
+    shift = (2 * nearly(torch.rand(len(run), 2, device=run.device)[run]) - 1) * room
     backward = torch.linalg.inv(forward)
     return torch.cat([backward, -backward @ shift[:, :, None]], dim=2)
 
@@ -135,19 +151,23 @@ def _erase_patches(pixel_values: torch.Tensor) -> torch.Tensor:
     return pixel_values.masked_fill_(erased, 0.0)
 
 
-def mixup(pixel_values: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mix each photo with the one before it in the batch, and what is to be said of them alike.
+def mixing_shares(run: torch.Tensor) -> torch.Tensor:
+    """Return how much of its partner is mixed into each photo, float (batch,), alike in a run.
 
-    The targets say with which probability a bin holds each count; a mean of two counts, which
-    neither photo shows, is nowhere in them.
+    Source: Zhang et al., as above.
+    """
+    alpha = torch.full((len(run), 1), MIXUP_ALPHA, device=run.device)
+    return Beta(alpha, alpha).sample()[run, 0]
+
+
+def mixed(values: torch.Tensor, partner: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """Mix each photo of a batch with another one; what is to be said of them is mixed alike.
+
+    Targets say with which probability a bin holds each count; a mean of two counts, which neither
+    photo shows, is nowhere in them.
 
     Args:
-        pixel_values: float (batch, 3, height, width).
-        targets: float (batch, num_counts), rows sum to 1.
-
-    Returns: both, mixed.
+        values: float (batch, ...): photos or targets.
+        partner: int64 (batch,), rows of `values`. share: float (batch,), of mixing_shares.
     """
-    alpha = torch.full((pixel_values.shape[0], 1), MIXUP_ALPHA, device=pixel_values.device)
-    share = Beta(alpha, alpha).sample()
-    mixed = torch.lerp(pixel_values, pixel_values.roll(1, dims=0), share[:, :, None, None])
-    return mixed, torch.lerp(targets, targets.roll(1, dims=0), share)
+    return torch.lerp(values, values[partner], share.reshape(-1, *[1] * (values.dim() - 1)))

@@ -22,6 +22,8 @@ from tqdm import tqdm
 from dataset_folder import AGAIN, BUILD, DatasetFolder, check_contents, open_dataset
 from one_line_parser import reason_of
 from output_files import whole_file
+from visits.batches import run_layout
+from visits.neighbours import visit_steps
 
 try:
     import simplejpeg
@@ -137,12 +139,27 @@ def decoded_photos(dataset: Dataset, max_samples: int | None) -> Dataset:
     """
     if max_samples is not None:
         dataset = dataset.select(range(min(max_samples, len(dataset))))
-    return dataset.with_transform(_decode, columns=["image", "label"])
+    return dataset.with_transform(_decode, columns=["image", "label", "bin_group"])
 
 
 def _decode(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
     photos = [torch.from_numpy(rgb_pixels(image["bytes"])) for image in rows["image"]]
-    return {"pixel_values": photos, "labels": rows["label"]}
+    return {"pixel_values": photos, "labels": rows["label"], "bin_group": rows["bin_group"]}
+
+
+def steps_of(dataset: Dataset) -> np.ndarray:
+    """Return each two visits of a bin among the photos of a split: visits.neighbours.visit_steps.
+
+    Args:
+        dataset: of decoded_photos.
+    """
+    return visit_steps(*visits_of(dataset))
+
+
+def visits_of(dataset: Dataset) -> tuple[list[str], list[str | None]]:
+    """Return ids and bin groups of the photos of a split, in its order."""
+    columns = dataset.with_format(None)
+    return list(columns["id"]), list(columns["bin_group"])
 
 
 def rgb_pixels(encoded: bytes) -> np.ndarray:
@@ -159,13 +176,30 @@ def rgb_pixels(encoded: bytes) -> np.ndarray:
         return np.array(photo.convert("RGB"))
 
 
-def collate(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Return one batch: pixel_values uint8 (batch, 3, height, width), labels int64 (batch,)."""
-    pixel_values = torch.stack([row["pixel_values"] for row in rows])
-    return {
-        "pixel_values": pixel_values.permute(0, 3, 1, 2),
-        "labels": torch.tensor([row["labels"] for row in rows]),
-    }
+def collate(rows: Sequence[dict[str, Any]], keeps_visits: bool = False) -> dict[str, torch.Tensor]:
+    """Return one batch of photos, or of pairs of them.
+
+    Args:
+        keeps_visits: whether visits of a bin that stand side by side are told to be such.
+
+    Returns: pixel_values uint8 (batch, 3, height, width), labels int64 (batch,); for pairs of
+        visits.batches.VisitPairs the same of the earlier photos and counts beside them; for others
+        which belong together: visits.batches.run_layout.
+    """
+
+    def photos(name: str) -> torch.Tensor:
+        return torch.stack([row[name] for row in rows]).permute(0, 3, 1, 2)
+
+    def labels(name: str) -> torch.Tensor:
+        return torch.tensor([row[name] for row in rows])
+
+    batch = {"pixel_values": photos("pixel_values"), "labels": labels("labels")}
+    if "earlier_pixel_values" in rows[0]:
+        return batch | {
+            "earlier_pixel_values": photos("earlier_pixel_values"),
+            "earlier_labels": labels("earlier_labels"),
+        }
+    return batch | run_layout([row["bin_group"] if keeps_visits else None for row in rows])
 
 
 def photos(dataset: DatasetDict, split: str, max_samples: int | None) -> Dataset | None:

@@ -4,16 +4,18 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import broadcast, gather_object
 from torch import distributed, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import (
     PreTrainedModel,
     Trainer,
@@ -28,9 +30,22 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from diagnostics.callback import Diagnostics, run_facts
 from training.arguments import BinTrainingArguments
-from training.augmentation import mixup, normalize, random_colour, random_flip, random_geometry
-from training.bin_dataset import collate
-from training.calibration import before_and_after, fitted_temperature, fold_temperature
+from training.augmentation import (
+    APART,
+    mixed,
+    mixing_shares,
+    normalize,
+    random_colour,
+    random_flip,
+    random_geometry,
+)
+from training.bin_dataset import collate, steps_of, visits_of
+from training.calibration import (
+    before_and_after,
+    calibration_figures,
+    fitted_temperature,
+    fold_temperature,
+)
 from training.checkpoints import (
     TimedCheckpoints,
     checkpoint_here,
@@ -40,7 +55,7 @@ from training.checkpoints import (
     whole_checkpoint,
 )
 from training.evaluation import MetricsLine, counting_metrics
-from training.losses import balanced_weights, counting_loss, item_distances
+from training.losses import balanced_weights, counting_loss, cross_entropy, item_distances
 from training.models import load_strictly
 from training.regularization import (
     WeightAverage,
@@ -51,6 +66,14 @@ from training.regularization import (
     save_trained_weights,
 )
 from training.run_folder import write_figures
+from visits.batches import VisitPairs, VisitSampler, with_unchanged
+from visits.chain import change_columns, of_changed
+from visits.error_model import ErrorModel
+from visits.head import ChangeHead, head_of, save_head, without_head
+from visits.settings import VisitModel
+
+# Of the changes beside the counts, in the loss that is minimized.
+CHANGE_WEIGHT = 1.0
 
 
 class BinTrainer(Trainer):
@@ -83,10 +106,14 @@ class BinTrainer(Trainer):
             # a second against 56 with the plain one (ViT-Tiny, two cores). In fp32 the fused form
             # saves a tenth.
             model.set_attn_implementation("eager")
+        if head_of(model) is not None:
+            # It is asked beside the model, where a search for what a batch left out misses it; each
+            # batch asks all of it.
+            args.ddp_find_unused_parameters = False
         super().__init__(
             model=model,
             args=args,
-            data_collator=collate,
+            data_collator=partial(collate, keeps_visits=head_of(model) is not None),
             processing_class=image_processor,
             compute_metrics=counting_metrics(counts),
             callbacks=[MetricsLine(), OwnRandomness(), *timed_checkpoints(args)],
@@ -94,7 +121,11 @@ class BinTrainer(Trainer):
         )
         self.image_processor = image_processor
         self.is_pretrained = is_pretrained
+        self.counts = tuple(counts)
         self.distances = item_distances(counts).to(args.device)
+        self.change_columns = torch.from_numpy(change_columns(counts)).to(args.device)
+        self.change_logits: np.ndarray | None = None  # of the pairs that were evaluated last
+        self.visit_model = VisitModel(ErrorModel())  # until it is fitted, or read
         self.count_weights = self._count_weights(len(counts))
         self.calibration: dict[str, float] = {}
         self.average: WeightAverage | None = None
@@ -134,20 +165,21 @@ class BinTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Return the mean loss of a training batch, and the outputs if asked for."""
-        pixel_values = self._normalized(random_flip(inputs["pixel_values"]))
-        targets = functional.one_hot(inputs["labels"], len(self.distances)).float()
-        if self.args.augment_colour:
-            pixel_values = random_colour(pixel_values)
-        if self.args.augment_geometry:
-            pixel_values = random_geometry(pixel_values)
-        if self.args.mixup:
-            pixel_values, targets = mixup(pixel_values, targets)
+        head = head_of(self.model)
+        num_photos = len(inputs["labels"])
+        batch = dict(inputs) if head is None else with_unchanged(inputs)
+        pixel_values, share = self._augmented(batch)
         outputs = model(pixel_values=pixel_values)
+        logits = outputs.logits[:num_photos]
+        targets = functional.one_hot(batch["labels"], len(self.distances)).float()
+        if share is not None:
+            targets = mixed(targets, batch["partner"], share)
+        targets = targets[:num_photos]
         if self.diagnostics is not None:
-            self.diagnostics.see_answers(outputs.logits, targets)
+            self.diagnostics.see_answers(logits, targets)
         loss = counting_loss(
             self.args.loss,
-            outputs.logits.float(),
+            logits.float(),
             targets,
             self.distances,
             self.args.neighbour_weight,
@@ -155,7 +187,49 @@ class BinTrainer(Trainer):
         )
         if self.count_weights is not None:
             loss = loss * (targets @ self.count_weights)
-        return (loss.mean(), outputs) if return_outputs else loss.mean()
+        total = loss.mean()
+        if head is not None:
+            total = total + CHANGE_WEIGHT * self._change_loss(head, batch, share)
+        return (total, outputs) if return_outputs else total
+
+    def _augmented(
+        self, batch: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return what the model is shown of a batch, and how much is mixed into each photo."""
+        run = batch["run"]
+        pixel_values = self._normalized(random_flip(batch["pixel_values"], run))
+        if self.args.augment_colour:
+            pixel_values = random_colour(pixel_values)
+        elif "seen_twice" in batch:  # or equal bytes would be what an unchanged bin looks like
+            again = batch["seen_twice"]
+            pixel_values[again] = random_colour(pixel_values[again])
+        if self.args.augment_geometry:
+            apart = 0.0 if head_of(self.model) is None else APART
+            pixel_values = random_geometry(pixel_values, run, apart)
+        if not self.args.mixup:
+            return pixel_values, None
+        share = mixing_shares(run)
+        return mixed(pixel_values, batch["partner"], share), share
+
+    def _change_loss(
+        self, head: ChangeHead, batch: dict[str, torch.Tensor], share: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the mean loss of the changes between photos that the model has just seen."""
+        earlier, later = batch["earlier"], batch["later"]
+        with self.accelerator.autocast():
+            projected = head.projected()
+            logits = head(projected[earlier], projected[later])
+
+        def targets(rows: torch.Tensor) -> torch.Tensor:
+            labels = batch["labels"][rows]
+            column = self.change_columns[labels[earlier], labels[later]]
+            return functional.one_hot(column, logits.shape[1]).float()
+
+        wanted = targets(torch.arange(len(batch["labels"]), device=later.device))
+        if share is not None:  # pairs are mixed with pairs
+            wanted = wanted.lerp(targets(batch["partner"]), share[later, None])
+        smoothing = self.args.label_smoothing_factor
+        return cross_entropy(logits.float(), wanted, smoothing).mean()
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Return the batches of a step, as Trainer does."""
@@ -175,6 +249,16 @@ class BinTrainer(Trainer):
                 gradient_scale=1.0 if scaler is None else scaler.get_scale(),
             )
         return loss
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Sampler | None:
+        """Return Trainer's; where changes are learned one that keeps the visits of a bin together.
+
+        Both follow from the seed and the epoch.
+        """
+        if head_of(self.model) is None:
+            return super()._get_train_sampler(*args, **kwargs)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return VisitSampler(*visits_of(self.train_dataset), seed)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Return the names of the parameters that --weight_decay is for: matrices alone."""
@@ -237,6 +321,25 @@ class BinTrainer(Trainer):
             return
         self.calibration = {"calibration_temperature": temperature}
         self.calibration |= before_and_after("eval", logits, labels, temperature)
+        if self.change_logits is not None:
+            self._calibrate_changes(labels)
+
+    def _calibrate_changes(self, labels: np.ndarray) -> None:
+        """Fit a temperature for the changes on the pairs that were just evaluated, and fold it in.
+
+        Of pairs that differ: those that do not are learned from, and not seen in any split.
+        """
+        head = head_of(self.model)
+        assert head is not None
+        assert self.change_logits is not None
+        before, after = labels[steps_of(self.eval_dataset)].T
+        columns = change_columns(self.counts)[before, after]
+        logits, columns = of_changed(self.change_logits, columns, self.counts)
+        if len(columns) == 0:
+            return
+        temperature = fitted_temperature(logits, columns)
+        head.divide_logits(temperature)
+        self.calibration |= {"calibration_change_temperature": temperature}
 
     def prediction_step(
         self,
@@ -255,17 +358,44 @@ class BinTrainer(Trainer):
         if self.average is not None:
             model = self.average.model
         plain_model = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+        head = head_of(plain_model)
         with torch.no_grad():
             # The class's own forward: accelerate wraps the instance's in autocast for bf16.
             outputs = type(plain_model).forward(
                 plain_model, self._normalized(inputs["pixel_values"])
             )
-        return None, outputs.logits, inputs["labels"]
+            if "earlier_labels" not in inputs:
+                return None, outputs.logits, inputs["labels"]
+            assert head is not None
+            later = head.projected()
+            type(plain_model).forward(plain_model, self._normalized(inputs["earlier_pixel_values"]))
+            logits = head(head.projected(), later)
+        return None, logits, self.change_columns[inputs["earlier_labels"], inputs["labels"]]
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Evaluate as Trainer does, with the first process's running statistics in all of them."""
+    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Evaluate as Trainer does, with the first process's running statistics in all of them.
+
+        Where the model has a change head it is asked about each two visits that follow each other
+        among these photos: `change_logits` has its answers, and `change_loss` is their mean loss,
+        of pairs that differ.
+        """
         self._share_buffers()
-        return super().evaluation_loop(*args, **kwargs)
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        if head_of(self.model) is None or len(steps := steps_of(dataloader.dataset)) == 0:
+            return output
+        pairs = self.get_test_dataloader(VisitPairs(dataloader.dataset, steps))
+        compute_metrics, self.compute_metrics = self.compute_metrics, None  # type: ignore[has-type]
+        try:
+            changes = super().evaluation_loop(pairs, "Changes", prediction_loss_only=False)
+        finally:
+            self.compute_metrics = compute_metrics
+        self.change_logits = changes.predictions
+        logits, columns = of_changed(changes.predictions, changes.label_ids, self.counts)
+        if len(columns):
+            prefix = kwargs.get("metric_key_prefix", "eval")
+            loss = calibration_figures(logits, columns)["loss"]
+            output.metrics[f"{prefix}_change_loss"] = loss
+        return output
 
     def _share_buffers(self) -> None:
         """Give each process the first one's buffers: each has its own of what it has seen.
@@ -360,6 +490,10 @@ class BinTrainer(Trainer):
 
         With more evaluations than checkpoints it would not be there in the end.
         """
+        if "eval_change_loss" in metrics and self.args.metric_for_best_model == "loss":
+            # What is minimized, both parts of it.
+            both = metrics["eval_loss"] + CHANGE_WEIGHT * metrics["eval_change_loss"]
+            metrics = metrics | {"eval_loss": both}
         is_best = super()._determine_best_metric(metrics, trial)
         if is_best and self.args.load_best_model_at_end:
             self.control.should_save = True
@@ -405,10 +539,15 @@ class BinTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save the model as it is evaluated, and beside an average what training goes on with."""
         # Newer releases of transformers ask every process to save.
-        if self.average is None or not self.args.should_save:
+        if not self.args.should_save:
             return super()._save(output_dir, state_dict)
-        super()._save(output_dir, self.average.model.state_dict())
-        save_trained_weights(self.model, Path(output_dir or str(self.args.output_dir)))
+        folder = Path(output_dir or str(self.args.output_dir))
+        evaluated = self.model if self.average is None else self.average.model
+        state = evaluated.state_dict() if self.average is not None or not state_dict else state_dict
+        super()._save(str(folder), without_head(state))
+        save_head(state, folder)
+        if self.average is not None:
+            save_trained_weights(self.model, folder)
         return None
 
     def _load_from_checkpoint(

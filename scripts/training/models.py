@@ -18,11 +18,15 @@ from transformers import (
 from transformers.utils import (
     IMAGENET_STANDARD_MEAN,
     IMAGENET_STANDARD_STD,
+    cached_file,
     is_torchvision_available,
 )
 
 from one_line_parser import reason_of
 from training.arguments import ModelArguments
+from visits.error_model import ERROR_MODEL, ErrorModel
+from visits.head import HEAD_WEIGHTS, head_of, load_head, read_head
+from visits.settings import HEAD_SETTINGS, VisitModel, read_visit_model
 
 # Pillow's code for what data_prep/dataset/photos.py resizes with.
 BILINEAR = 2
@@ -119,6 +123,33 @@ def check_answer(model: PreTrainedModel, num_counts: int, image_size: int) -> No
         forget_cached(model)
     if answer != (1, num_counts):
         raise ValueError(f"{kind} answers with {answer}, not with one number a count.")
+
+
+def load_change_head(
+    model: PreTrainedModel, arguments: ModelArguments, image_size: int
+) -> VisitModel:
+    """Give a model the change head that lies beside it, if there is one.
+
+    Returns: what its folder, or its repository, knows of visits.
+    Raises: ValueError: a file of the head is damaged, or the model's counts are not the head's.
+    """
+    source = model_source(arguments)
+    files = (HEAD_SETTINGS, HEAD_WEIGHTS, ERROR_MODEL)
+    found = [
+        cached_file(
+            source,
+            name,
+            revision=arguments.model_revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        for name in files
+    ]
+    if found[0] is None:
+        return VisitModel(ErrorModel())
+    folder = Path(found[0]).parent
+    load_head(model, folder, image_size)
+    return read_visit_model(folder)
 
 
 def forget_cached(model: torch.nn.Module) -> None:
@@ -255,7 +286,8 @@ def load_strictly(model: PreTrainedModel, checkpoint: Path) -> None:
         )
         if lacking := {name: keys for name, keys in report.items() if keys}:
             raise ValueError(f"these are not the model's weights: {lacking}")
-        model.load_state_dict(loaded.state_dict())
+        head = read_head(checkpoint) if head_of(model) else {}
+        model.load_state_dict(loaded.state_dict() | head)
     except Exception as error:  # a damaged file makes transformers raise nearly anything
         raise ValueError(f"{checkpoint} cannot be loaded ({reason_of(error)}).") from error
     forget_cached(model)

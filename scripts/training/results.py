@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +26,22 @@ from transformers.trainer_utils import PredictionOutput
 
 from count_distribution import counts_of_labels, mode_count
 from output_files import sync, whole_file
-from training.bin_dataset import decoded_photos
+from training.bin_dataset import decoded_photos, steps_of
 from training.bin_trainer import BinTrainer
 from training.calibration import before_and_after
 from training.checkpoints import plain_write_errors
 from training.evaluation import softmax
-from training.run_folder import PREDICTIONS, remove_results
+from training.run_folder import CHANGES, PREDICTIONS, remove_results
+from visits.batches import share_unchanged
+from visits.chain import Visits, fit_weights, possible_changes, visit_posteriors
+from visits.error_model import ErrorModel
+from visits.head import HEAD_WEIGHTS, head_of, save_head, without_head
+from visits.measures import change_figures, pair_outcomes, visit_figures
+from visits.settings import HEAD_SETTINGS, ChangeSettings, VisitModel, write_settings
 
 
-def write_model(trainer: BinTrainer, model_dir: Path) -> None:
-    """Write model and image processor into a model folder, each file whole.
+def write_model(trainer: BinTrainer, model_dir: Path, settings: ChangeSettings | None) -> None:
+    """Write model, image processor and change head into a model folder, each file whole.
 
     Figures and predictions of the run folder go before weights that they are not of are there.
 
@@ -45,7 +52,11 @@ def write_model(trainer: BinTrainer, model_dir: Path) -> None:
     shutil.rmtree(saved, ignore_errors=True)
     try:
         with plain_write_errors(model_dir):
-            trainer.model.save_pretrained(saved)
+            state = trainer.model.state_dict()
+            trainer.model.save_pretrained(saved, state_dict=without_head(state))
+        if settings is not None:
+            save_head(state, saved)
+            write_settings(saved, settings)
         trainer.image_processor.save_pretrained(saved)
         for path in saved.iterdir():
             sync(path)
@@ -56,6 +67,9 @@ def write_model(trainer: BinTrainer, model_dir: Path) -> None:
         # A run that was stopped here has trained before.
         if has_trained or filecmp.cmpfiles(saved, model_dir, weights, shallow=False)[0] != weights:
             remove_results(Path(str(trainer.args.output_dir)))
+        if settings is None:  # of an earlier training into this folder
+            for name in (HEAD_SETTINGS, HEAD_WEIGHTS):
+                (model_dir / name).unlink(missing_ok=True)
         for path in sorted(saved.iterdir()):
             os.replace(path, model_dir / path.name)
         sync(model_dir)
@@ -63,11 +77,72 @@ def write_model(trainer: BinTrainer, model_dir: Path) -> None:
         shutil.rmtree(saved, ignore_errors=True)
 
 
-def predict_test_split(trainer: BinTrainer, test: Dataset, max_samples: int | None) -> None:
-    """Write the test figures and predictions_test.parquet into the run folder."""
-    prediction = trainer.predict(decoded_photos(test, max_samples))
+def fit_visit_model(trainer: BinTrainer, error_model: ErrorModel) -> VisitModel:
+    """Return what a trained model knows of visits: how the answers of its head are to be taken.
+
+    The weights of the evidence are fitted on the validation split, where there is one.
+
+    Args:
+        error_model: of the training split.
+    """
+    head = head_of(trainer.model)
+    if head is None:
+        return VisitModel(error_model)
+    records = np.asarray(trainer.train_dataset.with_format(None)["expected_quantity"])
+    steps = steps_of(trainer.train_dataset)
+    num_unchanged = int((records[steps[:, 0]] == records[steps[:, 1]]).sum())
+    settings = ChangeSettings(
+        counts=trainer.counts,
+        num_features=head.num_features,
+        learned_rate=share_unchanged(len(steps), len(records)),
+        # As if one pair more had been seen, half of which had not changed.
+        unchanged_rate=(num_unchanged + 0.5) / (len(steps) + 1),
+        temperature=trainer.calibration.get("calibration_change_temperature", 1.0),
+    )
+    model = VisitModel(error_model, settings)
+    if trainer.eval_dataset is None or len(steps_of(trainer.eval_dataset)) == 0:
+        return model
+    prediction = trainer.predict(trainer.eval_dataset)
+    visits = predicted_visits(trainer, trainer.eval_dataset, prediction, model)
+    given = (visits, model.usual(trainer.counts), prediction.label_ids)
+    fitted = replace(
+        settings,
+        weights=fit_weights(*given),
+        weights_without_changes=fit_weights(*given, with_changes=False),
+        num_steps=len(visits.steps),
+    )
+    return VisitModel(error_model, fitted)
+
+
+def predicted_visits(
+    trainer: BinTrainer, photos: Dataset, prediction: PredictionOutput, model: VisitModel
+) -> Visits:
+    """Return what the model said of the photos and the pairs that it was asked about last."""
+    steps = steps_of(photos)
+    assert trainer.change_logits is not None
+    assert len(trainer.change_logits) == len(steps)
+    changes = model.changes(softmax(trainer.change_logits))
+    return Visits(softmax(prediction.predictions), steps, changes, trainer.counts)
+
+
+def predict_test_split(
+    trainer: BinTrainer, test: Dataset, max_samples: int | None, model: VisitModel
+) -> None:
+    """Write the test figures, and both files of predictions, into the run folder."""
+    photos = decoded_photos(test, max_samples)
+    prediction = trainer.predict(photos)
+    visits = table = None
+    if model.settings is not None and len(steps_of(photos)):
+        visits = predicted_visits(trainer, photos, prediction, model)
+        figures = figures_of_visits(visits, prediction.label_ids, model)
+        prediction.metrics.update({f"test_{name}": value for name, value in figures.items()})
+        outcomes = outcomes_of_pairs(visits, prediction.label_ids, model)
+        table = change_table(test, visits, outcomes)
     trainer.log(prediction.metrics)
     trainer.save_metrics("test", prediction.metrics)
+    if table is not None and trainer.is_world_process_zero():
+        with whole_file(Path(str(trainer.args.output_dir)) / CHANGES) as temporary:
+            pq.write_table(table, temporary)
     if trainer.calibration:
         temperature = trainer.calibration["calibration_temperature"]
         before = prediction.predictions * temperature
@@ -76,6 +151,8 @@ def predict_test_split(trainer: BinTrainer, test: Dataset, max_samples: int | No
     if trainer.is_world_process_zero():
         num_bins = min(len(test), max_samples or len(test))
         table = prediction_table(test.select(range(num_bins)), prediction)
+        if visits is not None:
+            table = with_all_visits(table, visits, model)
         with whole_file(Path(str(trainer.args.output_dir)) / PREDICTIONS) as temporary:
             pq.write_table(table, temporary)
 
@@ -114,6 +191,67 @@ def prediction_table(bins: Dataset, prediction: PredictionOutput) -> pa.Table:
     )
 
 
+def figures_of_visits(visits: Visits, true: np.ndarray, model: VisitModel) -> dict[str, float]:
+    """Return all figures of visits and changes: change_..., visits_... and visits_single_..."""
+    assert model.settings is not None
+    usual, settings = model.usual(visits.counts), model.settings
+    weights = settings.weights
+    changes = change_figures(visits, true, usual, weights, settings.weights_without_changes)
+    together = visit_figures(visits, true, usual, weights)
+    return {f"change_{name}": value for name, value in changes.items()} | {
+        f"visits_{name}": value for name, value in together.items()
+    }
+
+
+def outcomes_of_pairs(visits: Visits, true: np.ndarray, model: VisitModel) -> dict[str, np.ndarray]:
+    """Return visits.measures.pair_outcomes, as they are weighted here."""
+    assert model.settings is not None
+    settings = model.settings
+    weights = (settings.weights, settings.weights_without_changes)
+    return pair_outcomes(visits, true, model.usual(visits.counts), *weights)
+
+
+def with_all_visits(table: pa.Table, visits: Visits, model: VisitModel) -> pa.Table:
+    """Return predictions, and what all photos of a bin say together of those with other visits.
+
+    These columns are null for a photo without another visit.
+    """
+    together = visit_posteriors(visits, model.weights, model.usual(visits.counts))
+    is_alone = np.ones(len(together), dtype=bool)
+    is_alone[visits.steps.ravel()] = False
+    for column, count in enumerate(visits.counts):
+        values = pa.array(together[:, column], mask=is_alone)
+        table = table.append_column(f"visits_probability_{count}", values)
+    return table
+
+
+def change_table(bins: Dataset, visits: Visits, outcomes: dict[str, np.ndarray]) -> pa.Table:
+    """Return one row for each two visits that follow each other: their ids, counts and the change.
+
+    Args:
+        bins: rows of `visits`, with the record's count of each.
+        outcomes: of outcomes_of_pairs, from which the figures of changes are means.
+    """
+    columns = bins.select_columns(["id", "bin_group", "expected_quantity"])[:]
+    named = {name: np.asarray(values) for name, values in columns.items()}
+    earlier, later = visits.steps.T
+    changes = possible_changes(visits.counts)
+    return pa.table(
+        {
+            "earlier_id": named["id"][earlier],
+            "later_id": named["id"][later],
+            "bin_group": named["bin_group"][later],
+            "earlier_quantity": named["expected_quantity"][earlier],
+            "later_quantity": named["expected_quantity"][later],
+            **{
+                f"probability_{change:+d}": visits.changes[:, column]
+                for column, change in enumerate(changes)
+            },
+            **outcomes,
+        }
+    )
+
+
 def check_photo(image_size: int) -> np.ndarray:
     """Return a photo of soft shades and hard edges, uint8 (image_size, image_size, 3)."""
     rows, columns = np.indices((image_size, image_size)) / image_size
@@ -123,16 +261,35 @@ def check_photo(image_size: int) -> np.ndarray:
 
 
 def write_check(path: Path, trainer: BinTrainer, image_size: int) -> None:
-    """Write a PNG of image_size in base64, and the logits for it in the order of the labels."""
+    """Write drawn photos, PNGs of image_size in base64, and the model's answers to them.
+
+    These are the logits of the counts in the order of the labels, and where there is a change head
+    those of the changes from another photo to it.
+    """
     photo = check_photo(image_size)
-    batch = torch.from_numpy(photo).permute(2, 0, 1)[None]
-    inputs = {"pixel_values": batch, "labels": torch.zeros(1, dtype=torch.int64)}
-    _, logits, _ = trainer.prediction_step(trainer.model.eval(), inputs, prediction_loss_only=False)
-    png = io.BytesIO()
-    Image.fromarray(photo).save(png, format="png")
-    content = {
-        "photo_png_base64": base64.b64encode(png.getvalue()).decode(),
-        "logits": logits[0].float().tolist(),
-    }
+    earlier = photo[::-1].copy()
+    labels = torch.zeros(1, dtype=torch.int64)
+    one = {"pixel_values": _batch(photo), "labels": labels}
+    content = {"photo_png_base64": _png(photo), "logits": _answer(trainer, one)}
+    if head_of(trainer.model) is not None:
+        pair = one | {"earlier_pixel_values": _batch(earlier), "earlier_labels": labels}
+        content["earlier_photo_png_base64"] = _png(earlier)
+        content["change_logits"] = _answer(trainer, pair)
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content) + "\n")
+
+
+def _batch(photo: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(photo).permute(2, 0, 1)[None]
+
+
+def _png(photo: np.ndarray) -> str:
+    png = io.BytesIO()
+    Image.fromarray(photo).save(png, format="png")
+    return base64.b64encode(png.getvalue()).decode()
+
+
+def _answer(trainer: BinTrainer, inputs: dict[str, torch.Tensor]) -> list[float]:
+    model = trainer.model.eval()
+    _, logits, _ = trainer.prediction_step(model, inputs, prediction_loss_only=False)
+    return logits[0].float().tolist()

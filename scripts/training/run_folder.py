@@ -26,6 +26,7 @@ except ImportError:  # Windows
 RECORD = "arguments.json"
 METRICS = "all_results.json"
 PREDICTIONS = "predictions_test.parquet"
+CHANGES = "changes_test.parquet"
 CHECK = "check.json"
 LOCK = "_running"  # Trainer's push to the Hub leaves out what starts so
 TRACKER_FOLDERS = ("tensorboard", "trackio")
@@ -38,7 +39,7 @@ TRAINING_IDENTITY = (
     *DECIDE_WEIGHTS,
     *("max_train_samples", "world_size", "model_revision", "fp16", "optim_args", "untried_flags"),
     *("loss", "neighbour_weight", "class_weights", "augment_geometry", "augment_colour", "mixup"),
-    *("regularize", "calibrate"),
+    *("regularize", "calibrate", "learn_changes"),
 )
 
 
@@ -168,7 +169,7 @@ def write_figures(output_dir: Path, split: str, figures: dict[str, Any]) -> None
 
 def remove_results(output_dir: Path) -> None:
     """Remove figures and predictions of an earlier state of the model."""
-    for name in (METRICS, PREDICTIONS, CHECK):
+    for name in (METRICS, PREDICTIONS, CHANGES, CHECK):
         (output_dir / name).unlink(missing_ok=True)
 
 
@@ -179,7 +180,7 @@ def send_home(output_dir: Path) -> None:
         return
     Path(target).mkdir(parents=True, exist_ok=True)
     diagnostics = (DIAGNOSTICS_PAGE, DIAGNOSTICS_RECORD, TRACE)
-    for name in (RECORD, METRICS, PREDICTIONS, CHECK, *diagnostics):
+    for name in (RECORD, METRICS, PREDICTIONS, CHANGES, CHECK, *diagnostics):
         if (output_dir / name).exists():
             shutil.copy2(output_dir / name, target)
     for name in TRACKER_FOLDERS:

@@ -1,6 +1,7 @@
 """A model folder under the inference container's model server, toolkit and transformers."""
 
 import base64
+import itertools
 import json
 import re
 import shutil
@@ -20,7 +21,11 @@ from deployment import served_archive
 from stand_ins.model_server import ensure_environment, serve_as_container
 from stand_ins.served_model import ServedModel, drawn_photo, encoded, serve_locally
 
-PHOTO = encoded(drawn_photo())
+PHOTO, BEFORE = encoded(drawn_photo()), encoded(drawn_photo(seed=1))
+PAIR = {
+    "image": base64.b64encode(PHOTO).decode(),
+    "previous": {"image": base64.b64encode(BEFORE).decode(), "expected_quantity": 2},
+}
 NUM_CLIENTS, SECONDS = 64, 60
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -55,6 +60,8 @@ def test_every_content_type_gets_the_answer_of_the_local_server(
         (json.dumps({"image": image, "expected_quantity": 3}).encode(), "application/json", None),
         (json.dumps({"image": image}).encode(), "application/json; charset=utf-8", None),
         (json.dumps({"instances": [{"image": image}] * 3}).encode(), "application/json", None),
+        (json.dumps(PAIR).encode(), "application/json", None),
+        (json.dumps({"instances": [PAIR, {"image": image}]}).encode(), "application/json", None),
     ]
     with serve_locally(run_dir / "model") as local:
         for request in requests:
@@ -67,6 +74,7 @@ def test_every_content_type_gets_the_answer_of_the_local_server(
                     r.content.get("predictions", [r.content])[0] for r in (reply, expected)
                 )
                 assert first["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
+                assert first.get("change", {}) == pytest.approx(other.get("change", {}), abs=1e-4)
                 assert first["version"] == other["version"]
 
 
@@ -81,6 +89,7 @@ def test_every_content_type_gets_the_answer_of_the_local_server(
         (b"{", "application/json", None, 400),
         (b'{"url": "https://169.254.169.254/"}', "application/json", None, 403),
         (b'{"s3_key": "private/key"}', "application/json", None, 403),
+        (json.dumps(PAIR | {"previous": 3}).encode(), "application/json", None, 400),
         (PHOTO, "image/jpeg", "text/html", 406),
     ],
 )
@@ -134,14 +143,17 @@ def test_what_deploy_packs_answers_there(
 def test_sixty_four_clients_for_a_minute_lose_no_request_and_no_memory(
     served: ServedModel,
 ) -> None:
-    served.ask(PHOTO, "image/jpeg")
+    requests = [(PHOTO, "image/jpeg"), (json.dumps(PAIR).encode(), "application/json")]
+    served.ask(*requests[0])
     end = time.monotonic() + SECONDS
     replies: list[int] = []
     is_over = threading.Event()
 
     def client() -> None:
-        while time.monotonic() < end:
-            replies.append(served.ask(PHOTO, "image/jpeg").status)
+        for request in itertools.cycle([requests[0], *requests]):  # every third one is a pair
+            if time.monotonic() >= end:
+                return
+            replies.append(served.ask(*request).status)
 
     memory: list[int] = []  # of the Python workers: Java fills its heap as it likes
 

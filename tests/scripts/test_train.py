@@ -73,6 +73,8 @@ def test_a_run_leaves_results_predictions_arguments_and_a_model(
         if path.is_file()
     )
     assert sorted(path.name for path in (run_dir / "model").iterdir()) == [
+        "change_head.json",
+        "change_head.safetensors",
         "code",
         "config.json",
         "error_model.json",
@@ -82,13 +84,59 @@ def test_a_run_leaves_results_predictions_arguments_and_a_model(
     table = pq.read_table(run_dir / "predictions_test.parquet")
     assert table.column_names == [
         *("id", "bin_group", "expected_quantity", "count"),
-        *(f"probability_{count}" for count in range(1, 6)),
+        *(f"{of}probability_{count}" for of in ("", "visits_") for count in range(1, 6)),
     ]
     test = load_dataset(str(dataset_dir), split="test")
     assert table["id"].to_pylist() == test["id"]
     assert table["expected_quantity"].to_pylist() == test["expected_quantity"]
     is_right = np.equal(table["count"].to_numpy(), table["expected_quantity"].to_numpy())
     assert is_right.mean() == pytest.approx(figures["test_accuracy"])
+
+
+def test_each_two_visits_of_a_bin_have_a_row_of_changes(run_dir: Path, dataset_dir: Path) -> None:
+    table = pq.read_table(run_dir / "changes_test.parquet")
+    changes = range(-4, 5)
+    assert table.column_names == [
+        *("earlier_id", "later_id", "bin_group", "earlier_quantity", "later_quantity"),
+        *(f"probability_{change:+d}" for change in changes),
+        *(
+            f"{name}{way}"
+            for way in ("", "_by_single_counts", "_by_records")
+            for name in ("direction", "count_accuracy", "count_squared_error", "count_loss")
+        ),
+    ]
+    test = load_dataset(str(dataset_dir), split="test")
+    bins = {row["id"]: row for row in test.remove_columns("image")}
+    assert table.num_rows > 10
+    for row in table.to_pylist():
+        earlier, later = bins[row["earlier_id"]], bins[row["later_id"]]
+        assert int(row["earlier_id"]) < int(row["later_id"])
+        assert earlier["bin_group"] == later["bin_group"] == row["bin_group"]
+        assert row["earlier_quantity"] == earlier["expected_quantity"]
+        assert row["later_quantity"] == later["expected_quantity"]
+        total = sum(row[f"probability_{change:+d}"] for change in changes)
+        assert total == pytest.approx(1)
+    # What all photos of a bin say of one is there where there are others.
+    in_steps = {*table["earlier_id"].to_pylist(), *table["later_id"].to_pylist()}
+    for row in pq.read_table(run_dir / "predictions_test.parquet").to_pylist():
+        together = [row[f"visits_probability_{count}"] for count in range(1, 6)]
+        assert (row["id"] in in_steps) == (together != [None] * 5)
+        assert row["id"] not in in_steps or sum(together) == pytest.approx(1)
+
+
+def test_without_changes_or_visits_to_learn_them_from_there_is_no_head(
+    dataset_dir: Path, config_dir: Path, run_dir: Path, tmp_path: Path
+) -> None:
+    argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--do_predict")
+    argv += ["--num_train_epochs", "1", "--model_dir", str(tmp_path / "model")]
+    shutil.copytree(run_dir / "model", tmp_path / "model")  # whose head would be another model's
+    train.main([*argv, "--learn_changes", "false"])
+    assert not list((tmp_path / "model").glob("change_head*"))
+    assert not [name for name in results(tmp_path / "run") if "change" in name]
+    # The first photos of a split hold no bin twice, where there are so few.
+    argv[argv.index(str(tmp_path / "run"))] = str(tmp_path / "few")
+    train.main([*argv, "--max_train_samples", "2"])
+    assert not list((tmp_path / "model").glob("change_head*"))
 
 
 def test_the_pipeline_gives_the_trainers_probabilities(run_dir: Path, dataset_dir: Path) -> None:
@@ -140,6 +188,7 @@ def test_the_model_is_that_of_the_best_epoch_by_validation_loss(
     argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--do_eval")
     argv += ["--warmup_steps", "0", "--lr_scheduler_type", "linear", "--calibrate", "false"]
     argv += ["--augment_geometry", "false", "--mixup", "false", "--regularize", "false"]
+    argv += ["--learn_changes", "false"]
     train.main([*argv, "--num_train_epochs", "4", "--learning_rate", "0.05"])
     printed = capsys.readouterr().out
     losses = [
@@ -264,7 +313,10 @@ def test_every_bin_is_evaluated_also_where_training_drops_the_last_batch(
     )
     test = load_dataset(str(dataset_dir), split="test")
     assert pq.read_table(tmp_path / "again" / "predictions_test.parquet").num_rows == len(test)
-    assert results(tmp_path / "again")["eval_rmse"] == results(run_dir)["eval_rmse"]
+    # With the head, and how its answers are to be taken, that lie beside the model.
+    again, first = results(tmp_path / "again"), results(run_dir)
+    for name in ("eval_rmse", "eval_change_loss", "test_change_count_loss", "test_visits_loss"):
+        assert again[name] == pytest.approx(first[name], abs=1e-6)
 
 
 @pytest.mark.parametrize("has_bf16", [True, False])
@@ -316,6 +368,11 @@ def test_predicting_alone_saves_no_model_and_gives_the_runs_own_figures(
             "photos of 64 pixels",
         ),
         ({"--max_train_samples": "9"}, "holds another run (max_train_samples None, now 9)"),
+        (
+            {"--output_dir": "new", "--max_train_samples": "1"}
+            | {"--metric_for_best_model": "change_loss"},
+            "--metric_for_best_model change_loss: no two training photos show one bin",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_lost(
@@ -377,6 +434,7 @@ def test_a_sagemaker_job_leaves_model_and_results_where_sagemaker_collects_them(
         "arguments.json",
         "all_results.json",
         "predictions_test.parquet",
+        "changes_test.parquet",
         "check.json",
         "diagnostics.html",
         "diagnostics.jsonl",
@@ -516,7 +574,7 @@ def test_two_processes_evaluate_every_bin_once_with_the_same_figures(
     # An odd batch size: the last batches of the two processes are uneven.
     argv += ["--do_eval", "--do_predict", "--per_device_eval_batch_size", "7"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
-    tables = []
+    tables, changes = [], []
     for num_processes in ("1", "2"):
         output = ["--output_dir", str(tmp_path / num_processes)]
         subprocess.run(
@@ -526,6 +584,10 @@ def test_two_processes_evaluate_every_bin_once_with_the_same_figures(
             env={**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": "0"},
         )
         tables.append(pq.read_table(tmp_path / num_processes / "predictions_test.parquet"))
+        changes.append(pq.read_table(tmp_path / num_processes / "changes_test.parquet"))
+    assert changes[0]["later_id"] == changes[1]["later_id"]
+    one, two = (table["probability_+1"].to_numpy() for table in changes)
+    assert two == pytest.approx(one, abs=1e-6)
     assert tables[0]["id"] == tables[1]["id"]
     assert len(set(tables[1]["id"].to_pylist())) == tables[1].num_rows
     one, two = results(tmp_path / "1"), results(tmp_path / "2")

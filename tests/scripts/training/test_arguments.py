@@ -45,6 +45,10 @@ def error_line(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ([*REQUIRED, "--remove_unused_columns", "true"], "--remove_unused_columns: leave it out"),
         (["nowhere.json"], "No such file"),
         ([*REQUIRED, "--metric_for_best_model", "f1"], "--metric_for_best_model f1: give loss"),
+        (
+            [*REQUIRED, "--metric_for_best_model", "eval_change_loss", "--learn_changes", "false"],
+            "--metric_for_best_model eval_change_loss: without --learn_changes there is none",
+        ),
         ([*REQUIRED, "--loss", "hinge"], "invalid choice: 'hinge'"),
         ([*REQUIRED, "--neighbour_weight", "1.5"], "--neighbour_weight 1.5: give a share, 0 to 1"),
         ([*REQUIRED, "--checkpoint_minutes", "-1"], "--checkpoint_minutes -1.0: give 0 or more"),
@@ -181,7 +185,7 @@ def test_checkpoints_are_written_when_they_are_evaluated() -> None:
 @pytest.mark.parametrize(
     ("metric", "should_grow"),
     [("loss", False), ("rmse", False), ("mae_mode", False), ("accuracy", True)]
-    + [("quadratic_weighted_kappa", True), ("within_one_accuracy", True)],
+    + [("quadratic_weighted_kappa", True), ("within_one_accuracy", True), ("change_loss", False)],
 )
 def test_the_best_error_is_the_smallest(metric: str, should_grow: bool) -> None:
     _, _, training = parse(*REQUIRED, "--metric_for_best_model", metric)

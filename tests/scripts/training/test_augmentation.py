@@ -7,7 +7,9 @@ from PIL import Image
 from transformers import ViTImageProcessor
 
 from training.augmentation import (
-    mixup,
+    APART,
+    mixed,
+    mixing_shares,
     normalize,
     random_colour,
     random_flip,
@@ -21,10 +23,15 @@ def photos(num_photos: int) -> torch.Tensor:
     return torch.randint(0, 256, (num_photos, 3, 8, 6), dtype=torch.uint8, generator=generator)
 
 
+def single(num_photos: int) -> torch.Tensor:
+    """Return runs of one photo each."""
+    return torch.arange(num_photos)
+
+
 def test_about_half_of_the_photos_are_mirrored_and_the_others_left_alone() -> None:
     torch.manual_seed(0)
     original = photos(400)
-    flipped = random_flip(original)
+    flipped = random_flip(original, single(400))
     mirrored = (flipped == original.flip(-1)).flatten(1).all(dim=1)
     untouched = (flipped == original).flatten(1).all(dim=1)
     assert bool((mirrored ^ untouched).all())
@@ -42,7 +49,7 @@ def test_bytes_are_normalized_as_the_image_processor_does_it() -> None:
 
 def test_no_move_takes_a_corner_out_of_the_frame() -> None:
     torch.manual_seed(0)
-    moves = random_moves(2000, torch.device("cpu"))
+    moves = random_moves(single(2000))
     # The moves lead from frame to photo; their inverses say where the photo's corners go.
     forward = torch.linalg.inv(moves[:, :, :2])
     corners = torch.tensor([[-1.0, -1, 1, 1], [-1, 1, -1, 1]])
@@ -59,7 +66,7 @@ def test_a_spot_in_each_corner_survives_every_move() -> None:
     for rows in (slice(0, 6), slice(58, 64)):
         for columns in (slice(0, 6), slice(58, 64)):
             pixel_values[:, :, rows, columns] = 1.0
-    moved = random_geometry(pixel_values)
+    moved = random_geometry(pixel_values, single(300))
     area = moved.mean(dim=(1, 2, 3)) / pixel_values.mean(dim=(1, 2, 3))
     assert float(area.min()) > 0.5  # the smallest is shrunk to 0.8 of its edges, and turned
     quarters = moved.unfold(2, 32, 32).unfold(3, 32, 32).sum(dim=(1, 4, 5))
@@ -84,14 +91,40 @@ def test_mixed_photos_have_targets_mixed_alike() -> None:
     targets = torch.eye(5).repeat(20, 1)
     # Photos that show their label: what is in the picture must be what the target says.
     pixel_values = torch.arange(5.0).repeat(20)[:, None, None, None].expand(-1, 3, 4, 4)
-    mixed, mixed_targets = mixup(pixel_values, targets)
+    partner, share = single(100).roll(1), mixing_shares(single(100))
+    mixed_targets = mixed(targets, partner, share)
     torch.testing.assert_close(mixed_targets.sum(dim=1), torch.ones(100))
-    shown = mixed[:, 0, 0, 0]
+    shown = mixed(pixel_values, partner, share)[:, 0, 0, 0]
     torch.testing.assert_close(mixed_targets @ torch.arange(5.0), shown)
     assert 0.3 < float((mixed_targets.amax(dim=1) < 0.99).float().mean()) < 0.95
 
 
-@pytest.mark.parametrize("change", [random_flip, random_geometry, random_colour])
+def test_photos_of_a_run_are_flipped_turned_and_mixed_alike_or_nearly_so() -> None:
+    torch.manual_seed(0)
+    run = torch.arange(50).repeat_interleave(2)
+    original = photos(50).repeat_interleave(2, dim=0)
+    flipped = random_flip(original, run)
+    assert torch.equal(flipped[::2], flipped[1::2])
+    assert not torch.equal(flipped, original)
+    moves = random_moves(run)
+    assert torch.equal(moves[::2], moves[1::2])
+    moves = random_moves(run, APART)
+    apart = (moves[::2] - moves[1::2]).abs().mean()
+    assert 0 < float(apart) < 0.1 * float((moves[:-2] - moves[2:]).abs().mean())
+    assert torch.equal(mixing_shares(run)[::2], mixing_shares(run)[1::2]) is False  # drawn anew
+    share = mixing_shares(run)
+    assert torch.equal(share[::2], share[1::2])
+
+
+def flip(pixel_values: torch.Tensor) -> torch.Tensor:
+    return random_flip(pixel_values, single(len(pixel_values)))
+
+
+def move(pixel_values: torch.Tensor) -> torch.Tensor:
+    return random_geometry(pixel_values, single(len(pixel_values)))
+
+
+@pytest.mark.parametrize("change", [flip, move, random_colour])
 def test_the_same_random_state_gives_the_same_photos(
     change: Callable[[torch.Tensor], torch.Tensor],
 ) -> None:

@@ -27,17 +27,24 @@ from training.evaluation import MetricsLine, counting_metrics, softmax
 from training.models import load_image_processor, load_model
 from training.regularization import TRAINED_WEIGHTS
 from training.trainer_flags import DECIDE_WEIGHTS, MAY_CHANGE
+from visits.batches import with_unchanged
+from visits.head import HEAD_WEIGHTS, attach_head, read_head
 
 LABELS = ["1", "2", "3", "4", "5"]
 
 
-def make_trainer(dataset_dir: Path, config_dir: Path, output_dir: Path, **flags: Any) -> BinTrainer:
+def make_trainer(
+    dataset_dir: Path, config_dir: Path, output_dir: Path, *, has_head: Any = True, **flags: Any
+) -> BinTrainer:
     dataset = load_bins(str(dataset_dir), ["train", "validation"])
     arguments = ModelArguments(config_name=str(config_dir))
     flags = {"bf16": False} | flags  # the same sums on every CPU
     torch.manual_seed(0)
+    model = load_model(arguments, LABELS, 32, train=True)
+    if has_head:
+        attach_head(model, num_changes=9, image_size=32)
     return BinTrainer(
-        model=load_model(arguments, LABELS, 32, train=True),
+        model=model,
         args=BinTrainingArguments(
             output_dir=str(output_dir), do_train=True, disable_tqdm=True, **flags
         ),
@@ -102,6 +109,7 @@ def test_gradients_of_accumulated_batches_are_those_of_one_large_batch(
             dataset_dir,
             config_dir,
             tmp_path / str(batch_size),
+            has_head=False,  # small batches part visits that a large one compares
             per_device_train_batch_size=batch_size,
             gradient_accumulation_steps=accumulated,
             max_steps=1,
@@ -177,6 +185,46 @@ def test_the_best_weights_are_those_of_the_best_checkpoint(
     assert not torch.equal(trainer.model.classifier.weight, last)
 
 
+def test_the_best_weights_are_best_at_counts_and_changes_together(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path)
+    judged = []
+    for counts, changes in ((1.5, 1.2), (1.4, 1.4), (1.6, 1.0)):
+        metrics = {"eval_loss": counts, "eval_change_loss": changes}
+        trainer.state.global_step += 1
+        judged.append(trainer._determine_best_metric(metrics, trial=None))
+    assert judged == [True, False, True]
+    assert trainer.state.best_metric == pytest.approx(2.6)
+
+
+def test_what_is_shown_twice_is_seen_under_another_light(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path, mixup=False, augment_geometry=False)
+    batch = with_unchanged(next(iter(trainer.get_train_dataloader())))
+    torch.manual_seed(0)
+    shown, _ = trainer._augmented(batch)
+    twice = len(batch["seen_twice"])
+    assert twice == 4
+    first, again = shown[:twice], shown[-twice:]
+    apart = (first - again).abs().mean(dim=(1, 2, 3))
+    assert 0.01 < float(apart.min()) <= float(apart.max()) < 1.0
+
+
+def test_changes_are_learned_with_the_counts(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(
+        dataset_dir, config_dir, tmp_path, num_train_epochs=12, learning_rate=3e-3, mixup=False
+    )
+    trainer.eval_dataset = trainer.train_dataset  # what it has seen it knows
+    before = trainer.evaluate()["eval_change_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_change_loss"] < before - 0.2
+    assert (tmp_path / "checkpoint-12" / HEAD_WEIGHTS).is_file()
+
+
 @pytest.mark.parametrize(
     "saves", [{"save_strategy": "steps", "save_steps": 2}, {"save_strategy": "best"}]
 )
@@ -204,6 +252,7 @@ def test_training_goes_on_without_the_average_that_is_evaluated_and_saved(
     for step in (1, 2, 3):
         folder = tmp_path / f"checkpoint-{step}"
         kept = AutoModelForImageClassification.from_pretrained(folder).state_dict()
+        kept |= read_head(folder)
         trained = load_file(folder / TRAINED_WEIGHTS)
         for name, tensor in evaluated.at_step[step].items():
             assert torch.equal(kept[name], tensor), name

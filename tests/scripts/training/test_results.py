@@ -47,8 +47,8 @@ def test_a_disk_needs_room_for_one_more_copy_of_the_weights_alone(
     saved: dict[str, int] = {}
     save = model.save_pretrained
 
-    def save_and_look(folder: Path) -> None:
-        save(folder)
+    def save_and_look(folder: Path, **keywords: Any) -> None:
+        save(folder, **keywords)
         saved.update({path.name: path.stat().st_ino for path in folder.iterdir()})
 
     monkeypatch.setattr(model, "save_pretrained", save_and_look)
@@ -65,7 +65,7 @@ def test_a_disk_needs_room_for_one_more_copy_of_the_weights_alone(
     (tmp_path / "all_results.json").write_text("{}")
     old = os.umask(0o027)
     try:
-        write_model(trainer, model_dir)
+        write_model(trainer, model_dir, settings=None)
     finally:
         os.umask(old)
     assert not (tmp_path / "all_results.json").exists()

@@ -1,6 +1,6 @@
 """How far off a wrong record is, learned from bins that were photographed before and after a pick.
 
-Two neighbouring photos of one bin group show one bin in two states. An inventory that missed the
+Two visits that follow each other show one bin in two states. An inventory that missed the
 pick between them holds the count of the other state: such pairs say how often a record is off by
 one, two or more. train.py writes error_model.json into the model folder, audit.py
 --fit_error_model into one that lacks it.
@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_folder import open_dataset
 from one_line_parser import reason_of
 from output_files import whole_file
+from visits.neighbours import visit_steps
 
 ERROR_MODEL = "error_model.json"
 # What is believed before any pair was seen, with the weight of this many pairs for each count: an
@@ -65,38 +65,16 @@ def rows_to_one(weights: np.ndarray) -> np.ndarray:
     return np.divide(weights, sums, out=np.zeros_like(weights), where=sums > 0)
 
 
-def neighbouring_pairs(ids: Sequence[str], groups: Sequence[str | None]) -> np.ndarray:
-    """Return which photos show one bin in two states that follow each other.
-
-    Args:
-        ids: (num_bins,), the bucket's; those that are no numbers have no neighbours.
-        groups: (num_bins,), the bin group; None where it is not known.
-
-    Returns: int (num_pairs, 2), rows of `ids`, the earlier photo first.
-    """
-    row_of = {
-        (group, len(bin_id), int(bin_id)): row
-        for row, (bin_id, group) in enumerate(zip(ids, groups, strict=True))
-        if group is not None and bin_id.isascii() and bin_id.isdecimal()
-    }
-    pairs = [
-        (row, row_of[group, width, number + 1])
-        for (group, width, number), row in row_of.items()
-        if (group, width, number + 1) in row_of
-    ]
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
-
-
 def fit_error_model(
     ids: Sequence[str], groups: Sequence[str | None], counts: Sequence[int]
 ) -> ErrorModel:
     """Return the error model of the pairs among some bins; of none, the prior.
 
     Args:
-        ids, groups: as in neighbouring_pairs.
+        ids, groups: as in neighbours.visit_steps.
         counts: (num_bins,), items.
     """
-    states = np.sort(np.asarray(counts)[neighbouring_pairs(ids, groups)], axis=1)
+    states = np.sort(np.asarray(counts)[visit_steps(ids, groups)], axis=1)
     seen = Counter((int(low), int(high)) for low, high in states if low != high)
     return ErrorModel(dict(sorted(seen.items())))
 
@@ -131,16 +109,3 @@ def _damaged(path: Path, reason: str) -> ValueError:
         f"{path} is damaged ({reason}): python scripts/audit.py --fit_error_model DATASET --model "
         "MODEL writes it anew."
     )
-
-
-def training_error_model(dataset_dir: Path) -> ErrorModel:
-    """Return the error model of a dataset folder's training split.
-
-    Raises: ValueError: no such dataset, or one without a training split.
-    """
-    dataset = open_dataset(dataset_dir)
-    if "train" not in dataset.shards:
-        raise ValueError(f"{dataset_dir} has no training split (data/train-*.parquet).")
-    columns = ["id", "bin_group", "expected_quantity"]
-    table = dataset.table("train", columns)
-    return fit_error_model(*(table[name].to_pylist() for name in columns))

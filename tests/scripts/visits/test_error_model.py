@@ -5,28 +5,16 @@ import numpy as np
 import pytest
 
 import audit
-from auditing.error_model import (
+from paths import real_path
+from visits.error_model import (
     ErrorModel,
     fit_error_model,
-    neighbouring_pairs,
     read_error_model,
-    training_error_model,
     write_error_model,
 )
-from paths import real_path
+from visits.training_records import training_error_model
 
 COUNTS = (1, 2, 3, 4, 5)
-
-
-def test_neighbours_follow_each_other_within_one_group() -> None:
-    ids = ["00003", "00001", "00002", "00005", "00006", "7", "8", "x"]
-    groups = ["00001", "00001", "00001", "00001", None, "7", "8", "7"]
-    assert sorted(neighbouring_pairs(ids, groups).tolist()) == [[1, 2], [2, 0]]
-
-
-def test_ids_of_two_numberings_are_not_neighbours() -> None:
-    assert neighbouring_pairs(["1", "00002"], ["g", "g"]).tolist() == []
-    assert neighbouring_pairs([], []).shape == (0, 2)
 
 
 def test_a_pair_counts_for_both_directions() -> None:

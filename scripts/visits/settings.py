@@ -1,0 +1,115 @@
+"""What a model folder knows of visits: change_head.json, beside the error model."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from one_line_parser import reason_of
+from output_files import whole_file
+from visits.chain import ChainWeights, usual_steps, with_unchanged_rate
+from visits.error_model import ErrorModel, read_error_model
+
+HEAD_SETTINGS, HEAD_WEIGHTS = "change_head.json", "change_head.safetensors"
+# Before any was fitted. Where no two photos are compared each is looked at once, and counts whole.
+BELIEVED, BELIEVED_WITHOUT_CHANGES = ChainWeights(), ChainWeights(photo=1.0, change=0.0, usual=1.0)
+
+
+@dataclass(frozen=True)
+class ChangeSettings:
+    """What a change head is, beside its weights.
+
+    Args:
+        counts: (num_counts,), items, of the model.
+        num_features: of a position in the network's last layer.
+        learned_rate: share of the pairs in training that showed one photo twice.
+        unchanged_rate: share of the visits in the training records that nothing had changed at
+            since the visit before: what is taken where a user does not say better.
+        temperature: what the head's logits were divided by when it was calibrated.
+        weights: of what photos and changes say, fitted on the validation split.
+        weights_without_changes: the same where no head is asked.
+        num_steps: pairs of visits in the validation split that these were fitted on.
+    """
+
+    counts: tuple[int, ...]
+    num_features: int
+    learned_rate: float
+    unchanged_rate: float
+    temperature: float = 1.0
+    weights: ChainWeights = BELIEVED
+    weights_without_changes: ChainWeights = BELIEVED_WITHOUT_CHANGES
+    num_steps: int = 0
+
+
+@dataclass(frozen=True)
+class VisitModel:
+    """All that a model folder knows of visits.
+
+    Args:
+        error_model: how counts change, as records have shown it.
+        settings: of the change head; None where there is none.
+    """
+
+    error_model: ErrorModel
+    settings: ChangeSettings | None = None
+
+    @property
+    def weights(self) -> ChainWeights:
+        """How much each kind of evidence counts."""
+        return self.settings.weights if self.settings else BELIEVED_WITHOUT_CHANGES
+
+    def usual(self, counts: Sequence[int], unchanged_rate: float | None = None) -> np.ndarray:
+        """Return how often a bin goes from a count to another: visits.chain.usual_steps.
+
+        Args:
+            unchanged_rate: as a user gives it; default: that of the training records.
+        """
+        if unchanged_rate is None:
+            unchanged_rate = self.settings.unchanged_rate if self.settings else 0.0
+        return usual_steps(self.error_model.record_probabilities(counts), unchanged_rate)
+
+    def changes(self, answers: np.ndarray, unchanged_rate: float | None = None) -> np.ndarray:
+        """Return what the head's answers say where so many visits find nothing changed.
+
+        Args:
+            answers: float (num_steps, num_changes), the softmax of its logits.
+            unchanged_rate: as in usual.
+        """
+        assert self.settings is not None
+        rate = self.settings.unchanged_rate if unchanged_rate is None else unchanged_rate
+        return with_unchanged_rate(answers, self.settings.counts, self.settings.learned_rate, rate)
+
+
+def read_visit_model(folder: Path) -> VisitModel:
+    """Return what a model folder knows of visits.
+
+    Raises: ValueError: one of its files is damaged.
+    """
+    return VisitModel(read_error_model(folder) or ErrorModel(), read_settings(folder))
+
+
+def write_settings(folder: Path, settings: ChangeSettings) -> None:
+    """Write change_head.json into a model folder, whole."""
+    with whole_file(folder / HEAD_SETTINGS) as temporary:
+        temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n")
+
+
+def read_settings(folder: Path) -> ChangeSettings | None:
+    """Return what write_settings wrote, None where there is nothing.
+
+    Raises: ValueError: the file cannot be read.
+    """
+    path = folder / HEAD_SETTINGS
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text())
+        for name in ("weights", "weights_without_changes"):
+            content[name] = ChainWeights(**content[name])
+        return ChangeSettings(**content | {"counts": tuple(content["counts"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({reason_of(error)}): copy the model folder again."
+        ) from error

@@ -1,0 +1,154 @@
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForImageClassification
+
+from model_families import TINY_CONFIGS
+from visits.chain import ChainWeights
+from visits.head import (
+    ChangeHead,
+    attach_head,
+    head_of,
+    load_head,
+    position_features,
+    save_head,
+    without_head,
+)
+from visits.settings import ChangeSettings, read_settings, write_settings
+
+SETTINGS = ChangeSettings(
+    counts=(1, 2, 3),
+    num_features=32,
+    learned_rate=0.2,
+    unchanged_rate=0.01,
+    weights=ChainWeights(0.4, 0.6, 0.5),
+)
+
+
+def drawn_model(family: str) -> Any:
+    config = AutoConfig.for_model(family, **TINY_CONFIGS[family], num_labels=3)
+    torch.manual_seed(0)
+    return AutoModelForImageClassification.from_config(config).eval()
+
+
+def photos(num_photos: int, image_size: int) -> torch.Tensor:
+    return torch.randn(
+        num_photos, 3, image_size, image_size, generator=torch.Generator().manual_seed(1)
+    )
+
+
+def answers(model: Any, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits of the counts, and of the changes from photo to photo."""
+    head = head_of(model)
+    assert head is not None
+    with torch.no_grad():
+        logits = model(pixel_values=pixel_values).logits
+        projected = head.projected()
+        return logits, head(projected[:-1], projected[1:])
+
+
+@pytest.mark.parametrize("family", ["vit", "resnet", "swin", "convnext"])
+def test_a_head_sees_places_and_leaves_the_models_answers_alone(family: str) -> None:
+    model = drawn_model(family)
+    size = getattr(model.config, "image_size", 64)
+    pixel_values = photos(3, size)
+    with torch.no_grad():
+        before = model(pixel_values=pixel_values).logits
+    names = set(model.state_dict())
+    attach_head(model, 5, size)
+    model.eval()
+    logits, changes = answers(model, pixel_values)
+    assert torch.equal(logits, before)
+    assert changes.shape == (2, 5)
+    assert set(without_head(model.state_dict())) == names
+    # Moved to another place, the same features are another photo to it, if the network sees places.
+    assert not torch.allclose(*changes)
+
+
+def test_the_answer_backwards_is_the_mirror_of_the_answer_ahead() -> None:
+    torch.manual_seed(0)
+    head = ChangeHead(16, 9).eval()
+    before, after = torch.randn(2, 4, 10, 512)
+    assert torch.equal(head(before, after), head(after, before).flip(-1))
+    same = head(before, before)
+    assert torch.equal(same, same.flip(-1))
+
+
+def test_a_temperature_divides_all_answers() -> None:
+    head = ChangeHead(16, 9).eval()
+    before, after = torch.randn(2, 4, 10, 512)
+    undivided = head(before, after)
+    head.divide_logits(2.5)
+    torch.testing.assert_close(head(before, after), undivided / 2.5)
+
+
+def test_tokens_that_stand_for_no_place_are_left_out() -> None:
+    tokens = torch.arange(11.0)[None, :, None].expand(1, 11, 4)
+    assert position_features(tokens)[0, :, 0].tolist() == list(range(2, 11))
+    feature_map = torch.arange(12.0).reshape(1, 2, 2, 3)
+    assert position_features(feature_map).shape == (1, 6, 2)
+    assert position_features(feature_map)[0, 1].tolist() == [1, 7]
+    with pytest.raises(ValueError, match="has no positions"):
+        position_features(torch.zeros(1, 4))
+
+
+def test_a_copy_of_a_model_looks_through_its_own_eyes() -> None:
+    model = drawn_model("vit")
+    attach_head(model, 5, 64)
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.mul_(1.1)
+    pixel_values = photos(3, 64)
+    own, others = answers(model.eval(), pixel_values)[1], answers(copied.eval(), pixel_values)[1]
+    assert not torch.allclose(own, others)
+    assert torch.equal(own, answers(model, pixel_values)[1])
+    assert not head_of(model).seen  # type: ignore[union-attr]  # nothing is held
+
+
+def test_what_is_saved_is_loaded_again_beside_a_model_that_knows_nothing_of_it(
+    tmp_path: Path,
+) -> None:
+    model = drawn_model("vit")
+    attach_head(model, 5, 64)
+    model.eval()
+    pixel_values = photos(3, 64)
+    expected = answers(model, pixel_values)
+    model.save_pretrained(tmp_path, state_dict=without_head(model.state_dict()))
+    save_head(model.state_dict(), tmp_path)
+    write_settings(tmp_path, SETTINGS)
+    assert read_settings(tmp_path) == SETTINGS
+    loaded, report = AutoModelForImageClassification.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert not any(report.values())
+    assert load_head(loaded, tmp_path, 64) == SETTINGS
+    for got, wanted in zip(answers(loaded.eval(), pixel_values), expected, strict=True):
+        assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"counts": 3}', "\0", '{"weights": {"a": 1}}']
+)
+def test_damaged_settings_are_one_line(content: str, tmp_path: Path) -> None:
+    assert read_settings(tmp_path) is None
+    (tmp_path / "change_head.json").write_text(content)
+    with pytest.raises(ValueError, match=r"change_head.json is damaged .*copy the model folder"):
+        read_settings(tmp_path)
+
+
+def test_a_damaged_head_is_one_line(tmp_path: Path) -> None:
+    model = drawn_model("vit")
+    with pytest.raises(ValueError, match=r"change_head.json is missing"):
+        load_head(model, tmp_path, 64)
+    write_settings(tmp_path, SETTINGS)
+    for content in (b"", b"{", b"\x08\0\0\0\0\0\0\0{}      "):
+        (tmp_path / "change_head.safetensors").write_bytes(content)
+        with pytest.raises(ValueError, match=r"change_head.safetensors cannot be loaded"):
+            load_head(drawn_model("vit"), tmp_path, 64)
+    content_of = json.loads((tmp_path / "change_head.json").read_text())
+    assert content_of["weights"] == {"photo": 0.4, "change": 0.6, "usual": 0.5}
