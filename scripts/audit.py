@@ -7,7 +7,14 @@
 gets decisions.csv (ok, check by hand or wrong for each bin, with the reason), summary.json, and
 review.html for the person who checks. A killed audit goes on with the same command; with other
 costs, another budget or another --wrong_rate it does not look at the photos again. The exit code is
-1 if a bin got no decision.
+1 if a bin got no decision, or if something that was given could not be used.
+
+Visits of one bin are judged together: its photos in a dataset folder, in a csv the rows with the
+same `bin`, in the order of `visit`. What was counted by hand is told with --checked, from the file
+that review.html exports:
+
+    python scripts/audit.py --model runs/vit_tiny/model --bins data/bins --split test \\
+        --output_dir audits/test --checked marks.csv
 
     python scripts/audit.py --evaluate runs/vit_tiny          # how many wrong bins does it find?
     python scripts/audit.py --label_errors --model runs/vit_tiny/model --bins data/bins \\
@@ -21,35 +28,45 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from auditing.bins import open_bins
+from auditing.bins import BinSource, open_bins
+from auditing.checked_bins import Marks, checked_bins, read_marks
 from auditing.decisions import CERTAINTY, Costs
-from auditing.error_model import (
-    ERROR_MODEL,
-    ErrorModel,
-    read_error_model,
-    training_error_model,
-    write_error_model,
-)
-from auditing.evaluation import COSTS, NUM_DRAWS, JudgedBins, evaluate_audit
+from auditing.evaluated_run import CHANGES, PREDICTIONS, judged_bins
+from auditing.evaluation import NUM_DRAWS, evaluate_audit
+from auditing.evaluation_cases import cases_of
+from auditing.evaluation_figures import COSTS
 from auditing.evaluation_tables import evaluation_text
-from auditing.parts import claim_output, model_identity, read_parts, write_parts
+from auditing.parts import (
+    changes_identity,
+    claim_output,
+    model_identity,
+    read_parts,
+    seen_visits,
+    write_parts,
+)
 from auditing.review_page import REVIEW_PAGE, page_summary, write_page
-from auditing.verdicts import DECISIONS_CSV, Judge, decide_all
+from auditing.verdicts import DECISIONS_CSV, NUM_NAMED, Judge, decide_all, harmless
+from auditing.visits_of_bins import earlier_visits, visit_summary, visits_text
 from auditing.wrong_rate import DEFAULT_WRONG_RATE, WrongRate
-from count_distribution import counts_of_labels
 from one_line_parser import OneLineErrorsParser
 from output_files import whole_file
 from serving.bin_counter import BinCounter, available_cores
+from visits.error_model import (
+    ERROR_MODEL,
+    read_error_model,
+    write_error_model,
+)
+from visits.settings import read_visit_model
+from visits.training_records import training_error_model
 
 SUMMARY = "summary.json"
 AUDIT_EVALUATION = "audit_evaluation.json"
@@ -125,6 +142,24 @@ def make_parser() -> OneLineErrorsParser:
         f"can be checked (default: {DEFAULT_BUDGET})",
     )
     parser.add_argument(
+        "--checked",
+        type=Path,
+        metavar="CSV",
+        help="marks that the review page exported: what was counted by hand is known",
+    )
+    parser.add_argument(
+        "--no_visits",
+        action="store_true",
+        help="judge each photo alone, also where a bin was photographed more than once",
+    )
+    parser.add_argument(
+        "--unchanged_rate",
+        type=float,
+        metavar="SHARE",
+        help="share of the visits that find nothing changed since the visit before, if you know it "
+        "(default: that of the model's training records)",
+    )
+    parser.add_argument(
         "--evaluate",
         type=Path,
         metavar="RUN",
@@ -166,6 +201,11 @@ def check_flags(arguments: argparse.Namespace) -> None:
     rate = arguments.wrong_rate
     if rate is not None and not 0 < rate < 1:
         raise ValueError(f"--wrong_rate {rate}: give a share between 0 and 1.")
+    unchanged = arguments.unchanged_rate
+    if unchanged is not None and not 0 <= unchanged < 1:
+        raise ValueError(f"--unchanged_rate {unchanged}: give a share from 0 to below 1.")
+    if unchanged is not None and arguments.no_visits:
+        raise ValueError("Give --unchanged_rate or --no_visits, not both.")
     budget = arguments.review_budget
     if budget is not None and not 0 <= budget <= 1:
         raise ValueError(f"--review_budget {budget}: give a share from 0 to 1.")
@@ -189,47 +229,99 @@ def costs_of(arguments: argparse.Namespace) -> Costs | None:
 
 
 def audit(arguments: argparse.Namespace) -> int:
-    """Decide about every bin, and return the exit code: 1 if one has no decision."""
+    """Decide about every bin, and return the exit code: 1 if there is something to be mended."""
     output_dir: Path = arguments.output_dir
-    source = open_bins(arguments.bins, arguments.split, arguments.photos, arguments.metadata)
+    marks = read_marks(arguments.checked) if arguments.checked else None
+    source = open_bins(
+        arguments.bins,
+        arguments.split,
+        arguments.photos,
+        arguments.metadata,
+        with_visits=not arguments.no_visits,
+    )
     counter = BinCounter(arguments.model, available_cores())
     error_model = read_error_model(arguments.model)
-    identity = {"bins": source.fingerprint, **model_identity(arguments.model, counter)}
+    earlier = compared_visits(source, counter)
+    identity = {
+        "bins": source.fingerprint,
+        **model_identity(arguments.model, counter),
+        "compared_visits": changes_identity(arguments.model, earlier),
+    }
     claim_output(output_dir, identity)
-    write_parts(source, counter, output_dir)
+    write_parts(source, counter, output_dir, earlier)
 
-    costs = costs_of(arguments)
-    budget = arguments.review_budget
-    judge = Judge(
-        counts=counter.counts,
-        error_model=error_model or ErrorModel(),
-        wrong_rate=WrongRate(arguments.wrong_rate or DEFAULT_WRONG_RATE),
-        costs=costs,
-        review_budget=DEFAULT_BUDGET if costs is None and budget is None else budget,
-    )
-    judge = judge.learning_from_records(
-        read_parts(output_dir, source.num_bins, counter.counts),
-        source.num_bins,
-        is_rate_given=arguments.wrong_rate is not None,
-    )
+    judge = experienced_judge(arguments, source, counter, marks)
     checked = judge.spend(read_parts(output_dir, source.num_bins, counter.counts))
     order, summary = decide_all(judge, checked, output_dir, source.num_bins)
     summary |= {
         "wrong_rate": asdict(judge.wrong_rate),
         "certainty_of_suggested_counts": CERTAINTY,
         "review_budget": judge.review_budget,
-        "cost_missed_error": costs and costs.missed_error,
-        "cost_manual_check": costs and costs.manual_check,
+        "cost_missed_error": judge.costs and judge.costs.missed_error,
+        "cost_manual_check": judge.costs and judge.costs.manual_check,
         "error_model": f"{ERROR_MODEL}, {error_model.num_pairs:,} pairs"
         if error_model
         else f"the default: the model folder has no {ERROR_MODEL}",
         "count_weights": dict(zip(map(str, judge.counts), judge.count_weights or (), strict=True)),
+        "visits": judge.visits
+        and visit_summary(judge.visits, counter.visit_model, arguments.unchanged_rate),
+        "counted_by_hand": len(judge.by_hand.counts),
+        "unusable": [*judge.by_hand.faults, *visit_faults(source)],
     }
     with whole_file(output_dir / SUMMARY) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
     write_page(judge, checked, output_dir, source, order[:MAX_PAGE_BINS], summary, identity)
     report(summary, output_dir)
-    return 1 if summary["without_decision"] else 0
+    return 1 if summary["without_decision"] or summary["unusable"] else 0
+
+
+def experienced_judge(
+    arguments: argparse.Namespace, source: BinSource, counter: BinCounter, marks: Marks | None
+) -> Judge:
+    """Return a judge who has learned from all records, and knows visits and what a person found."""
+    costs = costs_of(arguments)
+    budget = arguments.review_budget
+    judge = Judge(
+        counts=counter.counts,
+        error_model=counter.visit_model.error_model,
+        wrong_rate=WrongRate(arguments.wrong_rate or DEFAULT_WRONG_RATE),
+        costs=costs,
+        review_budget=DEFAULT_BUDGET if costs is None and budget is None else budget,
+        visit_faults=source.visit_faults,
+    )
+    judge = judge.learning_from_records(
+        read_parts(arguments.output_dir, source.num_bins, counter.counts),
+        source.num_bins,
+        is_rate_given=arguments.wrong_rate is not None,
+    )
+    if marks is None and len(source.visits.rows) == 0:
+        return judge
+    seen = seen_visits(arguments.output_dir, source.num_bins, counter.counts)
+    if marks is not None:
+        ids = (harmless(bin_id.as_py()) for bin_id in seen.ids)
+        judge = replace(judge, by_hand=checked_bins(marks, ids))
+    return judge.knowing_visits(
+        seen, source.expected, source.visits, counter.visit_model, arguments.unchanged_rate
+    )
+
+
+def compared_visits(source: BinSource, counter: BinCounter) -> np.ndarray | None:
+    """Return the visit that each bin's photo is compared with, as write_parts takes it.
+
+    Visits whose record the model does not count to are passed over.
+    """
+    if not counter.tells_changes:
+        return None
+    steps = source.visits.steps(np.isin(source.expected, counter.counts))
+    return earlier_visits(steps, source.num_bins) if len(steps) else None
+
+
+def visit_faults(source: BinSource) -> Iterator[str]:
+    """Yield a line for each row that could not be put among the visits of its bin."""
+    bins = source.bins(photos_of=()) if source.visit_faults else iter(())
+    for row, a_bin in enumerate(bins):
+        if row in source.visit_faults:
+            yield f"{a_bin.id}: {source.visit_faults[row]}: judged without its other visits"
 
 
 def report(summary: dict[str, Any], output_dir: Path) -> None:
@@ -241,7 +333,13 @@ def report(summary: dict[str, Any], output_dir: Path) -> None:
     )
     if unnamed > 0:
         print(f"... and {unnamed:,} more, in {DECISIONS_CSV}", file=sys.stderr)
+    for line in summary["unusable"][:NUM_NAMED]:
+        print(line, file=sys.stderr)
+    if (more := len(summary["unusable"]) - NUM_NAMED) > 0:
+        print(f"... and {more:,} more, in {SUMMARY}", file=sys.stderr)
     print(f"\n{page_summary(summary, summary['bins'])}")
+    if summary["visits"]:
+        print(visits_text(summary["visits"]))
     print(f"Error model: {summary['error_model']}.")
     print(f"Wrong records before a photo is seen: {wrong_rate_text(summary['wrong_rate'])}.")
     print(f"Records that are probably wrong: {summary['expected_wrong']:.1f}.")
@@ -281,46 +379,29 @@ def evaluate(run_dir: Path, costs: Costs | None) -> None:
 
     Raises: ValueError: no predictions, or damaged ones, or too few of them.
     """
-    path = run_dir / "predictions_test.parquet"
-    if not path.exists():
-        raise ValueError(f"{path} is missing: run scripts/train.py with --do_predict.")
-    try:
-        bins = judged_bins(path)
-    except (KeyError, pa.ArrowException) as error:
-        raise ValueError(
-            f"{path} is damaged, run scripts/train.py with --do_predict: {error}"
-        ) from error
-    error_model = read_error_model(run_dir / "model")
-    with tqdm(total=2 * NUM_DRAWS, unit="draws") as progress:
-        figures = evaluate_audit(
-            bins, error_model or ErrorModel(), [costs] if costs else COSTS, progress.update
-        )
-    # For the report: predictions made later belong to another evaluation.
-    figures["predictions_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    model = read_visit_model(run_dir / "model")
+    bins = judged_bins(run_dir, model)
+    kinds = cases_of(bins, model)
+    with tqdm(total=len(kinds) * NUM_DRAWS, unit="draws") as progress:
+        figures = evaluate_audit(bins, kinds, [costs] if costs else COSTS, progress.update)
+    figures |= {
+        "num_pairs_of_error_model": model.error_model.num_pairs,
+        "asks_change_head": bins.changes is not None,
+        # For the report: predictions made later belong to another evaluation.
+        "predictions_sha256": hashlib.sha256((run_dir / PREDICTIONS).read_bytes()).hexdigest(),
+    }
     with whole_file(run_dir / AUDIT_EVALUATION) as temporary:
         temporary.write_text(json.dumps(figures, indent=2) + "\n")
     print(evaluation_text(figures))
-    if error_model is None:
+    if read_error_model(run_dir / "model") is None:
         print(f"The default error model: {run_dir / 'model'} has no {ERROR_MODEL}.")
+    if bins.changes is None:
+        print(
+            f"Visits are judged by single counts, and by how counts usually change: {run_dir} has "
+            f"no {CHANGES}."
+        )
     print(f"Figures: {run_dir / AUDIT_EVALUATION}")
     print(f"Next: python metrics/report.py {shlex.quote(str(run_dir))}")
-
-
-def judged_bins(path: Path) -> JudgedBins:
-    """Return the bins of a run's predictions.
-
-    Raises: KeyError, pa.ArrowException: the file is damaged.
-    """
-    table = pq.read_table(path)
-    names = [name for name in table.column_names if name.startswith("probability_")]
-    counts = counts_of_labels([name.removeprefix("probability_") for name in names])
-    return JudgedBins(
-        ids=table["id"].to_pylist(),
-        groups=table["bin_group"].to_pylist(),
-        true=np.searchsorted(counts, table["expected_quantity"].to_numpy()),
-        probabilities=np.column_stack([table[name].to_numpy() for name in names]),
-        counts=counts,
-    )
 
 
 if __name__ == "__main__":

@@ -6,22 +6,27 @@ What is wrong with a bin goes along with it (`problem`), so that no row is lost 
 import hashlib
 import io
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 from auditing.bin_table import BadTableError, read_table, whole_number
+from auditing.visits_of_bins import VisitColumns, VisitOrder, order_of_visits
 from dataset_folder import check_contents, open_dataset, open_shard
 from serving import photo_checks
 from serving.request_errors import RequestError
 
 MAX_BYTES = 50_000_000
 QUANTITY = "expected_quantity"
+AT_ONCE = 10_000  # rows of a csv that are held as text
 
 
 class UnusablePhotoError(Exception):
@@ -59,18 +64,36 @@ class AuditBin:
 
 
 class BinSource(Protocol):
-    """Where bins come from; rows are numbered from 0, in an order that stays."""
+    """Where bins come from; rows are numbered from 0, in an order that stays.
+
+    Args:
+        expected: int (num_bins,), the expected quantity; -1 where the record says no such number.
+        visits: which rows show one bin.
+        visit_faults: row -> why it is none of a bin's visits, where that is somebody's mistake.
+    """
 
     num_bins: int
     fingerprint: str
+    expected: np.ndarray
+    visits: VisitOrder
+    visit_faults: dict[int, str]
 
     def bins(self, first: int = 0, photos_of: Collection[int] | None = None) -> Iterator[AuditBin]:
         """Yield the bins from row `first` on; only those rows' photos, if `photos_of` is given."""
         ...
 
+    def photos(self, rows: Sequence[int]) -> Iterator[bytes | None]:
+        """Yield the photos of some rows, given in increasing order; None where there is none."""
+        ...
+
 
 def open_bins(
-    path: Path, splits: Collection[str] | None, photos: Path | None, metadata: Path | None
+    path: Path,
+    splits: Collection[str] | None,
+    photos: Path | None,
+    metadata: Path | None,
+    *,
+    with_visits: bool = True,
 ) -> BinSource:
     """Return the bins of a dataset folder or a csv.
 
@@ -78,36 +101,38 @@ def open_bins(
         splits: of a dataset folder, in this order; None takes all.
         photos: where the photos of a csv lie; None: beside it.
         metadata: folder with the bucket's <id>.json, to name a dataset's items; None: ASINs.
+        with_visits: whether to ask which of them show one bin.
 
     Raises: ValueError: there is no such source, or it has not the right form.
     """
     if path.is_dir():
         if photos is not None:
             raise ValueError("--photos belongs to a csv: a dataset folder holds its photos.")
-        return DatasetBins(path, splits, metadata)
+        return DatasetBins(path, splits, metadata, with_visits)
     if splits is not None or metadata is not None:
         raise ValueError("--split and --metadata belong to a dataset folder.")
-    return CsvBins(path, photos)
+    return CsvBins(path, photos, with_visits)
 
 
 class CsvBins:
     """The rows of a csv: expected_quantity, and photo (a path), id, or both; items if known.
 
     A photo's path starts at `photos`; without the column it is `photos`/<id>.jpg. Without id a bin
-    is called as its photo. items is JSON: [{"name": "Oil filter", "quantity": 2}].
+    is called as its photo. items is JSON: [{"name": "Oil filter", "quantity": 2}]. Rows with the
+    same text in `bin` show one bin, in the order of the numbers in `visit`.
 
     Raises: ValueError: not a csv with these columns.
     """
 
-    def __init__(self, path: Path, photos: Path | None) -> None:
-        self.path, self.photos = path, photos or path.parent
+    def __init__(self, path: Path, photos: Path | None, with_visits: bool = True) -> None:
+        self.path, self.folder = path, photos or path.parent
         if not path.is_file():
             raise ValueError(f"--bins {path}: there is no such file or folder.")
-        if not self.photos.is_dir():
-            raise ValueError(f"--photos {self.photos}: there is no such folder.")
+        if not self.folder.is_dir():
+            raise ValueError(f"--photos {self.folder}: there is no such folder.")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self.fingerprint = f"csv {digest} {self.photos.resolve()}"
+        self.fingerprint = f"csv {digest} {self.folder.resolve()}"
         with self._table() as (names, rows):
             if QUANTITY not in names or not {"photo", "id"} & set(names):
                 raise ValueError(
@@ -115,7 +140,43 @@ class CsvBins:
                     f"id), separated by commas; it names {', '.join(names)[:80]!r}."
                 )
             self.has_photo_column = "photo" in names
-            self.num_bins = sum(1 for _ in rows)
+            self._read_rows(names, rows, with_visits and "bin" in names)
+        self.num_bins = len(self.expected)
+
+    def _read_rows(
+        self, names: Sequence[str], rows: Iterator[dict[str, str]], with_visits: bool
+    ) -> None:
+        """Keep what is needed of all rows at once: numbers, and where their photos lie."""
+        expected, located = [np.empty(0, dtype=np.int64)], []
+        columns = VisitColumns("visit" in names)
+        while some := list(islice(rows, AT_ONCE)):
+            quantities = [whole_number(row[QUANTITY]) for row in some]
+            expected.append(np.array([-1 if q is None else q for q in quantities]))
+            if with_visits:
+                for row in some:
+                    columns.add(row["bin"], row.get("visit", ""))
+                located.append(
+                    pa.table(
+                        {
+                            name: pa.array([row.get(name, "") for row in some], pa.large_string())
+                            for name in ("photo", "id")
+                        }
+                    )
+                )
+        self.expected = np.concatenate(expected)
+        self.located = pa.concat_tables(located) if located else None
+        try:
+            self.visits, self.visit_faults = columns.order()
+        except ValueError as error:
+            raise ValueError(f"--bins {self.path}: {error}") from error
+
+    def photos(self, rows: Sequence[int]) -> Iterator[bytes | None]:
+        assert self.located is not None, "only bins with visits are asked for"
+        for row in self.located.take(pa.array(rows, pa.int64())).to_pylist():
+            try:
+                yield self._read(row["photo"], row["id"])
+            except UnusablePhotoError:
+                yield None
 
     @contextmanager
     def _table(self) -> Iterator[tuple[list[str], Iterator[dict[str, str]]]]:
@@ -153,7 +214,7 @@ class CsvBins:
     def _read(self, photo: str, bin_id: str) -> bytes:
         if not photo and (self.has_photo_column or not bin_id):
             raise UnusablePhotoError("the row names no photo")
-        path = self.photos / (photo or f"{bin_id}.jpg")
+        path = self.folder / (photo or f"{bin_id}.jpg")
         try:
             # Not a folder, and not a pipe that would never end.
             if not path.is_file():
@@ -175,7 +236,13 @@ class DatasetBins:
 
     COLUMNS = ("id", QUANTITY, "asins", "quantities")
 
-    def __init__(self, folder: Path, splits: Collection[str] | None, metadata: Path | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        splits: Collection[str] | None,
+        metadata: Path | None,
+        with_visits: bool = True,
+    ) -> None:
         self.metadata = metadata
         if metadata is not None and not metadata.is_dir():
             raise ValueError(f"--metadata {metadata}: there is no such folder.")
@@ -188,12 +255,29 @@ class DatasetBins:
         self.num_bins = sum(self.dataset.num_bins[split] for split in wanted)
         self.paths = [path for split in wanted for path in there[split]]
         digest = hashlib.sha256()
+        ids: list[str] = []
+        groups: list[str | None] = []
+        expected = [np.empty(0, dtype=np.int64)]
+        self.row_groups: list[tuple[Path, int]] = []
+        sizes: list[int] = []
         for path in self.paths:
             check_contents(folder, path)
             digest.update(f"{path.name} {path.stat().st_size}\n".encode())
             with open_shard(path) as parquet:
-                digest.update(repr(parquet.read(["id", QUANTITY]).to_pydict()).encode())
+                records = parquet.read(["id", QUANTITY]).to_pydict()
+                digest.update(repr(records).encode())
+                expected.append(np.array([-1 if q is None else q for q in records[QUANTITY]]))
+                if with_visits:
+                    ids += records["id"]
+                    groups += parquet.read(["bin_group"])["bin_group"].to_pylist()
+                for place in range(parquet.num_row_groups):
+                    self.row_groups.append((path, place))
+                    sizes.append(parquet.metadata.row_group(place).num_rows)
         self.fingerprint = f"dataset {digest.hexdigest()} {metadata and metadata.resolve()}"
+        self.expected = np.concatenate(expected)
+        self.starts = np.cumsum([0, *sizes])[:-1]
+        self.visits = order_of_visits(ids, groups)
+        self.visit_faults: dict[int, str] = {}
 
     def bins(self, first: int = 0, photos_of: Collection[int] | None = None) -> Iterator[AuditBin]:
         start = 0
@@ -210,6 +294,15 @@ class DatasetBins:
                     for number, row in zip(rows, content, strict=True):
                         if number >= first:
                             yield self._bin(row, photos_of is None or number in photos_of)
+
+    def photos(self, rows: Sequence[int]) -> Iterator[bytes | None]:
+        groups = (np.searchsorted(self.starts, rows, side="right") - 1).tolist()
+        for group, some in groupby(zip(groups, rows, strict=True), key=itemgetter(0)):
+            path, place = self.row_groups[group]
+            with open_shard(path) as parquet:
+                images = parquet.read_row_group(place, columns=["image"])["image"]
+            for _, row in some:
+                yield (images[row - int(self.starts[group])].as_py() or {}).get("bytes")
 
     def _bin(self, row: dict[str, Any], has_photo: bool) -> AuditBin:
         photo = (row["image"] or {}).get("bytes") if has_photo else None

@@ -11,6 +11,13 @@ and the bin is wrong with probability 1 - P(r | photo, r). This holds where p is
 that hold each count as often as these do. The records themselves say how often that is, since most
 of them are right: count_weights learns from them by how much to lean p towards each count.
 
+Where a bin was photographed more than once, P(c | photo, r) is that of visits.chain, given all its
+photos and records; all else is the same. The chain takes p as it leans: the weights are learned
+first, from each photo and its record alone, since the chain is to know how often these bins hold
+each count, and photos that the model has not seen in pairs count there, too. A record is taken to
+be wrong whatever the records of other visits are. Somebody who forgot a pick is behind all later
+records, so that these err together: what two such records agree in is worth less than is said here.
+
 An audit leaves a number in the inventory for each bin. If it is not what the bin holds, that costs
 `missed_error`, sooner or later. There are three things to do:
 
@@ -60,15 +67,33 @@ def count_posterior(
     Args:
         probabilities: float (num_bins, num_counts), what the photo says; rows sum to 1.
         recorded: int (num_bins,), the column of the recorded count.
-        record_probabilities: float (num_counts, num_counts), of ErrorModel.record_probabilities.
+        record_probabilities: float (num_counts, num_counts), of ErrorModel.record_probabilities;
+            or (num_bins, num_counts, num_counts), where it is known for each bin.
         wrong_rate: share of records that are wrong, above 0 and below 1.
 
     Returns: float (num_bins, num_counts); rows sum to 1.
     """
-    likelihood = wrong_rate * record_probabilities + (1 - wrong_rate) * np.eye(
-        len(record_probabilities)
-    )
-    joint = probabilities * likelihood[:, recorded].T
+    return given(probabilities, record_likelihoods(recorded, record_probabilities, wrong_rate))
+
+
+def record_likelihoods(
+    recorded: np.ndarray, record_probabilities: np.ndarray, wrong_rate: float
+) -> np.ndarray:
+    """Return how likely each record is where the bin holds each count, (num_bins, num_counts).
+
+    Args: as in count_posterior; a wrong_rate of 1 takes the records for wrong.
+    """
+    if record_probabilities.ndim == 2:
+        of_wrong = record_probabilities[:, recorded].T
+    else:
+        of_wrong = record_probabilities[np.arange(len(recorded)), :, recorded]
+    is_right = np.eye(record_probabilities.shape[-1])[recorded]
+    return wrong_rate * of_wrong + (1 - wrong_rate) * is_right
+
+
+def given(probabilities: np.ndarray, likelihoods: np.ndarray) -> np.ndarray:
+    """Return distributions over counts, (num_bins, num_counts), given something else: Bayes."""
+    joint = probabilities * likelihoods
     return joint / joint.sum(axis=1, keepdims=True)
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+AT_BUDGET = 0.2  # where all who judge a kind stand beside one another
+
 
 def evaluation_text(figures: Mapping[str, Any]) -> str:
     """Return the tables of each kind of wrong records, of evaluation.evaluate_audit."""
@@ -27,7 +29,7 @@ def _kind(name: str, kind: Mapping[str, Any], figures: Mapping[str, Any]) -> str
         ],
     )
     return f"""
-{name.replace("_", " ").capitalize()}: {kind["num_photos"]:,} photos in {kind["num_groups"]:,} \
+{name.replace("_", " ").capitalize()}: {_number_of_cases(kind)} in {kind["num_groups"]:,} \
 bin groups, {figures["wrong_share"]:.0%} of the records wrong
 {found}
 Area under the ROC curve: {_with_interval(kind["area_under_curve"], 1, 3)}, of the rule \
@@ -36,7 +38,40 @@ Wrong records, as the audit takes: {_with_interval(rate, 100, 1)} %, learned in 
 {rate["is_learned"]:.0%} of the draws.
 Calibration error of the probability to be wrong: \
 {100 * kind["calibration"]["expected_calibration_error"]:.1f} %; {errors}.
-{_savings(kind["savings"])}"""
+{_rivals(kind, figures["wrong_share"])}{_savings(kind["savings"])}"""
+
+
+def _number_of_cases(kind: Mapping[str, Any]) -> str:
+    photos = f"{kind['num_photos']:,} photos"
+    is_more = kind["num_cases"] > kind["num_photos"]
+    return f"{kind['num_cases']:,} cases of {photos}" if is_more else photos
+
+
+def _rivals(kind: Mapping[str, Any], wrong_share: float) -> str:
+    """Return what others find who judge the same records; nothing where there are none."""
+    if not kind["rivals"]:
+        return ""
+    errors = kind["calibration_error_if_told"]
+    audit = {**kind, "calibration_error_if_told": errors[f"{wrong_share:g}"]}
+    rows = []
+    for name, judge in {"audit": audit, **kind["rivals"]}.items():
+        (found,) = (row for row in judge["budgets"] if row["budget"] == AT_BUDGET)
+        more = found.get("audit_times_random_more")
+        rows.append(
+            (
+                name,
+                _with_interval(found["found"], 100, 1),
+                _with_interval(found["times_random"], 1, 2),
+                "" if more is None else _with_interval(more, 1, 2),
+                _with_interval(judge["area_under_curve"], 1, 3),
+                f"{100 * judge['calibration_error_if_told']:.1f}",
+            )
+        )
+    header = (
+        *("judged by", f"wrong bins found at {AT_BUDGET:.0%} %", "times random"),
+        *("the audit's more", "area", f"calibration error if told {wrong_share:.0%} %"),
+    )
+    return f"The same records, judged by those who know less:\n{_table(header, rows)}\n"
 
 
 def _savings(savings: Sequence[Mapping[str, Any]]) -> str:

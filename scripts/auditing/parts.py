@@ -2,12 +2,17 @@
 
 A part holds PART_SIZE bins. A killed run goes on with the first part that is missing, memory stays
 that of one part, and other costs or another budget need no photo to be looked at again.
+
+A part also holds what the change head says of each of its bins and the visit before, which may lie
+in any other part, since a dataset's rows are mixed. What the head needs of a photo is large (400 kB
+of a ViT at 224 pixels), so it is kept for a moment only, and the photo of a visit that lies
+elsewhere is read and looked at once more.
 """
 
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -20,12 +25,17 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from auditing.bins import AuditBin, BinSource, UnusablePhotoError, decode_photo
+from auditing.visits_of_bins import SeenVisits
 from output_files import whole_file
-from serving.bin_counter import BinCounter, Preparation
+from serving.bin_counter import BinCounter, Preparation, sha256_of
+from visits.chain import possible_changes
+from visits.settings import HEAD_WEIGHTS
 
 PART_SIZE = 500
 BATCH_SIZE = 50
+COMPARED_AT_ONCE = 10  # pairs of visits
 AUDIT = "audit.json"
+COMPARED = "compared_with"
 
 
 def model_identity(model_dir: Path, counter: BinCounter) -> dict[str, Any]:
@@ -40,6 +50,19 @@ def model_identity(model_dir: Path, counter: BinCounter) -> dict[str, Any]:
     }
 
 
+def changes_identity(model_dir: Path, earlier: np.ndarray | None) -> str | None:
+    """Return what the parts' changes depend on beside that, None where they hold none.
+
+    Args:
+        earlier: as in write_parts.
+    """
+    if earlier is None:
+        return None
+    digest = hashlib.sha256(sha256_of(model_dir / HEAD_WEIGHTS).encode())
+    digest.update(earlier.tobytes())
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
 class Part:
     """PART_SIZE bins and what the photos say; probabilities are NaN where there is a problem.
@@ -49,6 +72,9 @@ class Part:
         recorded: the record as written; expected: as a number, -1 where it is none.
         problem, note: as in AuditBin, empty where there is none.
         probabilities: float64 (num_bins, num_counts).
+        compared: int (num_bins,), the row of the visit before whose photo was compared; -1 none.
+        changes: float64 (num_bins, num_changes), the change head's answers as they came; NaN where
+            nothing was compared.
     """
 
     first: int
@@ -59,6 +85,8 @@ class Part:
     note: list[str]
     items: list[list[dict[str, Any]]]
     probabilities: np.ndarray
+    compared: np.ndarray
+    changes: np.ndarray
 
 
 def claim_output(output_dir: Path, identity: dict[str, Any]) -> None:
@@ -90,8 +118,15 @@ def claim_output(output_dir: Path, identity: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(identity, indent=2) + "\n")
 
 
-def write_parts(source: BinSource, counter: BinCounter, output_dir: Path) -> None:
-    """Ask the model about every bin that no part holds yet."""
+def write_parts(
+    source: BinSource, counter: BinCounter, output_dir: Path, earlier: np.ndarray | None = None
+) -> None:
+    """Ask the model about every bin that no part holds yet.
+
+    Args:
+        earlier: int (num_bins,), the row of the visit to compare each with, -1 for none; None where
+            nothing is to be compared at all.
+    """
     num_parts = -(-source.num_bins // PART_SIZE)
     missing = [
         part for part in range(num_parts) if not _is_whole(output_dir, part, source.num_bins)
@@ -109,24 +144,100 @@ def write_parts(source: BinSource, counter: BinCounter, output_dir: Path) -> Non
             following = part + 1
             batches = []
             bins = islice(remaining, PART_SIZE)
+            # Of each part its own: what it holds must not depend on where a run was killed.
+            comparer = None if earlier is None else Comparer(source, counter, pool, earlier)
+            first = part * PART_SIZE
             while batch := list(islice(bins, BATCH_SIZE)):
-                batches.append(_judge(batch, counter, pool))
+                batches.append(_judge(batch, first, counter, pool, comparer))
+                first += len(batch)
                 progress.update(len(batch))
             with whole_file(_part_path(output_dir, part)) as temporary:
                 # With a sum of each page: a part may be damaged and as long as before.
                 pq.write_table(pa.concat_tables(batches), temporary, write_page_checksum=True)
 
 
-def _judge(batch: Sequence[AuditBin], counter: BinCounter, pool: ThreadPoolExecutor) -> pa.Table:
+class Comparer:
+    """What the change head says of the bins of a part and the visits before them.
+
+    Args:
+        earlier: as in write_parts.
+    """
+
+    def __init__(
+        self, source: BinSource, counter: BinCounter, pool: ThreadPoolExecutor, earlier: np.ndarray
+    ) -> None:
+        self.source, self.counter, self.pool, self.earlier = source, counter, pool, earlier
+        self.kept: dict[int, np.ndarray] = {}  # of the batch before, by row
+
+    def changes(self, rows: range, views: Mapping[int, np.ndarray]) -> np.ndarray:
+        """Return the answers for a batch, float64 (num_rows, num_changes); NaN where there is none.
+
+        Args:
+            rows: of the batch.
+            views: what `look` returned of those that have a photo, by row.
+        """
+        before = self.earlier[rows.start : rows.stop]
+        pairs = [(row, int(a)) for row, a in zip(rows, before, strict=True) if a >= 0]
+        there = {**self.kept, **views}
+        there |= self._looked_at_again(
+            sorted(a for row, a in pairs if row in views and a not in there and a not in rows)
+        )
+        pairs = [(row, a) for row, a in pairs if row in views and a in there]
+        answers = np.full((len(rows), len(possible_changes(self.counter.counts))), np.nan)
+        for start in range(0, len(pairs), COMPARED_AT_ONCE):
+            some = pairs[start : start + COMPARED_AT_ONCE]
+            answers[[row - rows.start for row, _ in some]] = self.counter.changes(
+                np.stack([there[a] for _, a in some]), np.stack([there[row] for row, _ in some])
+            )
+        following = self.earlier[rows.stop : rows.stop + BATCH_SIZE].tolist()
+        # Copies: a piece of a batch's views would keep all of them.
+        self.kept = {row: views[row].copy() for row in following if row in views}
+        return answers
+
+    def _looked_at_again(self, rows: list[int]) -> dict[int, np.ndarray]:
+        """Return the views of the photos of rows elsewhere, of those that can be had."""
+        preparation = self.counter.preparation
+
+        def prepared(content: bytes | None) -> np.ndarray | None:
+            try:
+                if content is None:
+                    return None
+                return decode_photo(content, preparation.size, preparation.resample)
+            except UnusablePhotoError:
+                return None
+
+        opened = self.pool.map(prepared, self.source.photos(rows))
+        photos = {row: photo for row, photo in zip(rows, opened, strict=True) if photo is not None}
+        if not photos:
+            return {}
+        return dict(zip(photos, self.counter.look(list(photos.values()))[1], strict=True))
+
+
+def _judge(
+    batch: Sequence[AuditBin],
+    first: int,
+    counter: BinCounter,
+    pool: ThreadPoolExecutor,
+    comparer: Comparer | None,
+) -> pa.Table:
     def prepared(a_bin: AuditBin) -> np.ndarray | str:
         return _prepared(a_bin, counter.preparation)
 
     opened = list(pool.map(prepared, batch))
-    photos = [photo for photo in opened if not isinstance(photo, str)]
+    photos = {first + k: photo for k, photo in enumerate(opened) if not isinstance(photo, str)}
+    has_photo = [not isinstance(photo, str) for photo in opened]
     probabilities = np.full((len(batch), len(counter.counts)), np.nan)
-    if photos:
-        has_photo = [not isinstance(photo, str) for photo in opened]
-        probabilities[has_photo] = counter.probabilities(photos)
+    rows = range(first, first + len(batch))
+    compared: dict[str, pa.Array] = {}
+    if comparer is None:
+        if photos:
+            probabilities[has_photo] = counter.probabilities(list(photos.values()))
+    else:
+        views: Mapping[int, np.ndarray] = {}
+        if photos:
+            probabilities[has_photo], seen = counter.look(list(photos.values()))
+            views = dict(zip(photos, seen, strict=True))
+        compared = _columns_of_changes(comparer, rows, comparer.changes(rows, views))
     quantities = [a_bin.expected_quantity for a_bin in batch]
     return pa.table(
         {
@@ -140,8 +251,22 @@ def _judge(batch: Sequence[AuditBin], counter: BinCounter, pool: ThreadPoolExecu
                 f"probability_{count}": probabilities[:, column]
                 for column, count in enumerate(counter.counts)
             },
+            **compared,
         }
     )
+
+
+def _columns_of_changes(
+    comparer: Comparer, rows: range, changes: np.ndarray
+) -> dict[str, np.ndarray]:
+    is_there = ~np.isnan(changes).any(axis=1)
+    return {
+        COMPARED: np.where(is_there, comparer.earlier[rows.start : rows.stop], -1),
+        **{
+            f"change_{change}": changes[:, column]
+            for column, change in enumerate(possible_changes(comparer.counter.counts))
+        },
+    }
 
 
 def _prepared(a_bin: AuditBin, preparation: Preparation) -> np.ndarray | str:
@@ -170,7 +295,37 @@ def read_parts(output_dir: Path, num_bins: int, counts: Sequence[int]) -> Iterat
             probabilities=np.column_stack(
                 [table[f"probability_{count}"].to_numpy() for count in counts]
             ),
+            **_changes_of(table, counts),
         )
+
+
+def _changes_of(table: pa.Table, counts: Sequence[int]) -> dict[str, np.ndarray]:
+    changes = possible_changes(counts)
+    if COMPARED not in table.column_names:
+        return {
+            "compared": np.full(len(table), -1),
+            "changes": np.full((len(table), len(changes)), np.nan),
+        }
+    return {
+        "compared": table[COMPARED].to_numpy(),
+        "changes": np.column_stack([table[f"change_{change}"].to_numpy() for change in changes]),
+    }
+
+
+def seen_visits(output_dir: Path, num_bins: int, counts: Sequence[int]) -> SeenVisits:
+    """Return of all parts what chains of visits need, some hundred bytes a bin."""
+    probabilities = np.empty((num_bins, len(counts)))
+    compared = np.empty(num_bins, dtype=np.int64)
+    answers = np.empty((num_bins, len(possible_changes(counts))), dtype=np.float32)
+    ids = []
+    for part in read_parts(output_dir, num_bins, counts):
+        rows = slice(part.first, part.first + len(part.ids))
+        probabilities[rows], compared[rows] = part.probabilities, part.compared
+        answers[rows] = part.changes
+        ids.append(pa.array(part.ids, pa.large_string()))
+    return SeenVisits(
+        probabilities, compared, answers, pa.chunked_array(ids, pa.large_string()).combine_chunks()
+    )
 
 
 def _is_whole(output_dir: Path, part: int, num_bins: int) -> bool:

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
@@ -40,7 +40,8 @@ def write_review_page(
         audit: summary (a sentence), counts (the model's), unit (of what is saved) and fingerprint,
             which tells the marks of one audit from those of another in the same browser.
         bins: of page_bin, in the order in which they are shown.
-        photos: JPEGs in the same order; None where there is none.
+        photos: JPEGs in the same order, behind them those of other visits that have no place of
+            their own; None where there is none.
     """
     head, middle, photos_place, tail = split_template(TEMPLATE.read_text(encoding="utf-8"))
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -64,11 +65,14 @@ def split_template(template: str) -> list[str]:
     return pieces
 
 
-def page_bin(row: int, verdict: Verdict) -> dict[str, Any]:
+def page_bin(
+    row: int, verdict: Verdict, neighbour: Verdict | None = None, photo: int | None = None
+) -> dict[str, Any]:
     """Return what the page shows of a bin, ready for JSON.
 
     Args:
         row: of the bin in its source, by which the page remembers its mark.
+        neighbour: the verdict about verdict.neighbour; photo: the place of its photo.
     """
     return {
         "row": row,
@@ -84,7 +88,64 @@ def page_bin(row: int, verdict: Verdict) -> dict[str, Any]:
         "saving": _number(verdict.saving),
         "reason": verdict.reason,
         "items": list(verdict.items),
+        "neighbour": neighbour and page_neighbour(verdict, neighbour, photo),
     }
+
+
+def page_neighbour(verdict: Verdict, neighbour: Verdict, photo: int | None) -> dict[str, Any]:
+    """Return what the page shows of the visit beside a bin; changes are those of time.
+
+    Args: as in page_bin.
+    """
+    near = verdict.neighbour
+    assert near is not None
+    states = (neighbour.items, verdict.items)
+    gone, new = record_changes(*(states if near.is_before else reversed(states)))
+    change = near.change if near.change is None or near.is_before else -near.change
+    return {
+        "id": neighbour.id,
+        "recorded": neighbour.recorded,
+        "is_before": near.is_before,
+        "photo": photo,
+        "gone": gone,
+        "new": new,
+        "change": change,
+        "probability": _number(near.probability),
+    }
+
+
+def record_changes(
+    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the items that are gone from a record and those that are new, with how many.
+
+    An item of which one record does not say how many is passed over where both name it.
+
+    >>> record_changes([{"name": "Bolt", "quantity": 3}], [{"name": "Bolt", "quantity": 1}])
+    ([{'name': 'Bolt', 'quantity': 2}], [])
+    """
+    there = [_quantities(items) for items in (before, after)]
+    fewer, more = [], []
+    for name in {**there[0], **there[1]}:
+        old, now = (quantities.get(name, 0) for quantities in there)
+        if old == now:
+            continue
+        if now == 0 or (old is not None and now is not None and old > now):
+            fewer.append({"name": name, "quantity": old and old - (now or 0)})
+        elif old == 0 or (old is not None and now is not None and now > old):
+            more.append({"name": name, "quantity": now and now - (old or 0)})
+    return fewer, more
+
+
+def _quantities(items: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
+    """Return how many of each item there should be, None where a record does not say."""
+    found: dict[str, int | None] = {}
+    for item in items:
+        already, quantity = found.get(item["name"], 0), item["quantity"]
+        found[item["name"]] = (
+            None if already is None or quantity is None else already + int(quantity)
+        )
+    return found
 
 
 def harmless_json(content: Any) -> str:
@@ -106,9 +167,14 @@ def write_page(
     identity: dict[str, Any],
 ) -> None:
     """Write the review page of some rows, in their order."""
-    wanted = set(rows.tolist())
+    place_of = {row: place for place, row in enumerate(rows.tolist())}
+    if judge.visits is not None:
+        for row in judge.visits.neighbours[rows].tolist():
+            if row >= 0:
+                place_of.setdefault(row, len(place_of))
+    wanted = set(place_of)
     verdicts = judge.verdicts(read_parts(output_dir, source.num_bins, judge.counts), checked)
-    shown = {row: page_bin(row, verdict) for row, verdict in enumerate(verdicts) if row in wanted}
+    shown = {row: verdict for row, verdict in enumerate(verdicts) if row in wanted}
     photos: dict[int, bytes | None] = {}
     bins = enumerate(source.bins(photos_of=wanted))
     remaining = ((row, a_bin.photo) for row, a_bin in bins if row in wanted)
@@ -128,9 +194,18 @@ def write_page(
     write_review_page(
         output_dir / REVIEW_PAGE,
         content,
-        [shown[row] for row in rows.tolist()],
-        (photos.get(row) for row in rows.tolist()),
+        [_bin_beside_neighbour(row, shown, place_of) for row in rows.tolist()],
+        (photos.get(row) for row in place_of),
     )
+
+
+def _bin_beside_neighbour(
+    row: int, shown: Mapping[int, Verdict], place_of: Mapping[int, int]
+) -> dict[str, Any]:
+    near = shown[row].neighbour
+    if near is None:
+        return page_bin(row, shown[row])
+    return page_bin(row, shown[row], shown[near.row], place_of[near.row])
 
 
 def small_photo(photo: bytes | None) -> bytes | None:

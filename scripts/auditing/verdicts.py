@@ -5,14 +5,15 @@ list for the person who checks.
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from tqdm import tqdm
 
+from auditing.checked_bins import CheckedBins
 from auditing.decisions import (
     CHECK,
     DECISIONS,
@@ -21,23 +22,33 @@ from auditing.decisions import (
     Costs,
     corrected_count,
     count_interval,
-    count_posterior,
     count_weights,
     decide,
     expected_costs,
+    given,
+    record_likelihoods,
     reweighted,
     risk_without_check,
     spend_budget,
     wrong_probability,
 )
-from auditing.error_model import ErrorModel
 from auditing.parts import Part, read_parts
+from auditing.visits_of_bins import (
+    Neighbour,
+    SeenVisits,
+    VisitEvidence,
+    VisitOrder,
+    evidence_of_visits,
+)
 from auditing.wrong_rate import WrongRate, estimate_wrong_rate
 from output_files import whole_file
+from visits.error_model import ErrorModel
+from visits.settings import VisitModel
 
 DECISIONS_CSV = "decisions.csv"
 NUM_NAMED = 20  # bins without a plain decision, in what an audit prints
 COVERAGE = 0.9
+SMALLEST = 1e-12  # of a probability
 MOST_LEARNED = 20_000  # bins, which say well enough how often bins hold each count
 # Of one error, in no currency, where a budget says how many checks there are.
 ERROR_UNITS = Costs(missed_error=1.0, manual_check=0.0)
@@ -48,6 +59,7 @@ FORMULA = re.compile(rf"{UNSEEN}*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 COLUMNS = (
     *("id", "expected_quantity", "most_likely_count", "count_low", "count_high"),
     *("probability_wrong", "decision", "suggested_count", "expected_saving", "reason"),
+    *("neighbour_id", "more_than_neighbour", "probability_more_than_neighbour"),
 )
 
 
@@ -64,6 +76,7 @@ class Verdict:
         saving: what the decision saves on average against leaving the record, in the currency of
             the costs; with a budget in errors.
         items: what should be in the bin: dictionaries with name and quantity.
+        neighbour: another visit of the bin, and what both photos say; None where there is none.
     """
 
     id: str
@@ -78,9 +91,15 @@ class Verdict:
     saving: float
     reason: str
     items: Sequence[Mapping[str, Any]]
+    neighbour: Neighbour | None = None
 
     def cells(self) -> list[str]:
-        """Return the line of decisions.csv, in the order of COLUMNS."""
+        """Return the line of decisions.csv, in the order of COLUMNS.
+
+        A change such as -1 is a number, in a spreadsheet too, and gets no apostrophe.
+        """
+        near = self.neighbour
+        is_compared = near is not None and near.change is not None
         return [
             harmless(self.id),
             harmless(self.recorded),
@@ -90,6 +109,9 @@ class Verdict:
             "" if self.suggested is None else str(self.suggested),
             "" if np.isnan(self.saving) else f"{self.saving:.6f}",
             harmless(self.reason),
+            harmless(near.id) if near else "",
+            str(near.change) if near and is_compared else "",
+            f"{near.probability:.6f}" if near and is_compared else "",
         ]
 
     @property
@@ -109,6 +131,9 @@ class Judge:
         costs: of an error and a check; None with a budget.
         review_budget: share of the bins with a record among `counts` that can be checked.
         count_weights: (num_counts,), of auditing.decisions.count_weights.
+        by_hand: what a person found.
+        visits: what all visits of a bin say together; None where no bin is there twice.
+        visit_faults: as in BinSource.
     """
 
     counts: tuple[int, ...]
@@ -117,6 +142,9 @@ class Judge:
     costs: Costs | None
     review_budget: float | None
     count_weights: tuple[float, ...] | None = None
+    by_hand: CheckedBins = field(default_factory=CheckedBins)
+    visits: VisitEvidence | None = None
+    visit_faults: Mapping[int, str] = field(default_factory=dict)
 
     def learning_from_records(
         self, parts: Iterable[Part], num_bins: int, is_rate_given: bool
@@ -140,6 +168,44 @@ class Judge:
         rate = self.wrong_rate if is_rate_given else estimate_wrong_rate(*known)
         weights = count_weights(*known, rate.value)
         return replace(self, count_weights=tuple(weights.tolist()), wrong_rate=rate)
+
+    def knowing_visits(
+        self,
+        seen: SeenVisits,
+        expected: np.ndarray,
+        order: VisitOrder,
+        model: VisitModel,
+        unchanged_rate: float | None,
+    ) -> "Judge":
+        """Return a judge who knows what all visits of each bin say together.
+
+        To be asked after learning_from_records: what photos say is to lean as it does for a bin
+        that was seen once. A visit whose count the model does not know, by its record or by hand,
+        is left out, and those around it follow each other.
+
+        Args:
+            expected: int (num_bins,), the records; order: which rows show one bin.
+            unchanged_rate: as in visits_of_bins.rate_without_change.
+        """
+        rows = np.arange(len(expected))
+        counted = found_in(self.by_hand.counts, rows)
+        steps = order.steps(np.isin(np.where(counted < 0, expected, counted), self.counts))
+        if len(steps) == 0:
+            return self
+        has_photo = ~np.isnan(seen.probabilities).any(axis=1)
+        leaning = np.full(seen.probabilities.shape, 1 / len(self.counts))
+        leaning[has_photo] = self._leaning(seen.probabilities[has_photo])
+        evidence = evidence_of_visits(
+            seen,
+            steps,
+            expected,
+            leaning,
+            self._likelihoods(rows, expected),
+            model,
+            self.counts,
+            unchanged_rate,
+        )
+        return replace(self, visits=evidence)
 
     def verdicts(self, parts: Iterable[Part], checked: np.ndarray | None) -> Iterator[Verdict]:
         """Yield the verdict of each bin.
@@ -171,21 +237,53 @@ class Judge:
         return spend_budget(np.concatenate([*risks, np.empty(0)]), self.review_budget)
 
     def _is_judged(self, part: Part) -> np.ndarray:
-        return np.isin(part.expected, self.counts) & ~np.isnan(part.probabilities).any(axis=1)
+        """Return which bins photo and record decide about, bool (num_bins,)."""
+        judged = np.isin(part.expected, self.counts) & ~np.isnan(part.probabilities).any(axis=1)
+        rows = part.first + np.arange(len(part.ids))
+        return judged & (found_in(self.by_hand.counts, rows) < 0)
 
     def _recorded(self, part: Part, judged: np.ndarray) -> np.ndarray:
         return np.searchsorted(self.counts, part.expected[judged])
 
     def _posterior(self, part: Part, judged: np.ndarray) -> np.ndarray:
-        probabilities = part.probabilities[judged]
-        if self.count_weights is not None:
-            probabilities = reweighted(probabilities, np.array(self.count_weights))
-        return count_posterior(
-            probabilities,
-            self._recorded(part, judged),
+        rows = part.first + np.flatnonzero(judged)
+        likelihoods = self._likelihoods(rows, part.expected[judged])
+        leaning = self._leaning(part.probabilities[judged])
+        # Where a person has ruled out a count, others are possible whatever the photo shows.
+        is_ruled_out = (likelihoods == 0).any(axis=1)
+        leaning[is_ruled_out] = np.maximum(leaning[is_ruled_out], SMALLEST)
+        alone = given(leaning, likelihoods)
+        if self.visits is None:
+            return alone
+        together = self.visits.posteriors[rows]
+        return np.where(np.isnan(together), alone, together)
+
+    def _leaning(self, probabilities: np.ndarray) -> np.ndarray:
+        if self.count_weights is None:
+            return probabilities
+        return reweighted(probabilities, np.array(self.count_weights))
+
+    def _likelihoods(self, rows: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        """Return how likely what is known of rows beside their photos is for each count.
+
+        Args:
+            expected: int (num_rows,), their records; of one outside the counts nothing is known.
+
+        Returns: float (num_rows, num_counts).
+        """
+        is_known = np.isin(expected, self.counts)
+        likelihoods = np.ones((len(rows), len(self.counts)))
+        likelihoods[is_known] = record_likelihoods(
+            np.searchsorted(self.counts, expected[is_known]),
             self.error_model.record_probabilities(self.counts),
             self.wrong_rate.value,
         )
+        counted = found_in(self.by_hand.counts, rows)
+        likelihoods[counted >= 0] = np.equal.outer(counted[counted >= 0], self.counts)
+        refuted = np.equal.outer(found_in(self.by_hand.refuted, rows), self.counts)
+        is_refuted = refuted.any(axis=1)
+        likelihoods[is_refuted] = ~refuted[is_refuted]
+        return likelihoods
 
     def _part_verdicts(
         self, part: Part, judged: np.ndarray, chosen: np.ndarray | None
@@ -211,7 +309,7 @@ class Judge:
             reason = self._reason(part, row, said)
             if said == WRONG:
                 reason += f" with a probability of {certainty[index]:.1%}"
-            yield Verdict(
+            verdict = Verdict(
                 id=bin_id,
                 recorded=part.recorded[row],
                 probabilities=tuple(part.probabilities[row].tolist()) if has_photo[row] else (),
@@ -222,9 +320,36 @@ class Judge:
                 decision=said,
                 suggested=int(suggested[index]) if said == WRONG else None,
                 saving=float(saving[index]) if judged[row] else np.nan,
-                reason="; ".join(filter(None, [reason, part.note[row]])),
+                reason=reason,
                 items=part.items[row],
+                neighbour=self.visits.neighbour_of(part.first + row) if self.visits else None,
             )
+            yield self._with_what_else_is_known(verdict, part, row)
+
+    def _with_what_else_is_known(self, verdict: Verdict, part: Part, row: int) -> Verdict:
+        """Return a verdict with what a person found, and with notes."""
+        counted = self.by_hand.counts.get(part.first + row)
+        if counted is not None:
+            is_right = int(part.expected[row]) == counted
+            verdict = replace(
+                verdict,
+                wrong_probability=0.0 if is_right else 1.0,
+                decision=OK if is_right else WRONG,
+                suggested=None if is_right else counted,
+                saving=0.0 if is_right else (self.costs or ERROR_UNITS).missed_error,
+                reason=f"counted by hand: {counted}",
+            )
+        is_refuted = part.first + row in self.by_hand.refuted
+        if is_refuted and verdict.decision == OK:  # whatever a check costs: it is wrong
+            verdict = replace(verdict, decision=CHECK, reason="")
+        fault = self.visit_faults.get(part.first + row)
+        reasons = (
+            verdict.reason,
+            "found wrong by hand, and not counted" if is_refuted else None,
+            part.note[row],
+            f"{fault}: judged without its other visits" if fault else None,
+        )
+        return replace(verdict, reason="; ".join(filter(None, reasons)))
 
     def _reason(self, part: Part, row: int, decision: str) -> str:
         if part.problem[row]:
@@ -234,6 +359,8 @@ class Judge:
                 f"expected quantity {part.expected[row]} is outside the model's counts "
                 f"{self.counts[0]} to {self.counts[-1]}"
             )
+        if decision == OK and self.visits and self.visits.neighbours[part.first + row] >= 0:
+            return "the photos and records of its visits agree well enough"
         if decision == OK:
             return "photo and record agree well enough"
         if decision == WRONG:
@@ -241,6 +368,13 @@ class Judge:
         if self.review_budget is None:
             return "a check is expected to cost less than the errors it finds"
         return "among the bins whose check saves most"
+
+
+def found_in(findings: Mapping[int, int], rows: np.ndarray) -> np.ndarray:
+    """Return what was found in some rows, int (num_rows,); -1 where nothing was."""
+    if not findings:
+        return np.full(len(rows), -1)
+    return np.array([findings.get(row, -1) for row in rows.tolist()], dtype=np.int64)
 
 
 def harmless(text: str) -> str:
@@ -262,17 +396,22 @@ def write_decisions(file: TextIO, verdicts: Iterable[Verdict]) -> Iterator[Verdi
 
 
 def checking_order(
-    decision: Sequence[str] | np.ndarray, saving: np.ndarray, suspicion: np.ndarray
+    decision: Sequence[str] | np.ndarray,
+    saving: np.ndarray,
+    suspicion: np.ndarray,
+    counted: Collection[int] = (),
 ) -> np.ndarray:
     """Return the rows in the order in which a person looks at them.
 
     First where a decision saves most, then the checks of which nobody knows what they save, then
-    the bins without a decision, then those that are well, the most suspicious first.
+    the bins without a decision, then those that are well, the most suspicious first; last the rows
+    that somebody has counted.
     """
     decision = np.asarray(decision)
     group = np.select(
         [np.nan_to_num(saving) > 0, decision == CHECK, decision == ""], [0, 1, 2], default=3
     )
+    group[list(counted)] = 4
     return np.lexsort((-np.nan_to_num(suspicion), -np.nan_to_num(saving), group))
 
 
@@ -302,7 +441,7 @@ def decide_all(
                     named.append(f"{verdict.id}: {verdict.reason}")
     assert decisions.total() == num_bins, "a row that goes in comes out"
     decision = np.select([short == CHECK[0], short == ""], [CHECK, ""], default=OK)
-    return checking_order(decision, saving, suspicion), {
+    return checking_order(decision, saving, suspicion, judge.by_hand.counts), {
         "bins": num_bins,
         "decisions": {name: decisions[name] for name in (OK, CHECK, WRONG)},
         "without_decision": decisions[""],

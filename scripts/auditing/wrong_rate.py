@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from auditing.decisions import PRIOR_BINS, count_weights, reweighted
+from auditing.decisions import PRIOR_BINS, count_weights, record_likelihoods, reweighted
 
 DEFAULT_WRONG_RATE = 0.05
 BELIEF = 1 / DEFAULT_WRONG_RATE - 2  # the exponent of 1 - w in Beta(1, 19)
@@ -92,7 +92,7 @@ def log_likelihood(
         return 0.0
     leaning = reweighted(probabilities, weights)
     rows = np.arange(len(recorded))
-    wrong = (leaning * record_probabilities[:, recorded].T).sum(axis=1)
+    wrong = (leaning * record_likelihoods(recorded, record_probabilities, 1.0)).sum(axis=1)
     of_records = np.log((1 - wrong_rate) * leaning[rows, recorded] + wrong_rate * wrong).sum()
     possible = probabilities > 0
     logarithms = np.log(leaning, out=np.zeros_like(leaning), where=possible)

@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,10 @@ import pytest
 
 import audit
 from auditing import parts as audit_parts
-from auditing.error_model import ErrorModel, write_error_model
 from auditing.verdicts import FORMULA, harmless
 from paths import ROOT
 from serving.bin_counter import BinCounter
+from visits.error_model import ErrorModel, write_error_model
 
 MARKUP = '<script>alert("x")</script>'
 
@@ -202,6 +203,119 @@ def test_another_price_needs_no_photo(
     assert decisions(tmp_path / "out") == first
 
 
+def of_bins_with_visits(
+    photos: Path, folder: Path, records: list[str], visits: list[str]
+) -> list[object]:
+    """Return flags for a csv of one bin, A, seen so many times, and of a bin seen once."""
+    names = sorted(path.name for path in photos.iterdir())
+    rows = [
+        f"{names[row]},v{row},{record},A,{visit}"
+        for row, (record, visit) in enumerate(zip(records, visits, strict=True))
+    ]
+    rows.append(f"{names[-1]},alone,3,B,1")
+    (folder / "bins.csv").write_text(
+        "photo,id,expected_quantity,bin,visit\n" + "\n".join(rows) + "\n"
+    )
+    return ["--bins", folder / "bins.csv", "--photos", photos, "--wrong_rate", "0.1"]
+
+
+def test_bins_with_visits_are_judged_together_and_without_them_as_ever(
+    model_dir: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", model_dir, "--bins", dataset_dir, "--split", "test", "--wrong_rate", "0.1"]
+    assert exit_code(*flags, "--output_dir", tmp_path / "with") == 0
+    assert "Bins with more than one visit: " in capsys.readouterr().out
+    assert exit_code(*flags, "--output_dir", tmp_path / "without", "--no_visits") == 0
+    assert "more than one visit" not in capsys.readouterr().out
+    together, alone = (decisions(tmp_path / name) for name in ("with", "without"))
+    ids = {row["id"] for row in together}
+    near = [row for row in together if row["neighbour_id"]]
+    assert 0 < len(near) < len(together)
+    assert {row["neighbour_id"] for row in near} <= ids
+    assert {row["probability_wrong"] for row in near} != {
+        row["probability_wrong"] for row in alone if row["id"] in {row["id"] for row in near}
+    }
+    for row, same in zip(together, alone, strict=True):
+        if row["neighbour_id"]:
+            assert -4 <= int(row["more_than_neighbour"]) <= 4
+            assert 0 < float(row["probability_more_than_neighbour"]) <= 1
+        else:
+            assert row["probability_wrong"] == same["probability_wrong"]
+    summary = json.loads((tmp_path / "with" / "summary.json").read_text())
+    assert summary["visits"]["steps_compared_by_photos"] == summary["visits"]["steps"] > 0
+    assert json.loads((tmp_path / "without" / "summary.json").read_text())["visits"] is None
+
+
+def test_another_unchanged_rate_and_marks_need_no_photo(
+    model_dir: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = of_bins_with_visits(photos, tmp_path, ["3", "3", "4"], ["1", "2", "3"])
+    flags += ["--model", model_dir, "--output_dir", tmp_path / "out"]
+    assert exit_code(*flags) == 0
+    first = decisions(tmp_path / "out")
+    for name in ("probabilities", "look", "changes"):
+        monkeypatch.setattr(BinCounter, name, None)  # whoever calls it, fails
+    assert exit_code(*flags, "--unchanged_rate", "0.9") == 0
+    often = decisions(tmp_path / "out")
+    assert float(often[0]["probability_wrong"]) < float(first[0]["probability_wrong"])
+    assert float(often[2]["probability_wrong"]) > float(first[2]["probability_wrong"])
+    assert often[3] == first[3]
+    (tmp_path / "marks.csv").write_text(
+        "id,expected_quantity,decision,probability_wrong,mark,counted\n"
+        "v0,3,ok,0.1,wrong,5\nalone,3,ok,0.1,right,\n"
+    )
+    assert exit_code(*flags, "--checked", tmp_path / "marks.csv") == 0
+    checked = decisions(tmp_path / "out")
+    assert (checked[0]["decision"], checked[0]["suggested_count"]) == ("wrong", "5")
+    assert checked[0]["reason"] == "counted by hand: 5"
+    assert (checked[3]["decision"], checked[3]["probability_wrong"]) == ("ok", "0.000000")
+    assert checked[1]["probability_wrong"] != first[1]["probability_wrong"]
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["counted_by_hand"] == 2
+
+
+def test_what_cannot_be_used_of_visits_and_marks_is_a_line_each_and_no_bin_is_lost(
+    model_dir: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = of_bins_with_visits(photos, tmp_path, ["3"] * 5, ["1", "2", "two", "3", "3"])
+    flags += ["--model", model_dir, "--output_dir", tmp_path / "out"]
+    (tmp_path / "marks.csv").write_text(
+        "id,expected_quantity,decision,probability_wrong,mark,counted\n"
+        "ghost,3,,,right,\nv0,3,,,wrong,4\nv0,3,,,wrong,5\n"
+    )
+    assert exit_code(*flags, "--checked", tmp_path / "marks.csv") == 1
+    errors = capsys.readouterr().err
+    for line in (
+        "ghost: marked, but no bin is called so: the mark is not used",
+        "v0: marked more than once, and not alike: no mark is used",
+        "v2: visit 'two' is not a whole number from 0 on: judged without its other visits",
+        "v3: the bin 'A' has more than one visit 3: judged without its other visits",
+        "v4: the bin 'A' has more than one visit 3: judged without its other visits",
+    ):
+        assert line in errors.splitlines()
+    rows = decisions(tmp_path / "out")
+    assert len(rows) == 6
+    assert all(row["decision"] for row in rows)
+    assert [row["neighbour_id"] for row in rows] == ["v1", "v0", "", "", "", ""]
+    assert all(row["reason"].endswith("judged without its other visits") for row in rows[2:5])
+    assert exit_code(*flags, "--checked", tmp_path / "bins.csv") == 2
+    assert "no column mark, counted" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_audit_from_before_there_were_changes_is_not_gone_on_with(
+    model_dir: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = of_bins_with_visits(photos, tmp_path, ["3", "3"], ["1", "2"])
+    flags += ["--model", model_dir, "--output_dir", tmp_path / "out"]
+    assert exit_code(*flags, "--no_visits") == 0
+    path = tmp_path / "out" / "audit.json"
+    identity = json.loads(path.read_text())
+    assert identity.pop("compared_visits") is None
+    path.write_text(json.dumps(identity))  # as earlier versions wrote it
+    assert exit_code(*flags) == 2
+    assert "holds another audit (other compared_visits)" in capsys.readouterr().err
+    assert exit_code(*flags, "--no_visits") == 0
+
+
 def test_the_error_model_of_the_model_folder_is_used(
     model_dir: Path, dataset_dir: Path, tmp_path: Path
 ) -> None:
@@ -264,6 +378,10 @@ def test_bad_flags_and_folders_are_refused_in_one_line(
             {"--cost_missed_error": 3, "--cost_manual_check": 1, "--review_budget": 0.1},
             "not both",
         ),
+        ({"--unchanged_rate": 1}, "give a share from 0 to below 1"),
+        ({"--unchanged_rate": "nan"}, "give a share from 0 to below 1"),
+        ({"--unchanged_rate": 0.1, "--no_visits": ""}, "not both"),
+        ({"--checked": tmp_path / "nowhere.csv"}, "nowhere.csv cannot be read"),
         ({"--photos": tmp_path}, "--photos belongs to a csv"),
         ({"--evaluate": tmp_path}, "stands alone"),
         ({"--label_errors": "", "--split": "test"}, "--label_errors takes --model"),
@@ -285,7 +403,7 @@ def test_a_folder_of_another_audit_is_refused(
     flags = ["--model", model_dir, "--bins", dataset_dir, "--output_dir", tmp_path / "out"]
     assert exit_code(*flags, "--split", "test") == 0
     assert exit_code(*flags, "--split", "validation") == 2
-    assert "holds another audit (other bins)" in capsys.readouterr().err
+    assert "holds another audit (other bins" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])  # the pipe breaks at the end, or at a print
@@ -313,8 +431,9 @@ def test_a_killed_audit_goes_on_to_the_same_bytes(
     model_dir: Path, photos: Path, tmp_path: Path
 ) -> None:
     names = sorted(path.name for path in photos.iterdir())
-    lines = [f"{names[row % len(names)]},{row % 5 + 1}\n" for row in range(1100)]
-    (tmp_path / "bins.csv").write_text("photo,expected_quantity\n" + "".join(lines))
+    # Two visits of each bin, which lie in two parts.
+    lines = [f"{names[row % len(names)]},{row % 5 + 1},{row % 550},{row}\n" for row in range(1100)]
+    (tmp_path / "bins.csv").write_text("photo,expected_quantity,bin,visit\n" + "".join(lines))
     flags = ["--model", str(model_dir), "--bins", str(tmp_path / "bins.csv")]
     flags += ["--photos", str(photos), "--review_budget", "0.1"]
     command = [sys.executable, str(ROOT / "scripts" / "audit.py"), *flags]
@@ -351,11 +470,39 @@ def test_an_evaluation_is_kept_with_the_run(
     (run / predictions.name).write_bytes(content)
     audit.main(["--evaluate", str(run), "--cost_missed_error", "20", "--cost_manual_check", "1"])
     figures = json.loads((run / "audit_evaluation.json").read_text())
-    assert set(figures["kinds"]) == {"real_pairs", "symmetric_errors"}
+    assert {"real_pairs", "symmetric_errors", "real_changes"} < set(figures["kinds"])
     for kind in figures["kinds"].values():
         assert [of["cost_missed_error"] for of in kind["savings"]] == [20]
         found = [row["found"]["value"] for row in kind["budgets"]]
         assert found == sorted(found)
+        assert "two single counts" not in kind["rivals"]
     printed = capsys.readouterr().out
     assert re.search(r"\| 20% \| [\d.]+ \[[\d.]+, [\d.]+\]", printed)
     assert "The default error model" in printed
+    assert f"how counts usually change: {run} has no changes_test.parquet." in printed
+
+
+@pytest.mark.slow
+def test_an_evaluation_asks_the_change_head_where_the_run_did(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run, ignore=shutil.ignore_patterns("checkpoint-*"))
+    changes = run / "changes_test.parquet"
+    content = changes.read_bytes()
+    changes.write_bytes(content[: len(content) // 2])
+    assert exit_code("--evaluate", run) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "changes_test.parquet is damaged, run scripts/train.py with --do_predict" in line
+    assert not (run / "audit_evaluation.json").exists()
+    changes.write_bytes(content)
+    audit.main(["--evaluate", str(run), "--cost_missed_error", "20", "--cost_manual_check", "1"])
+    printed = capsys.readouterr().out
+    assert "has no changes_test.parquet" not in printed
+    _, of_changes = printed.split("\nReal changes: ")
+    for name in ("audit", "two single counts", "photo alone", "records alone"):
+        assert re.search(rf"\n\| {name} \| [\d.]+ \[[\d.]+, [\d.]+\] \|", of_changes), name
+    figures = json.loads((run / "audit_evaluation.json").read_text())
+    assert figures["asks_change_head"] is True
+    kind = figures["kinds"]["real_changes"]
+    assert kind["num_cases"] == 2 * len(pq.read_table(changes).to_pylist())

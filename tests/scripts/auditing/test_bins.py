@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,6 +144,39 @@ def test_reading_goes_on_at_any_row_and_with_the_photos_asked_for(folder: Path) 
     assert [a_bin.photo is not None for a_bin in source.bins(photos_of={3})] == [
         row == 3 for row in range(7)
     ]
+
+
+def test_a_csv_says_which_rows_show_one_bin_and_photos_are_read_in_any_order(folder: Path) -> None:
+    path = folder / "bins.csv"
+    rows = ["a.jpg,1,B7,2", "b.png,2,B7,1", "nowhere.jpg,x,B8,1", "a.jpg,4,,", "b.png,5,B7,x"]
+    path.write_text("photo,expected_quantity, Bin ,VISIT\n" + "\n".join(rows) + "\n")
+    source = open_bins(path, None, None, None)
+    assert source.expected.tolist() == [1, 2, -1, 4, 5]
+    assert source.visits.steps(np.ones(5, dtype=bool)).tolist() == [[1, 0]]
+    assert list(source.visit_faults) == [4]
+    a, b = ((folder / name).read_bytes() for name in ("a.jpg", "b.png"))
+    assert list(source.photos([0, 1, 2, 4])) == [a, b, None, b]
+    alone = open_bins(path, None, None, None, with_visits=False)
+    assert (len(alone.visits.rows), alone.visit_faults) == (0, {})
+    path.write_text("photo,expected_quantity,bin\na.jpg,1,B7\nb.png,1,B7\n")
+    with pytest.raises(ValueError, match=r"bins\.csv: the bin 'B7' is there more than once"):
+        open_bins(path, None, None, None)
+    assert len(list(open_bins(path, None, None, None, with_visits=False).bins())) == 2
+
+
+def test_a_dataset_knows_its_visits_and_reads_photos_in_any_order(dataset_dir: Path) -> None:
+    source = open_bins(dataset_dir, ["test", "train"], None, None)
+    bins = list(source.bins())
+    assert source.expected.tolist() == [a_bin.expected_quantity for a_bin in bins]
+    steps = source.visits.steps(np.ones(len(bins), dtype=bool))
+    assert len(steps) > 20
+    # Groups are runs of consecutive ids.
+    assert all(0 < int(bins[b].id) - int(bins[a].id) < 10 for a, b in steps.tolist())
+    rows = sorted({0, len(bins) - 1, *steps[::5, 0].tolist()})
+    assert list(source.photos(rows)) == [bins[row].photo for row in rows]
+    alone = open_bins(dataset_dir, ["test", "train"], None, None, with_visits=False)
+    assert len(alone.visits.rows) == 0
+    assert alone.fingerprint == source.fingerprint
 
 
 def test_a_dataset_gives_its_bins_in_one_order(dataset_dir: Path, bucket: Path) -> None:

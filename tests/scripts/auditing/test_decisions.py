@@ -23,7 +23,7 @@ from auditing.decisions import (
     spend_budget,
     wrong_probability,
 )
-from auditing.error_model import ErrorModel
+from visits.error_model import ErrorModel
 
 COUNTS = (1, 2, 3, 4, 5)
 ERRORS = ErrorModel({(1, 2): 20, (2, 3): 30, (2, 4): 5}).record_probabilities(COUNTS)
@@ -54,6 +54,19 @@ def test_the_posterior_is_that_of_counting_all_worlds(
     posterior = count_posterior(probabilities[None], np.array([recorded]), ERRORS, wrong_rate)
     assert posterior[0] == pytest.approx(by_count)
     assert wrong_probability(posterior, np.array([recorded]))[0] == pytest.approx(wrong)
+
+
+def test_how_wrong_records_come_about_may_be_known_for_each_bin() -> None:
+    others = ErrorModel({(1, 5): 50}).record_probabilities(COUNTS)
+    probabilities = np.array([[0.1, 0.2, 0.4, 0.2, 0.1], [0.3, 0.3, 0.1, 0.1, 0.2]])
+    recorded = np.array([1, 4])
+    together = count_posterior(probabilities, recorded, np.stack([ERRORS, others]), 0.1)
+    for row, errors in enumerate((ERRORS, others)):
+        of_row = slice(row, row + 1)
+        alone = count_posterior(probabilities[of_row], recorded[of_row], errors, 0.1)
+        assert together[of_row] == pytest.approx(alone)
+    by_first = count_posterior(probabilities, recorded, ERRORS, 0.1)
+    assert together[1] != pytest.approx(by_first[1])
 
 
 @given(distributions, st.integers(0, 4), st.floats(0, 10), st.floats(0, 10))

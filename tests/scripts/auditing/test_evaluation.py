@@ -1,26 +1,30 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from auditing import evaluation
 from auditing.decisions import Costs
-from auditing.error_model import ErrorModel
-from auditing.evaluation import (
-    BUDGETS,
-    COSTS,
-    RIVALS,
+from auditing.evaluation import evaluate_audit
+from auditing.evaluation_cases import (
+    BY_ERROR_MODEL,
+    PHOTO,
+    RECORDS,
+    SINGLE_COUNTS,
     WRONG_SHARE,
     JudgedBins,
-    evaluate_audit,
-    ranking_figures,
-    real_pairs,
-    symmetric_errors,
+    cases_of,
 )
+from auditing.evaluation_figures import BUDGETS, COSTS, RIVALS
 from auditing.wrong_rate import WrongRate
+from drawn_visits import drawn_visits
+from visits.error_model import ErrorModel
+from visits.settings import VisitModel
 
 COUNTS = (1, 2, 3, 4, 5)
+KNOWS_NOTHING = VisitModel(ErrorModel())
+WITHOUT_VISITS = ("real_pairs", "symmetric_errors")
 
 
 def judged_bins(sharpness: float, num_bins: int = 300) -> JudgedBins:
@@ -39,67 +43,16 @@ def judged_bins(sharpness: float, num_bins: int = 300) -> JudgedBins:
     )
 
 
-def test_a_wrong_record_of_a_pair_is_that_of_the_other_state() -> None:
-    bins = JudgedBins(
-        ids=["1", "2", "3", "7", "8", "9"],
-        groups=["1", "1", "1", "7", "8", None],
-        true=np.array([0, 2, 4, 1, 3, 3]),
-        probabilities=np.full((6, 5), 0.2),
-        counts=COUNTS,
-    )
-    cases = real_pairs(bins)
-    assert cases.rows.tolist() == [0, 1, 2]
-    assert [sorted(columns.tolist()) for columns in cases.wrong_records] == [[2], [0, 4], [2]]
-
-
-def test_symmetric_errors_stay_among_the_counts() -> None:
-    cases = symmetric_errors(judged_bins(1.0))
-    assert len(cases.rows) == 300
-    for row, columns in zip(cases.rows, cases.wrong_records, strict=True):
-        true = judged_bins(1.0).true[row]
-        assert sorted(columns) == [c for c in (true - 1, true + 1) if 0 <= c <= 4]
-
-
-def test_a_tenth_of_the_records_is_wrong_in_each_draw() -> None:
-    bins = judged_bins(1.0)
-    cases = real_pairs(bins)
-    generator = np.random.default_rng(0)
-    draws = [cases.draw(bins.true, generator) for _ in range(20)]
-    for recorded in draws:
-        wrong = np.flatnonzero(recorded != bins.true[cases.rows])
-        assert len(wrong) == round(WRONG_SHARE * len(cases.rows))
-        assert all(recorded[case] in cases.wrong_records[case] for case in wrong)
-    assert len({tuple(recorded) for recorded in draws}) == 20
-
-
-def test_areas_are_those_of_scikit_learn() -> None:
-    generator = np.random.default_rng(0)
-    score = generator.integers(0, 6, size=200) / 5  # with ties
-    is_wrong = generator.random(200) < 0.2
-    weights = np.vstack([np.ones(200), generator.integers(0, 4, size=200)])
-    _, area = ranking_figures(score, is_wrong, weights)
-    for row, sample_weight in enumerate(weights):
-        expected = roc_auc_score(is_wrong, score, sample_weight=sample_weight)
-        assert area[row] == pytest.approx(expected)
-
-
-def test_cases_of_one_score_are_checked_in_random_order() -> None:
-    is_wrong = np.array([True] * 10 + [False] * 90)
-    found, area = ranking_figures(np.zeros(100), is_wrong, np.ones((1, 100)))
-    assert found[0] == pytest.approx(BUDGETS)
-    assert area == pytest.approx([0.5])
-
-
-def test_a_weight_of_two_is_a_case_twice() -> None:
-    generator = np.random.default_rng(0)
-    score, is_wrong = generator.random(50), generator.random(50) < 0.3
-    weights = generator.integers(0, 3, size=50)
-    weighted = ranking_figures(score, is_wrong, weights[None])
-    repeated = ranking_figures(
-        np.repeat(score, weights), np.repeat(is_wrong, weights), np.ones((1, weights.sum()))
-    )
-    assert weighted[0] == pytest.approx(repeated[0])
-    assert weighted[1] == pytest.approx(repeated[1])
+def evaluated(
+    bins: JudgedBins,
+    costs: Sequence[Costs],
+    num_draws: int,
+    names: Sequence[str] = WITHOUT_VISITS,
+    model: VisitModel = KNOWS_NOTHING,
+) -> dict[str, Any]:
+    kinds = [cases for cases in cases_of(bins, model) if cases.name in names]
+    assert len(kinds) == len(names)
+    return evaluate_audit(bins, kinds, costs, lambda: None, num_draws)
 
 
 def ways_of(savings: dict[str, Any], figure: str = "saved") -> dict[str, float]:
@@ -111,7 +64,8 @@ def test_a_model_that_knows_nothing_finds_as_much_as_chance_and_saves_no_more_th
 ):
     calls: list[int] = []
     bins = judged_bins(0)
-    found = evaluate_audit(bins, ErrorModel(), COSTS, lambda: calls.append(1), num_draws=20)
+    kinds = cases_of(bins, KNOWS_NOTHING)[:2]
+    found = evaluate_audit(bins, kinds, COSTS, lambda: calls.append(1), num_draws=20)
     assert len(calls) == 2 * 20
     kind = found["kinds"]["symmetric_errors"]
     # The record alone says a little: 1 and 5 have one neighbour.
@@ -123,13 +77,13 @@ def test_a_model_that_knows_nothing_finds_as_much_as_chance_and_saves_no_more_th
 
 
 def test_what_is_saved_without_the_audit_is_plain_arithmetic() -> None:
-    found = evaluate_audit(judged_bins(1.0), ErrorModel(), COSTS, lambda: None, num_draws=3)
+    found = evaluated(judged_bins(1.0), COSTS, 3, (*WITHOUT_VISITS, "real_changes"))
     for kind in found["kinds"].values():
-        num_wrong = round(WRONG_SHARE * kind["num_photos"])
+        num_wrong = round(WRONG_SHARE * kind["num_cases"])
         by_price = {of["cost_missed_error"]: of for of in kind["savings"]}
         assert set(by_price) == {20, 10, 5}
         for price, of in by_price.items():
-            expected = 1000 * (price * num_wrong / kind["num_photos"] - 1)
+            expected = 1000 * (price * num_wrong / kind["num_cases"] - 1)
             assert ways_of(of)["check all"] == pytest.approx(expected)
             assert ways_of(of)["check none"] == 0
             checked = ways_of(of, "checked")
@@ -149,7 +103,7 @@ def test_the_audit_is_not_told_how_many_are_wrong(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(
             evaluation, "estimate_wrong_rate", lambda *_, value=believed: WrongRate(value, 0, 1)
         )
-        found = evaluate_audit(bins, ErrorModel(), [Costs(20, 1)], lambda: None, num_draws=5)
+        found = evaluated(bins, [Costs(20, 1)], 5)
         for kind in found["kinds"].values():
             assert kind["estimated_rate"]["value"] == pytest.approx(believed)
             assert set(kind["calibration_error_if_told"]) == {"0.1", "0.05", "0.2"}
@@ -162,9 +116,43 @@ def test_the_audit_is_not_told_how_many_are_wrong(monkeypatch: pytest.MonkeyPatc
     assert all(told == sorted(told) and told[0] < told[2] for told in decided)
 
 
+def at_20_percent(judge: dict[str, Any]) -> dict[str, Any]:
+    (row,) = (row for row in judge["budgets"] if row["budget"] == 0.2)
+    return row
+
+
+def test_who_sees_more_of_a_change_finds_more_wrong_records() -> None:
+    bins, model = drawn_visits(1.5, 0.7, num_pairs=400)
+    found = evaluated(bins, [Costs(20, 1)], 10, ("real_changes",), model)
+    kind = found["kinds"]["real_changes"]
+    assert (kind["num_cases"], kind["num_photos"], kind["num_groups"]) == (800, 800, 400)
+    areas = {name: rival["area_under_curve"]["value"] for name, rival in kind["rivals"].items()}
+    area = kind["area_under_curve"]["value"]
+    assert area > areas[SINGLE_COUNTS] + 0.02 > areas[RECORDS] + 0.04
+    assert area > areas[PHOTO] + 0.04
+    # Who takes wrong records to come about otherwise than they do is told less by them.
+    assert area > areas[BY_ERROR_MODEL] + 0.005
+    # Few tell by the records alone, which are changes that occur.
+    assert areas[RECORDS] < 0.7
+    for name, rival in kind["rivals"].items():
+        more = at_20_percent(rival)["audit_times_random_more"]
+        ours, theirs = (at_20_percent(of)["times_random"]["value"] for of in (kind, rival))
+        assert more["value"] == pytest.approx(ours - theirs)
+        assert more["low"] <= more["value"] <= more["high"]
+        assert rival["audit_area_more"]["value"] == pytest.approx(area - areas[name])
+
+
+def test_what_is_known_of_a_change_is_worth_what_it_says() -> None:
+    bins, model = drawn_visits(1.5, 0.7, num_pairs=800)
+    kind = evaluated(bins, [Costs(20, 1)], 8, ("real_changes",), model)["kinds"]["real_changes"]
+    assert kind["calibration_error_if_told"]["0.1"] < 0.01
+    assert kind["calibration_error_if_told"]["0.2"] > 0.02
+    assert kind["rivals"][SINGLE_COUNTS]["calibration_error_if_told"] < 0.01
+
+
 @pytest.mark.slow
 def test_a_model_that_knows_all_finds_all_and_saves_all() -> None:
-    found = evaluate_audit(judged_bins(30), ErrorModel(), [Costs(20, 1)], lambda: None, 50)
+    found = evaluated(judged_bins(30), [Costs(20, 1)], 50)
     for kind in found["kinds"].values():
         by_budget = {row["budget"]: row for row in kind["budgets"]}
         assert by_budget[0.05]["precision"]["value"] == pytest.approx(1)
@@ -183,14 +171,9 @@ def test_intervals_hold_the_value_and_shrink_with_more_groups() -> None:
     widths = []
     for num_bins in (200, 1800):
         bins = judged_bins(0.7, num_bins)
-        found = evaluate_audit(bins, ErrorModel(), COSTS, lambda: None, num_draws=50)
+        found = evaluated(bins, COSTS, 50, ("real_pairs",))
         at_20_percent = found["kinds"]["real_pairs"]["budgets"][BUDGETS.index(0.2)]
         figure = at_20_percent["times_random"]
         assert figure["low"] < figure["value"] < figure["high"]
         widths.append(figure["high"] - figure["low"])
     assert widths[1] < widths[0] / 2
-
-
-def test_too_few_photos_are_refused() -> None:
-    with pytest.raises(ValueError, match="only 8 test photos can get a record of real_pairs"):
-        evaluate_audit(judged_bins(1.0, 8), ErrorModel(), COSTS, lambda: None)

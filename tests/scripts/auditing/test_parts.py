@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -6,8 +7,9 @@ import numpy as np
 import pytest
 
 from auditing import parts as audit_parts
-from auditing.bins import open_bins
-from auditing.parts import claim_output, read_parts, write_parts
+from auditing.bins import decode_photo, open_bins
+from auditing.parts import claim_output, read_parts, seen_visits, write_parts
+from auditing.visits_of_bins import earlier_visits
 from serving.bin_counter import BinCounter
 
 
@@ -68,6 +70,61 @@ def test_no_page_of_a_part_can_change_unnoticed(
             assert read.ids == second.ids
             assert np.array_equal(read.probabilities, second.probabilities)
             assert np.array_equal(read.expected, second.expected)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_parts_hold_the_changes_whichever_part_the_visit_before_lies_in(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_parts, "BATCH_SIZE", 3)
+    monkeypatch.setattr(audit_parts, "COMPARED_AT_ONCE", 1)
+    source = open_bins(dataset_dir, ["test"], None, None)
+    counter = BinCounter(run_dir / "model", 1)
+    assert counter.tells_changes
+    steps = source.visits.steps(np.ones(source.num_bins, dtype=bool))
+    # Of all kinds: in one batch, in the batch before, in one part, and elsewhere.
+    assert len(steps) > 10
+    assert (steps[:, 0] // 4 != steps[:, 1] // 4).any()
+    write_parts(source, counter, tmp_path, earlier_visits(steps, source.num_bins))
+    seen = seen_visits(tmp_path, source.num_bins, counter.counts)
+    size, resample = counter.preparation.size, counter.preparation.resample
+    photos = [decode_photo(a_bin.photo or b"", size, resample) for a_bin in source.bins()]
+    probabilities, views = counter.look(photos)
+    assert seen.probabilities == pytest.approx(probabilities, abs=1e-5)
+    compared = np.full(source.num_bins, -1)
+    compared[steps[:, 1]] = steps[:, 0]
+    assert seen.compared.tolist() == compared.tolist()
+    changes = counter.changes(views[steps[:, 0]], views[steps[:, 1]])
+    assert seen.answers[steps[:, 1]] == pytest.approx(changes, abs=1e-5)
+    assert np.isnan(seen.answers[compared < 0]).all()
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_neighbours_in_a_row_are_looked_at_once_and_a_damaged_one_is_no_neighbour(
+    run_dir: Path, bucket: Path, tmp_path: Path
+) -> None:
+    photos = [path.read_bytes() for path in sorted((bucket / "bin-images").iterdir())[:3]]
+    for number in range(8):
+        content = b"\xff\xd8\xff no photo" if number == 5 else photos[number % 3]
+        (tmp_path / f"{number}.jpg").write_bytes(content)
+    rows = "".join(f"{number}.jpg,1,A,{number}\n" for number in range(8))
+    (tmp_path / "bins.csv").write_text(f"photo,expected_quantity,bin,visit\n{rows}")
+    source = open_bins(tmp_path / "bins.csv", None, None, None)
+    counter = BinCounter(run_dir / "model", 1)
+    earlier = earlier_visits(source.visits.steps(np.ones(8, dtype=bool)), 8)
+    looked_at: list[int] = []
+    look = counter.look
+
+    def counted(photos: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        looked_at.append(len(photos))
+        return look(photos)
+
+    counter.look = counted  # type: ignore[method-assign]
+    write_parts(source, counter, tmp_path / "out", earlier)
+    # Parts of four: 0 to 3, 4 to 7 without 5, and 3 once more, for 4.
+    assert looked_at == [4, 3, 1]
+    seen = seen_visits(tmp_path / "out", 8, counter.counts)
+    assert seen.compared.tolist() == [-1, 0, 1, 2, 3, -1, -1, 6]
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "null", '{"bins": \0\0\0'])

@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
-from auditing.review_page import harmless_json, page_bin, write_review_page
+from auditing.review_page import harmless_json, page_bin, record_changes, write_review_page
 from auditing.verdicts import Verdict
+from auditing.visits_of_bins import Neighbour
+from legible_pages import POOR_CONTRASTS, UNNAMED_CONTROLS
 
 MARKUP = "</script><img src=x onerror=\"document.title='taken'\">"
 COUNTS = (1, 2, 3, 4, 5)
@@ -129,6 +131,78 @@ def test_what_nobody_knows_is_null(tmp_path: Path) -> None:
     shown = page_bin(0, unknown)
     assert (shown["wrong_probability"], shown["saving"], shown["most_likely"]) == (None,) * 3
     json.loads(harmless_json(shown))
+
+
+def test_a_record_says_what_is_gone_and_what_is_new() -> None:
+    def items(**quantities: int | None) -> list[dict[str, Any]]:
+        return [{"name": name, "quantity": quantity} for name, quantity in quantities.items()]
+
+    before = [*items(bolt=2, oil=1, cup=3, pen=None, map=None, ink=2), *items(bolt=1)]
+    after = items(bolt=1, cup=3, pen=2, ink=4, hat=1, bag=None)
+    assert record_changes(before, after) == (
+        items(bolt=2, oil=1, map=None),
+        items(ink=2, hat=1, bag=None),
+    )
+    assert record_changes(after, after) == ([], [])
+
+
+def beside(
+    number: int, other: int, is_before: bool, change: int | None, **changes: Any
+) -> dict[str, Any]:
+    """Return a bin of the page, at its number's place, with the visit at another place."""
+    near = Neighbour(other, f"{other:05d}", is_before, change, np.nan if change is None else 0.87)
+    return page_bin(number, verdict(number, neighbour=near), verdict(other, **changes), other)
+
+
+def test_changes_are_those_of_time_whichever_visit_stands_beside() -> None:
+    for is_before, change in ((True, -2), (False, 2)):
+        shown = beside(1, 2, is_before, change)["neighbour"]
+        assert shown["change"] == -2
+        items = ("Item 2", "Item 1") if is_before else ("Item 1", "Item 2")
+        assert [item["name"] for item in (*shown["gone"], *shown["new"])] == list(items)
+
+
+@pytest.mark.slow
+def test_the_visit_before_stands_beside_the_photo_with_what_changed(
+    show: Callable[..., Page], tmp_path: Path
+) -> None:
+    bins = [
+        beside(0, 3, True, -1),
+        beside(1, 4, False, 2, items=[{"name": MARKUP, "quantity": None}]),
+        beside(2, 5, True, None, items=verdict(2).items),
+    ]
+    audit = {"summary": "So many bins.", "counts": COUNTS, "unit": "", "fingerprint": "pairs"}
+    path = tmp_path / "pairs.html"
+    write_review_page(path, audit, bins, [*map(jpeg, range(5)), None])
+    page = show(path)
+    articles = page.locator("article")
+    expect(articles).to_have_count(3)
+    captions = articles.locator("figcaption")
+    expect(captions).to_have_text(
+        ["Visit before: bin 00003, inventory 4", "This visit: inventory 1"]
+        + ["This visit: inventory 2", "Visit after: bin 00004, inventory 5"]
+        + ["Visit before: bin 00005, inventory 1", "This visit: inventory 3"]
+    )
+    between = articles.locator(".between")
+    expect(between.nth(0)).to_have_text(
+        "By the record, since the visit before:gone4 ×Item 3new1 ×Item 0"
+        "By the photos: 1 fewer, 87 % likely"
+    )
+    expect(between.nth(1)).to_contain_text("until the visit after:gone2 ×Item 1new?")
+    expect(between.nth(1)).to_contain_text(MARKUP)
+    expect(between.nth(1)).to_contain_text("By the photos: 2 fewer")
+    expect(between.nth(2)).to_have_text(
+        "By the record, since the visit before:no item gone, none new"
+    )
+    sources = [
+        base64.b64decode(source.split(",")[1])
+        for source in articles.locator("img").evaluate_all("all => all.map((one) => one.src)")
+    ]
+    # The earlier visit first; of row 5 there is no photo.
+    assert sources == [jpeg(place) for place in (3, 0, 1, 4, 2)]
+    expect(articles.nth(2).locator("figure").first).to_contain_text("No photo")
+    page.get_by_role("button", name="Enlarge the photo of bin 00003").click()
+    expect(page.get_by_role("dialog").locator("img")).to_have_attribute("alt", "Photo of bin 00003")
 
 
 @pytest.mark.slow
@@ -310,35 +384,6 @@ def test_what_strangers_wrote_is_text_and_no_formula(
     assert row["expected_quantity"] == MARKUP
 
 
-CONTRASTS = """
-() => {
-  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-  const rgba = (color) => {
-    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data];
-  };
-  const luminance = (color) => color.slice(0, 3).map((v) => v / 255)
-    .map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const background = (node) => {
-    for (; node; node = node.parentElement) {
-      const color = rgba(getComputedStyle(node).backgroundColor);
-      if (color[3] === 255) return color;
-    }
-  };
-  const poor = [];
-  for (const node of document.querySelectorAll("body *")) {
-    const text = [...node.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
-    if (!text || !node.checkVisibility() || node.disabled) continue;
-    const [a, b] = [rgba(getComputedStyle(node).color), background(node)].map(luminance);
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) poor.push(`${node.tagName} ${node.className} ${ratio.toFixed(2)}`);
-  }
-  return [...new Set(poor)];
-}
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
@@ -351,17 +396,16 @@ def test_the_page_is_legible_on_a_phone_and_in_the_dark(
         verdict(2, decision="", reason="no photo", probabilities=(), most_likely=None),
         verdict(30),
     ]
-    page = show(write_page(tmp_path / "page.html", verdicts, [jpeg(0)] * 4), width, scheme)
+    audit = {"summary": "So many bins.", "counts": COUNTS, "unit": "", "fingerprint": "legible"}
+    bins = [page_bin(row, one) for row, one in enumerate(verdicts)]
+    bins.append(beside(4, 0, True, -1, id="y" * 80, items=[{"name": "x" * 300, "quantity": 1}]))
+    write_review_page(tmp_path / "page.html", audit, bins, [jpeg(0)] * 5)
+    page = show(tmp_path / "page.html", width, scheme)
     page.locator("article").nth(1).get_by_role("button", name="Record is wrong").click()
     page.locator("article").nth(3).get_by_role("button", name="Record is right").click()
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    assert page.evaluate(CONTRASTS) == []
-    # Whoever hears the page is told what each control is.
-    unnamed = page.evaluate(
-        "[...document.querySelectorAll('button, input, select')].filter((c) => c.checkVisibility()"
-        " && !(c.getAttribute('aria-label') || c.innerText || c.labels?.[0]?.innerText)).length"
-    )
-    assert unnamed == 0
+    assert page.evaluate(POOR_CONTRASTS) == []
+    assert page.evaluate(UNNAMED_CONTROLS) == 0
 
 
 @pytest.mark.slow

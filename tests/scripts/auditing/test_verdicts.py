@@ -1,12 +1,19 @@
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from auditing import verdicts as audit_verdicts
+from auditing.checked_bins import CheckedBins
 from auditing.decisions import CHECK, OK, WRONG, Costs
-from auditing.error_model import ErrorModel
 from auditing.parts import Part
 from auditing.verdicts import Judge, Verdict, checking_order
+from auditing.visits_of_bins import SeenVisits, order_of_visits
 from auditing.wrong_rate import WrongRate
+from visits.chain import ChainWeights
+from visits.error_model import ErrorModel
+from visits.settings import ChangeSettings, VisitModel
 
 COUNTS = (1, 2, 3)
 
@@ -22,6 +29,8 @@ def part(rows: list[tuple[int, list[float]]], first: int = 0) -> Part:
         note=["" for _ in rows],
         items=[[] for _ in rows],
         probabilities=np.array([p or [np.nan] * 3 for _, p in rows]).reshape(-1, 3),
+        compared=np.full(len(rows), -1),
+        changes=np.full((len(rows), 5), np.nan),
     )
 
 
@@ -121,8 +130,99 @@ def test_of_many_bins_a_sample_is_learned_from(monkeypatch: pytest.MonkeyPatch) 
     assert sampled == judge().learning_from_records(first_of_four, 500, is_rate_given=False)
 
 
+def knowing(
+    rows: list[tuple[int, list[float]]], by: Judge, changes: list[float] | None = None
+) -> list[Verdict]:
+    """Return the verdicts about rows of which the first three show one bin, in their order."""
+    answers = np.full((len(rows), 5), np.nan)
+    compared = np.full(len(rows), -1)
+    if changes is not None:
+        answers[1:3], compared[1:3] = changes, [0, 1]
+    probabilities = np.array([p or [np.nan] * 3 for _, p in rows])
+    ids = pa.array([str(row) for row in range(len(rows))], pa.large_string())
+    order = order_of_visits("123" + "9" * (len(rows) - 3), ["a"] * 3 + [None] * (len(rows) - 3))
+    weights = ChainWeights(photo=0.5, change=1.0, usual=0.2)
+    settings = ChangeSettings(COUNTS, 8, learned_rate=0.2, unchanged_rate=0.2, weights=weights)
+    by = by.knowing_visits(
+        SeenVisits(probabilities, compared, answers, ids),
+        np.array([expected for expected, _ in rows]),
+        order,
+        VisitModel(ErrorModel(), settings),
+        None,
+    )
+    return verdicts([part(rows[:2]), part(rows[2:], first=2)], by)
+
+
+SAME = [0.02, 0.03, 0.9, 0.03, 0.02]  # what two photos say
+
+
+def test_visits_of_a_bin_are_judged_together_and_others_as_before() -> None:
+    rows = [(2, AGREES), (2, AGREES), (3, DOUBTFUL), (3, DOUBTFUL), (2, DIFFERS)]
+    alone = verdicts([part(rows)], judge())
+    together = knowing(rows, judge(), SAME)
+    # The photos say that nothing changed, so that the bin holds two as before, whatever is written.
+    assert together[2].wrong_probability > alone[2].wrong_probability + 0.2
+    assert together[0].reason == "the photos and records of its visits agree well enough"
+    assert together[3:] == alone[3:]
+    assert [near and near.id for near in (v.neighbour for v in together)] == [
+        *("1", "0", "1"),
+        *(None, None),
+    ]
+    assert together[2].cells()[-3:-1] == ["1", "0"]
+    assert together[3].cells()[-3:] == ["", "", ""]
+
+
+def test_a_bin_that_was_counted_is_known_and_so_is_what_follows_from_it() -> None:
+    rows = [(2, DOUBTFUL), (2, DOUBTFUL), (3, DOUBTFUL), (2, AGREES), (1, AGREES), (7, []), (2, [])]
+    by_hand = CheckedBins(counts={0: 1, 3: 2, 4: 2, 5: 7, 6: 3})
+    for by in (judge(), judge(costs=None, review_budget=0.5), judge(costs=Costs(1, 0))):
+        before, after = knowing(rows, by, SAME), knowing(rows, replace(by, by_hand=by_hand), SAME)
+        assert [verdict.decision for verdict in after[3:]] == [OK, WRONG, OK, WRONG]
+        assert [verdict.suggested for verdict in after[3:]] == [None, 2, None, 3]
+        assert after[4].reason == "counted by hand: 2"
+        assert after[0].decision == WRONG
+        assert [after[row].wrong_probability for row in (0, 3, 4)] == [1, 0, 1]
+        assert after[4].saving == (by.costs or Costs(1, 0)).missed_error
+        # Later visits look like the first one, which holds one: so neither two nor three is right,
+        # and the less is known of that, the further away it is.
+        risen = [after[row].wrong_probability - before[row].wrong_probability for row in (1, 2)]
+        assert risen[0] > 0.1
+        assert risen[0] > risen[1] > 0.03
+
+
+def test_a_count_that_the_model_does_not_know_parts_a_bins_visits() -> None:
+    rows = [(2, AGREES), (2, DOUBTFUL), (2, DOUBTFUL)]
+    by = replace(judge(), by_hand=CheckedBins(counts={1: 9}))
+    first, counted, last = knowing(rows, by, SAME)
+    assert (counted.decision, counted.suggested, counted.neighbour) == (WRONG, 9, None)
+    # They follow each other now, and nobody compared their photos.
+    assert first.neighbour is not None
+    assert last.neighbour is not None
+    assert (first.neighbour.id, last.neighbour.id, last.neighbour.change) == ("2", "0", None)
+
+
+def test_a_record_that_a_person_found_wrong_is_wrong_whatever_the_photo_shows() -> None:
+    sure = [0.0, 1.0, 0.0]
+    rows = [(2, AGREES), (2, AGREES), (2, AGREES), (2, AGREES), (2, sure)]
+    by_hand = CheckedBins(refuted={1: 2, 3: 2, 4: 2})
+    for by in (judge(), judge(costs=None, review_budget=0.0)):
+        found = knowing(rows, replace(by, by_hand=by_hand), SAME)
+        for row in (1, 3, 4):
+            assert found[row].wrong_probability == pytest.approx(1, abs=1e-6)
+            assert found[row].decision == CHECK
+            assert found[row].reason.endswith("found wrong by hand, and not counted")
+
+
+def test_a_row_that_has_no_place_among_its_bins_visits_says_so() -> None:
+    by = replace(judge(), visit_faults={0: "visit 'x' is no number"})
+    first, second = verdicts([part([(2, AGREES), (2, AGREES)])], by)
+    assert first.reason.endswith("; visit 'x' is no number: judged without its other visits")
+    assert first.decision == second.decision == OK
+
+
 def test_a_person_sees_first_what_saves_most() -> None:
     decision = [OK, CHECK, CHECK, "", WRONG, OK]
     saving = np.array([0.0, 2.0, np.nan, np.nan, 5.0, 0.0])
     suspicion = np.array([0.01, 0.3, np.nan, np.nan, 0.9, 0.04])
     assert checking_order(decision, saving, suspicion).tolist() == [4, 1, 2, 3, 5, 0]
+    assert checking_order(decision, saving, suspicion, {4: 2}).tolist() == [1, 2, 3, 5, 0, 4]

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from auditing.error_model import ErrorModel
 from auditing.wrong_rate import DEFAULT_WRONG_RATE, estimate_wrong_rate, log_likelihood
+from visits.error_model import ErrorModel
 
 ERRORS = ErrorModel({(1, 2): 20, (2, 3): 30, (2, 4): 5}).record_probabilities((1, 2, 3, 4, 5))
 # How often these bins hold each count; the model learned where all are as frequent.

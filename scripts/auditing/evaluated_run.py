@@ -1,0 +1,75 @@
+"""What a finished run says of its test split, read for an evaluation of the audit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from auditing.evaluation_cases import JudgedBins
+from count_distribution import counts_of_labels
+from visits.chain import possible_changes
+from visits.settings import HEAD_SETTINGS, VisitModel
+
+PREDICTIONS, CHANGES = "predictions_test.parquet", "changes_test.parquet"
+COLUMN = "probability_"
+STEP = ("earlier_id", "later_id", "earlier_quantity", "later_quantity")
+AGAIN = "run scripts/train.py with --do_predict"
+
+
+def judged_bins(run_dir: Path, model: VisitModel) -> JudgedBins:
+    """Return the bins of a run's predictions, with what its change head says where it has one.
+
+    Args:
+        model: of the run's model folder.
+
+    Raises: ValueError: no predictions, or damaged ones, or files that do not belong together.
+    """
+    path = run_dir / PREDICTIONS
+    if not path.exists():
+        raise ValueError(f"{path} is missing: {AGAIN}.")
+    try:
+        table = pq.read_table(path)
+        names = [name for name in table.column_names if name.startswith(COLUMN)]
+        counts = counts_of_labels([name.removeprefix(COLUMN) for name in names])
+        bins = JudgedBins(
+            ids=table["id"].to_pylist(),
+            groups=table["bin_group"].to_pylist(),
+            true=np.searchsorted(counts, table["expected_quantity"].to_numpy()),
+            probabilities=_columns(table, names),
+            counts=counts,
+        )
+    except (KeyError, pa.ArrowException) as error:
+        raise ValueError(f"{path} is damaged, {AGAIN}: {error}") from error
+    changes = run_dir / CHANGES
+    return replace(bins, changes=_said_of_steps(changes, bins, model)) if changes.exists() else bins
+
+
+def _said_of_steps(path: Path, bins: JudgedBins, model: VisitModel) -> np.ndarray:
+    """Return float (num_steps, num_changes): what the change head says of the steps of the bins."""
+    if model.settings is None or model.settings.counts != bins.counts:
+        raise ValueError(
+            f"{path} is there, and the run's model has no change head of its counts "
+            f"({HEAD_SETTINGS}): {AGAIN}."
+        )
+    try:
+        table = pq.read_table(path)
+        said = _columns(table, [f"{COLUMN}{change:+d}" for change in possible_changes(bins.counts)])
+        steps = list(zip(*(table[name].to_pylist() for name in STEP), strict=True))
+    except (KeyError, pa.ArrowException) as error:
+        raise ValueError(f"{path} is damaged, {AGAIN}: {error}") from error
+    quantity = [bins.counts[column] for column in bins.true]
+    expected = [
+        (bins.ids[earlier], bins.ids[later], quantity[earlier], quantity[later])
+        for earlier, later in bins.steps.tolist()
+    ]
+    if steps != expected:
+        raise ValueError(f"{path} is of other predictions than {PREDICTIONS}: {AGAIN}.")
+    if not (np.abs(said.sum(axis=1) - 1) < 1e-3).all() or (said < 0).any():  # NaN is neither
+        raise ValueError(f"{path} is damaged, {AGAIN}: these are no probabilities.")
+    return said
+
+
+def _columns(table: pa.Table, names: list[str]) -> np.ndarray:
+    return np.column_stack([table[name].cast(pa.float64()).to_numpy() for name in names])
