@@ -7,6 +7,10 @@ From JPEG bytes to JSON, in one process without HTTP: p50 and p99 of one photo, 
 32 in a request. The weights are random, which changes no time. All contenders take turns, so that a
 machine that others use slows all of them alike. `pipeline` is used as its documentation has it, in
 f32; `pipeline bf16` has the precision of the exported form, and all have the same threads.
+
+A second table has the exported form with pairs of visits among the photos, from JPEG bytes to
+probabilities: a pair against a photo, 32 visits of a bin with the 31 changes between them against
+the same photos alone, and a photo as pairs need it against one that is counted.
 """
 
 import argparse
@@ -23,6 +27,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,10 +45,11 @@ CONFIGS = {
 }
 BATCH_SIZE = 32
 COUNTS = range(1, 6)
-OURS, THEIRS = "handler, exported", "pipeline"
+OURS, THEIRS, SEEN = "handler, exported", "pipeline", "a photo, as pairs need it"
 P50_GOAL, RATE_GOAL = 2.0, 2.5  # times as fast as the pipeline
+PAIR_GOAL = 2.2  # times a photo
 
-Answer = Callable[[list[bytes]], str]
+Answer = Callable[[list[bytes]], Any]
 
 
 def run(*command: str) -> None:
@@ -72,13 +78,85 @@ def make_model(name: str, folder: Path) -> None:
     # Of random weights any rounding could change the most likely count, and the export be refused.
     head = next(m for m in reversed(list(model.modules())) if isinstance(m, torch.nn.Linear))
     torch.nn.init.constant_(head.bias[2:3], 5.0)
-    model.save_pretrained(folder / name)
+    add_change_head(model, folder / name)
     processor = ViTImageProcessor(size={"height": 224, "width": 224}, resample=2)
     processor.save_pretrained(folder / name)
 
 
+def add_change_head(model: Any, model_dir: Path) -> None:
+    """Write a model and a change head of random weights into a model folder."""
+    module, settings = (importlib.import_module(f"visits.{name}") for name in ("head", "settings"))
+    num_changes = 2 * len(COUNTS) - 1
+    module.attach_head(model, num_changes, 224)
+    # As with the counts; no change, which is its own mirror.
+    torch.nn.init.constant_(model.change_head.classifier.bias[num_changes // 2], 5.0)
+    state = model.state_dict()
+    model.save_pretrained(model_dir, state_dict=module.without_head(state))
+    module.save_head(state, model_dir)
+    num_features = model.change_head.num_features
+    settings.write_settings(
+        model_dir, settings.ChangeSettings(tuple(COUNTS), num_features, 0.5, 0.5)
+    )
+
+
+def decoded(photos: list[bytes], counter: Any) -> list[np.ndarray]:
+    """Return photos as the handler decodes them."""
+    decode = importlib.import_module("serving.photo_checks").decode_photo
+    prepare = counter.preparation
+    return [decode(photo, prepare.size, prepare.resample) for photo in photos]
+
+
+def measure_visits(name: str, model_dir: Path, photo: bytes, rounds: int) -> list[str]:
+    """Return the rows of the table of visits."""
+    module = importlib.import_module("serving.bin_counter")
+    counter = module.BinCounter(model_dir, module.available_cores())
+    assert counter.tells_changes
+    assert counter.runtime.startswith("openvino")
+
+    def photos_alone(photos: list[bytes]) -> Any:
+        return counter.probabilities(decoded(photos, counter))
+
+    def photos_seen(photos: list[bytes]) -> Any:
+        return counter.look(decoded(photos, counter))
+
+    def visits_of_a_bin(photos: list[bytes]) -> Any:
+        probabilities, views = photos_seen(photos)
+        changes = counter.changes(views[:-1], views[1:])
+        return probabilities, counter.visit_model.changes(changes)
+
+    few: dict[str, Answer] = {
+        "a pair of visits": visits_of_a_bin,
+        "a photo": lambda photos: photos_alone(photos[:1]),
+        SEEN: lambda photos: photos_seen(photos[:1]),
+    }
+    one = measure(few, [photo] * 2, rounds, f"{name}, a pair")
+    many = measure(
+        {"visits": visits_of_a_bin, "photos": photos_alone},
+        [photo] * BATCH_SIZE,
+        max(3, rounds // 20),
+        f"{name}, {BATCH_SIZE} visits",
+    )
+    a_photo, visits = one["a photo"], f"{BATCH_SIZE} visits of a bin, with their changes"
+    rows = [
+        comparison("a pair of visits", "a photo", one["a pair of visits"], a_photo, PAIR_GOAL),
+        comparison(visits, f"{BATCH_SIZE} photos", many["visits"], many["photos"]),
+        comparison(SEEN, "a photo", one[SEEN], a_photo),
+    ]
+    return [f"| {name} | {row}" for row in rows]
+
+
+def comparison(
+    name: str, other_name: str, seconds: np.ndarray, other: np.ndarray, goal: float | None = None
+) -> str:
+    """Return the cells of a comparison: both medians, and that of the ratios within a round."""
+    ratio = float(np.median(seconds / other))
+    verdict = "" if goal is None else f"at most {goal:g}: {'yes' if ratio <= goal else '**no**'}"
+    medians = f"{1e3 * np.median(seconds):.1f} | {1e3 * np.median(other):.1f}"
+    return f"{name} | {other_name} | {medians} | {ratio:.3f} | {verdict} |"
+
+
 def handler(model_dir: Path) -> tuple[Answer, str]:
-    """Return the model folder's own handler, as a function from photos to JSON, and its runtime."""
+    """Return the handler with a model, as a function from photos to JSON, and its runtime."""
     module: ModuleType = importlib.import_module("inference")
     endpoint = module.model_fn(str(model_dir))
 
@@ -132,7 +210,9 @@ def main() -> None:
     num_threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(num_threads)
 
-    rows = []
+    rows, visit_rows = [], []
+    # The model folders are written by the modules of scripts/, as it is.
+    sys.path.insert(0, str(ROOT / "scripts"))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         make_dataset(folder)
@@ -143,8 +223,6 @@ def main() -> None:
             model_dir = folder / name
             flags = ["--model", str(model_dir), "--dataset_dir", str(folder / "bins")]
             run("scripts/export_model.py", *flags)
-            if str(model_dir.parent / arguments.models[0] / "code") not in sys.path:
-                sys.path.insert(0, str(model_dir / "code"))
             exported, runtime = handler(model_dir)
             contenders = {
                 OURS: exported,
@@ -154,6 +232,7 @@ def main() -> None:
             one = measure(contenders, [photo], arguments.rounds, f"{name}, one photo")
             rounds = max(3, arguments.rounds // 20)
             many = measure(contenders, [photo] * BATCH_SIZE, rounds, f"{name}, {BATCH_SIZE} photos")
+            visit_rows += measure_visits(name, model_dir, photo, arguments.rounds)
             for contender in contenders:
                 p50, p99 = np.percentile(one[contender], [50, 99])
                 rate = BATCH_SIZE / np.median(many[contender])
@@ -176,6 +255,9 @@ def main() -> None:
     print(f"| {' | '.join(heads)} |")
     print("|---|---|---:|---:|---:|---:|---:|---:|")
     print("\n".join(rows))
+    print("\n| model | with visits | compared with | ms | ms | ratio | goal |")
+    print("|---|---|---|---:|---:|---:|---|")
+    print("\n".join(visit_rows))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@
     python sagemaker_jobs/query.py PHOTOS --local http://127.0.0.1:8080 --output counts.csv
 
 PHOTOS is a photo, a folder, an S3 folder (s3://BUCKET/FOLDER), or a csv with a column `photo` (a
-path from the csv's folder, or s3://) and, if known, `expected_quantity`. --local asks the handler
-as scripts/inference.py serves it on this machine; it needs no account.
+path from the csv's folder, or s3://) and, if known, `expected_quantity`. With `previous_photo` a
+row brings the visit before of the same bin, with `previous_count` (known) or
+`previous_expected_quantity` (a record), and perhaps `unchanged_rate`: its answer has the change.
+--local asks the handler as scripts/inference.py serves it on this machine; it needs no account.
 
 What has been answered is kept in OUTPUT.answered: killed at any moment, the same command goes on. A
 photo that cannot be counted has its reason in the column `error`, and the exit code is then 1; the
@@ -42,13 +44,23 @@ from deployment.endpoint_client import (
     PhotoFault,
     SageMakerEndpoint,
     question,
+    with_photo,
     with_retries,
 )
-from deployment.photo_table import whole_number
-from deployment.query_photos import Photo, find_photos, read_photo
+from deployment.query_photos import (
+    OF_PREVIOUS,
+    PREVIOUS,
+    UNCHANGED_RATE,
+    Photo,
+    find_photos,
+    number_in,
+    read_photos,
+    share_in,
+)
 
 COLUMNS = ("photo", "expected_quantity", "count", "expected_count", "probability_wrong")
 LAST_COLUMNS = ("model", "version", "runtime", "error")
+TOLD_BY = "change_told_by"
 # Photos in a row that got no answer, each after all its attempts: then it is not the photos.
 MAX_UNANSWERED = 3
 NO_JOURNAL = Path(os.devnull)
@@ -132,8 +144,9 @@ class Asker:
             return {"error": photo.problem}
 
         def ask() -> Answer:
-            s3 = self.s3() if photo.location.startswith("s3://") else None
-            return self.endpoint.ask(*question(read_photo(photo, s3), photo.expected_quantity))
+            places = (photo.location, photo.previous_photo)
+            s3 = self.s3() if any(place.startswith("s3://") for place in places) else None
+            return self.endpoint.ask(*request_of(photo, *read_photos(photo, s3)))
 
         try:
             return with_retries(ask, self._is_over.wait)
@@ -175,12 +188,31 @@ class Asker:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def request_of(photo: Photo, content: bytes, previous: bytes | None) -> tuple[bytes, str]:
+    """Return the body and content type that ask about a photo.
+
+    Args:
+        content, previous: bytes of the photo, and of that of the visit before.
+    """
+    before = None
+    if previous is not None:
+        count, quantity = photo.previous_count, photo.previous_expected_quantity
+        before = with_photo(previous, count=count, expected_quantity=quantity)
+    return question(
+        content,
+        expected_quantity=photo.expected_quantity,
+        previous=before,
+        unchanged_rate=photo.unchanged_rate,
+    )
+
+
 def print_answers(photos: Sequence[Photo], asker: Asker) -> int:
     """Print a line of JSON a photo; return how many were not counted."""
     num_faults = 0
     with contextlib.closing(asker.answers(photos)) as answers:
         for photo, answer in answers:
-            print(json.dumps({"photo": photo.location, **answer}), flush=True)
+            before = {PREVIOUS: photo.previous_photo} if photo.previous_photo else {}
+            print(json.dumps({"photo": photo.location, **before, **answer}), flush=True)
             num_faults += "error" in answer
     return num_faults
 
@@ -303,34 +335,46 @@ def photo_of(row: dict[str, str]) -> Photo:
     """Return the photo of a row of this entry's csv. Raises: ValueError: it is no whole row."""
     if None in row or None in row.values():
         raise ValueError("a row has as many cells as the header")
-    quantity = row["expected_quantity"]
-    number = whole_number(quantity)  # which pandas writes as 3.0
-    if quantity and number is None:
-        raise ValueError(f"expected_quantity {quantity[:40]!r}")
-    return Photo(row["photo"], number)
+    # Pandas writes numbers as 3.0.
+    quantity, count, quantity_before = (
+        number_in(row, name) for name in ("expected_quantity", *OF_PREVIOUS[1:3])
+    )
+    rate = share_in(row, UNCHANGED_RATE)
+    return Photo(row["photo"], quantity, "", row.get(PREVIOUS, ""), count, quantity_before, rate)
 
 
 def answer_of_row(row: dict[str, str]) -> Answer:
     """Return an answer as the handler gave it, as far as the csv has it."""
-    names = [
-        name for name in row if name.startswith("probability_") and name != "probability_wrong"
-    ]
-    answer: Answer = {name: row[name] for name in ("count", "expected_count", *LAST_COLUMNS[:3])}
-    answer["probabilities"] = {name.removeprefix("probability_"): row[name] for name in names}
-    answer["probability_wrong"] = row["probability_wrong"]
+    names = ("count", "expected_count", *LAST_COLUMNS[:3], "probability_wrong")
+    answer: Answer = {name: row[name] for name in names}
+    answer["probabilities"] = shares_of_row(row, "probability_", but="probability_wrong")
+    if row.get(TOLD_BY):
+        answer["change"] = shares_of_row(row, "change_", but=TOLD_BY)
+        answer[TOLD_BY] = row[TOLD_BY]
     return answer
+
+
+def shares_of_row(row: dict[str, str], prefix: str, but: str) -> dict[str, str]:
+    """Return the cells of the columns that begin so, by the rest of their names."""
+    names = [name for name in row if name.startswith(prefix) and name != but]
+    return {name.removeprefix(prefix): row[name] for name in names}
 
 
 def write_csv(photos: Iterable[Photo], answers: dict[Photo, Answer], output: Path) -> None:
     """Write all answers in the photos' order; a kill leaves the old file or the new one."""
+    photos = list(photos)
     counts: Answer = next((a["probabilities"] for a in answers.values() if "error" not in a), {})
+    changes: Answer = next((a["change"] for a in answers.values() if "change" in a), {})
     names = [*COLUMNS, *(f"probability_{count}" for count in counts), *LAST_COLUMNS]
+    if any(photo.previous_photo for photo in photos):
+        # Behind all others, so that who reads those by their place still does.
+        names += [*OF_PREVIOUS, *(f"change_{change}" for change in changes), TOLD_BY]
     with (
         whole_file(output) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         # Where lines end with \n, Python's writer puts no quotes around a \r, at which it reads.
-        is_odd = any("\r" in photo.location for photo in answers)
+        is_odd = any("\r" in photo.location + photo.previous_photo for photo in answers)
         writer = csv.DictWriter(
             file,
             names,
@@ -342,10 +386,13 @@ def write_csv(photos: Iterable[Photo], answers: dict[Photo, Answer], output: Pat
         writer.writeheader()
         for photo in photos:
             answer = answers[photo]
-            shares = answer.get("probabilities", {}).items()
-            of_count = {f"probability_{count}": share for count, share in shares}
-            head = {"photo": photo.location, "expected_quantity": photo.expected_quantity}
-            writer.writerow(answer | of_count | head)
+            shares = {
+                f"{prefix}_{name}": share
+                for prefix, kind in (("probability", "probabilities"), ("change", "change"))
+                for name, share in answer.get(kind, {}).items()
+            }
+            asked = asdict(photo) | {"photo": photo.location}
+            writer.writerow(answer | shares | asked)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python scripts/export_model.py --model runs/vit_base/model --dataset_dir data/bins
 
-OpenVINO in bf16, with the photo's normalizing and the softmax in the graph. Both forms answer the
-dataset's test split first; the new one is kept only if it counts and doubts as the old one does.
+OpenVINO in bf16, with the photo's normalizing and the softmax in the graph; a change head is a
+second one. Both forms answer the dataset's test split first, its photos and the changes between its
+visits; the new one is kept only if it counts and doubts as the old one does.
 Another training into the same folder makes it stale: the handler says so and takes the safetensors.
 """
 
@@ -11,6 +12,8 @@ import json
 import logging
 import shutil
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,10 +26,11 @@ from one_line_parser import OneLineErrorsParser, reason_of
 from output_files import sync
 from serving.bin_counter import (
     EXPORT_FOLDER,
+    EXPORT_HEAD,
     EXPORT_MODEL,
     EXPORT_RECORD,
-    EXPORT_WEIGHTS,
     BinCounter,
+    Network,
     OpenVinoNetwork,
     Preparation,
     available_cores,
@@ -36,15 +40,19 @@ from serving.bin_counter import (
 )
 from serving.photo_checks import decode_photo
 from serving.served_code import needed_by_export, write_served_code
+from visits.chain import change_columns
 
 PRECISIONS = ("bf16", "f32")
 SPLIT = "test"
 BATCH_SIZE = 32
-# What the exported form may be off by, on the test split.
+# What the exported form may be off by on the test split, in counts and in changes.
 MAX_ACCURACY_LOST = 0.002
 MAX_LOG_LIKELIHOOD_LOST = 0.005  # nats a photo: what wrong or blurred probabilities cost
 MAX_CALIBRATION_LOST = 0.005
-MAX_DIFFERENCE = {"bf16": 0.05, "f32": 1e-4}  # of any probability of any photo
+MAX_DIFFERENCE = {"bf16": 0.05, "f32": 1e-4}  # of any probability
+# The change head makes much of small differences of two photos, those of rounding among them.
+MAX_DIFFERENCE_OF_CHANGE = {"bf16": 0.05, "f32": 1e-3}
+FORMS = ("safetensors", "exported")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -76,35 +84,34 @@ def export(model_dir: Path, dataset_dir: str, precision: str) -> dict[str, Any]:
     """
     num_threads = available_cores()
     counter = BinCounter(model_dir, num_threads, use_export=False)
-    graph = converted(model_dir, counter.preparation)
-    exported = OpenVinoNetwork(graph, precision, num_threads)
-    photos, labels = read_test_photos(dataset_dir, counter)
-    answers: dict[str, list[np.ndarray]] = {"safetensors": [], "exported": []}
-    for start in tqdm(range(0, len(photos), BATCH_SIZE), desc=f"batches of {BATCH_SIZE}"):
-        batch = np.stack([decode(photo, counter) for photo in photos[start : start + BATCH_SIZE]])
-        answers["safetensors"].append(counter.network(batch))
-        answers["exported"].append(exported(batch))
-    probabilities = {form: np.concatenate(parts) for form, parts in answers.items()}
+    graphs = converted(model_dir, counter.preparation)
+    exported = OpenVinoNetwork(graphs, precision, num_threads)
+    split = read_test_photos(dataset_dir, counter)
+    answers = dict(zip(FORMS, (Answers(counter.network), Answers(exported)), strict=True))
+    for start in tqdm(range(0, len(split.photos), BATCH_SIZE), desc=f"batches of {BATCH_SIZE}"):
+        rows = slice(start, start + BATCH_SIZE)
+        batch = np.stack([decode(photo, counter) for photo in split.photos[rows]])
+        for form in answers.values():
+            form.ask(batch, split.follows[rows] if counter.tells_changes else None)
     record = {
         "version": counter.version,
         "precision": exported.precision,
-        "num_photos": len(labels),
         "openvino": version("openvino"),
+        **compared_counts(answers, split),
     }
-    # One grouping for both: a photo that crosses an edge would take its whole error with it.
-    levels = confidence_levels(probabilities["safetensors"].max(axis=1))
-    record |= {form: figures(rows, labels, levels) for form, rows in probabilities.items()}
-    difference = np.abs(probabilities["exported"] - probabilities["safetensors"])
-    record["largest_difference"] = float(difference.max())
-    record["mean_difference"] = float(difference.mean())
+    if counter.tells_changes:
+        record |= {
+            "head_version": counter.head_version,
+            **compared_changes(answers, split, counter),
+        }
     print(table(record))
     check(record)
-    write(model_dir, graph, record)
+    write(model_dir, graphs, record)
     return record
 
 
-def converted(model_dir: Path, preparation: Preparation) -> Any:
-    """Return the model as an OpenVINO graph: uint8 (batch, height, width, 3) to probabilities.
+def converted(model_dir: Path, preparation: Preparation) -> list[Any]:
+    """Return the model as OpenVINO graphs, those that OpenVinoNetwork takes.
 
     Raises: ValueError: it cannot be one.
     """
@@ -118,13 +125,13 @@ def converted(model_dir: Path, preparation: Preparation) -> Any:
         # Tracing warns of each size that it takes as fixed; all but the batch's are.
         warnings.simplefilter("ignore")
         logging.getLogger("nncf").setLevel(logging.ERROR)
-        module(example)  # LeViT keeps what it computes the first time, which a trace cannot
+        # LeViT keeps what it computes the first time, which a trace cannot.
+        _, *views = module(example)
         try:
-            return openvino.convert_model(
-                module,
-                example_input=example,
-                input=[(openvino.PartialShape([-1, height, width, 3]), openvino.Type.u8)],
-            )
+            graphs = [_traced(module, (example,), openvino.Type.u8)]
+            for view in views:
+                graphs.append(_traced(module.changes, (view, view), openvino.Type.f32))
+            return graphs
         except Exception as error:  # some networks do what a trace or OpenVINO does not know
             raise ValueError(
                 f"OpenVINO cannot take this network ({reason_of(error)}): nothing was written, "
@@ -132,13 +139,40 @@ def converted(model_dir: Path, preparation: Preparation) -> Any:
             ) from error
 
 
-def read_test_photos(dataset_dir: str, counter: BinCounter) -> tuple[list[bytes], np.ndarray]:
-    """Return the JPEGs of the test split, and their labels, int (num_photos,).
+def _traced(module: Any, examples: tuple[Any, ...], kind: Any) -> Any:
+    """Return a torch module as a graph for any number of rows."""
+    openvino = import_openvino()
+    shapes = [openvino.PartialShape([-1, *example.shape[1:]]) for example in examples]
+    return openvino.convert_model(
+        module,
+        example_input=examples[0] if len(examples) == 1 else examples,
+        input=[(shape, kind) for shape in shapes],
+    )
+
+
+@dataclass(frozen=True)
+class VisitedPhotos:
+    """The test split, the visits of a bin one after another.
+
+    Args:
+        photos: JPEGs.
+        labels: int (num_photos,).
+        follows: bool (num_photos,), whether a photo shows the bin of the one before it.
+    """
+
+    photos: list[bytes]
+    labels: np.ndarray
+    follows: np.ndarray
+
+
+def read_test_photos(dataset_dir: str, counter: BinCounter) -> VisitedPhotos:
+    """Return the test split of a dataset.
 
     Raises: ValueError: no such dataset or split, or it counts something else.
     """
     from count_distribution import counts_of_labels
-    from training.bin_dataset import load_bins  # seconds to import: not for --help
+    from training.bin_dataset import load_bins, visits_of  # seconds to import: not for --help
+    from visits.batches import VisitSampler
 
     bins = load_bins(dataset_dir, [SPLIT])[SPLIT]
     if counts_of_labels(bins.features["label"].names) != counter.counts:
@@ -146,7 +180,40 @@ def read_test_photos(dataset_dir: str, counter: BinCounter) -> tuple[list[bytes]
             f"{counter.model_dir} counts {counter.counts}, and {dataset_dir} has other labels: "
             "name the dataset that the model was trained on."
         )
-    return [image["bytes"] for image in bins["image"]], np.array(bins["label"])
+    runs = VisitSampler(*visits_of(bins), seed=0).runs
+    ordered = bins.select([row for run in runs for row in run])
+    follows = np.array([place > 0 for run in runs for place in range(len(run))])
+    photos = [image["bytes"] for image in ordered["image"]]
+    return VisitedPhotos(photos, np.array(ordered["label"]), follows)
+
+
+@dataclass
+class Answers:
+    """What one form of the model answers to photos, batch after batch."""
+
+    network: Network
+    counts: list[np.ndarray] = field(default_factory=list)
+    changes: list[np.ndarray] = field(default_factory=list)
+    last_view: np.ndarray | None = None
+
+    def ask(self, batch: np.ndarray, follows: np.ndarray | None) -> None:
+        """Ask about a batch, and about the change to each photo that follows another.
+
+        Args:
+            batch: uint8 (batch, height, width, 3).
+            follows: bool (batch,), whether a photo shows the bin of the one before it, which may be
+                the last of the batch before; None where there is no change head.
+        """
+        if follows is None:
+            self.counts.append(self.network(batch))
+            return
+        probabilities, views = self.network.look(batch)
+        self.counts.append(probabilities)
+        if follows.any():
+            first = views[:1] if self.last_view is None else self.last_view
+            before = np.concatenate([first, views[:-1]])
+            self.changes.append(self.network.changes(before[follows], views[follows]))
+        self.last_view = views[-1:]
 
 
 def decode(photo: bytes, counter: BinCounter) -> np.ndarray:
@@ -154,11 +221,49 @@ def decode(photo: bytes, counter: BinCounter) -> np.ndarray:
     return decode_photo(photo, counter.preparation.size, counter.preparation.resample)
 
 
-def figures(probabilities: np.ndarray, labels: np.ndarray, levels: np.ndarray) -> dict[str, float]:
-    """Return how well probabilities, (num_photos, num_counts), fit labels, (num_photos,).
+def compared_counts(answers: Mapping[str, Answers], split: VisitedPhotos) -> dict[str, Any]:
+    """Return what export.json says of the counts."""
+    probabilities = {form: np.concatenate(given.counts) for form, given in answers.items()}
+    return {"num_photos": len(split.labels), **comparison(probabilities, split.labels)}
+
+
+def compared_changes(
+    answers: Mapping[str, Answers], split: VisitedPhotos, counter: BinCounter
+) -> dict[str, Any]:
+    """Return what export.json says of the changes, as they are given to users."""
+    later = np.flatnonzero(split.follows)
+    if len(later) == 0:
+        return {"num_pairs": 0}
+    changes = {
+        form: counter.visit_model.changes(np.concatenate(given.changes))
+        for form, given in answers.items()
+    }
+    true = change_columns(counter.counts)[split.labels[later - 1], split.labels[later]]
+    return {"num_pairs": len(later), "changes": comparison(changes, true)}
+
+
+def comparison(of_form: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
+    """Return the figures of each form, and how far they are apart.
 
     Args:
-        levels: int (num_photos,), the groups in which confidence and accuracy are compared.
+        of_form: what each of FORMS answers, float (num_rows, num_classes).
+        labels: int (num_rows,).
+    """
+    # One grouping for both: a photo that crosses an edge would take its whole error with it.
+    levels = confidence_levels(of_form["safetensors"].max(axis=1))
+    difference = np.abs(of_form["exported"] - of_form["safetensors"])
+    return {
+        **{form: figures(rows, labels, levels) for form, rows in of_form.items()},
+        "largest_difference": float(difference.max()),
+        "mean_difference": float(difference.mean()),
+    }
+
+
+def figures(probabilities: np.ndarray, labels: np.ndarray, levels: np.ndarray) -> dict[str, float]:
+    """Return how well probabilities, (num_rows, num_classes), fit labels, (num_rows,).
+
+    Args:
+        levels: int (num_rows,), the groups in which confidence and accuracy are compared.
     """
     probabilities = probabilities.astype(np.float64)
     confidence = probabilities.max(axis=1)
@@ -174,37 +279,60 @@ def figures(probabilities: np.ndarray, labels: np.ndarray, levels: np.ndarray) -
 
 def check(record: dict[str, Any]) -> None:
     """Check that the exported form may stand in. Raises: ValueError: it is worse by too much."""
-    before, after = record["safetensors"], record["exported"]
+    precision = record["precision"]
+    check_answers(record, record["num_photos"], MAX_DIFFERENCE[precision], precision)
+    if "changes" in record:
+        most = MAX_DIFFERENCE_OF_CHANGE[precision]
+        check_answers(record["changes"], record["num_pairs"], most, precision, " of changes")
+
+
+def check_answers(
+    compared: dict[str, Any], num_rows: int, max_difference: float, precision: str, what: str = ""
+) -> None:
+    """Check one kind of answers, of `comparison`. Raises: ValueError: they are worse by too much.
+
+    Args:
+        max_difference: that any probability may be off by.
+        what: is told of them in a message.
+    """
+    before, after = compared["safetensors"], compared["exported"]
+    one = 1.5 / num_rows  # of a few answers one may tip over by any rounding
     limits = {
-        "accuracy": (before["accuracy"] - after["accuracy"], MAX_ACCURACY_LOST),
-        "negative log likelihood": (
+        f"accuracy{what}": (
+            before["accuracy"] - after["accuracy"],
+            max(MAX_ACCURACY_LOST, one),
+        ),
+        f"negative log likelihood{what}": (
             after["negative_log_likelihood"] - before["negative_log_likelihood"],
             MAX_LOG_LIKELIHOOD_LOST,
         ),
-        "expected calibration error": (
+        f"expected calibration error{what}": (
             after["expected_calibration_error"] - before["expected_calibration_error"],
-            MAX_CALIBRATION_LOST,
+            max(MAX_CALIBRATION_LOST, one),
         ),
-        "a probability": (record["largest_difference"], MAX_DIFFERENCE[record["precision"]]),
+        f"a probability{what}": (compared["largest_difference"], max_difference),
     }
     for name, (lost, limit) in limits.items():
         # Not `>`: nan is too much, too.
         if not lost <= limit:
             raise ValueError(
-                f"in {record['precision']} {name} is off by {lost:.4f}, more than {limit}: nothing "
+                f"in {precision} {name} is off by {lost:.4f}, more than {limit:.4g}: nothing "
                 "was written; --precision f32 is exact, and slower."
             )
 
 
-def write(model_dir: Path, graph: Any, record: dict[str, Any]) -> None:
-    """Write the graph, its record and the handler's code; a killed run leaves no half of it."""
+def write(model_dir: Path, graphs: list[Any], record: dict[str, Any]) -> None:
+    """Write the graphs, their record and the handler's code; a killed run leaves no half of it."""
     folder, part = model_dir / EXPORT_FOLDER, model_dir / f"{EXPORT_FOLDER}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
-    # In full: f16 weights would differ from those that were checked.
-    import_openvino().save_model(graph, part / EXPORT_MODEL, compress_to_fp16=False)
-    (part / EXPORT_MODEL).with_suffix(".bin").rename(part / EXPORT_WEIGHTS)
-    checksums = {name: sha256_of(part / name) for name in (EXPORT_MODEL, EXPORT_WEIGHTS)}
+    checksums: dict[str, str] = {}
+    for graph, names in zip(graphs, (EXPORT_MODEL, EXPORT_HEAD), strict=False):
+        path, weights = (part / name for name in names)
+        # In full: f16 weights would differ from those that were checked.
+        import_openvino().save_model(graph, path, compress_to_fp16=False)
+        path.with_suffix(".bin").rename(weights)
+        checksums |= {name: sha256_of(part / name) for name in names}
     content = json.dumps(record | {"sha256": checksums}, indent=2) + "\n"
     (part / EXPORT_RECORD).write_text(content)
     for path in (*part.iterdir(), part):
@@ -217,14 +345,23 @@ def write(model_dir: Path, graph: Any, record: dict[str, Any]) -> None:
 
 def table(record: dict[str, Any]) -> str:
     """Return the figures of both forms, a line each."""
-    head = f"{record['num_photos']} test photos"
-    lines = [f"{head:<28}safetensors   openvino {record['precision']}"]
-    for name in ("accuracy", "negative_log_likelihood", "expected_calibration_error"):
-        values = [record[form][name] for form in ("safetensors", "exported")]
-        lines.append(f"{name.replace('_', ' '):<28}{values[0]:>11.4f}{values[1]:>16.4f}")
-    largest, mean = record["largest_difference"], record["mean_difference"]
-    lines.append(f"a probability differs by {largest:.4f} at most, by {mean:.5f} on average")
+    lines = _lines(record, record["precision"], f"{record['num_photos']} test photos")
+    if "changes" in record:
+        head = f"{record['num_pairs']} pairs of visits"
+        lines += ["", *_lines(record["changes"], record["precision"], head)]
+    elif "num_pairs" in record:
+        lines += ["", "no pairs of visits in the test split: changes were not compared"]
     return "\n".join(lines)
+
+
+def _lines(compared: dict[str, Any], precision: str, head: str) -> list[str]:
+    lines = [f"{head:<28}safetensors   openvino {precision}"]
+    for name in ("accuracy", "negative_log_likelihood", "expected_calibration_error"):
+        values = [compared[form][name] for form in FORMS]
+        lines.append(f"{name.replace('_', ' '):<28}{values[0]:>11.4f}{values[1]:>16.4f}")
+    largest, mean = compared["largest_difference"], compared["mean_difference"]
+    lines.append(f"a probability differs by {largest:.4f} at most, by {mean:.5f} on average")
+    return lines
 
 
 if __name__ == "__main__":

@@ -2,17 +2,18 @@
 
     python scripts/inference.py --model runs/vit_base/model --port 8080
 
-serves on this machine what a SageMaker endpoint serves: /ping and /invocations. On an endpoint
-SageMaker's toolkit calls model_fn once, and input_fn, predict_fn and output_fn for each request;
-this file and those that it needs lie in the model folder's code/.
+serves on this machine what a SageMaker endpoint serves, /ping and /invocations, and at / a page to
+try it. On an endpoint SageMaker's toolkit calls model_fn once, and input_fn, predict_fn and
+output_fn for each request; this file and those that it needs lie in the model folder's code/.
 """
 
+import hashlib
 import json
 import logging
 import os
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,20 @@ import numpy as np
 from count_distribution import mean_count, mode_count
 from one_line_parser import OneLineErrorsParser
 from serving.bin_counter import BinCounter, available_cores
-from serving.bin_requests import JSON, PhotoSources, Question, photo_bytes, read_request
+from serving.bin_requests import (
+    JSON,
+    Photo,
+    PhotoSources,
+    Question,
+    named_in_refusals,
+    photo_bytes,
+    photos_of,
+    read_request,
+)
 from serving.photo_checks import Budget, decode_photo, sees_damage
 from serving.request_errors import RequestError
+from serving.visit_answers import VisitAnswer, answers_with_visits, check_previous
+from visits.chain import possible_changes
 
 CSV = "text/csv"
 DECIMALS = 6
@@ -108,52 +120,92 @@ def predict_fn(
     endpoint: Endpoint,
     context: Context | None = None,
 ) -> Answers | RequestError:
-    """Fetch, check and decode the photos, and count in one batch."""
+    """Fetch, check and decode the photos, and count what they show."""
     if isinstance(request, RequestError):
         return request
     questions, is_list = request
-    counter = endpoint.counter
     try:
-        contents = photo_bytes(questions, endpoint.sources)
-        num_threads = min(endpoint.num_threads, len(questions), MAX_DECODERS)
-        probabilities = counter.probabilities(decoded(contents, counter, num_threads))
-        return Answers(answer_rows(counter, questions, probabilities), is_list)
+        return Answers(answered(questions, endpoint), is_list)
     except Exception as error:
         return _as_request_error(error, context)
 
 
-def decoded(contents: Iterator[bytes], counter: BinCounter, num_threads: int) -> list[np.ndarray]:
+def answered(questions: Sequence[Question], endpoint: Endpoint) -> list[dict[str, Any]]:
+    """Return what is said of each question, all photos of which are counted in one batch."""
+    counter = endpoint.counter
+    check_previous(questions, counter)
+    photos = photos_of(questions)
+    contents = zip(photos, photo_bytes(photos, endpoint.sources), strict=True)
+    num_threads = min(endpoint.num_threads, len(photos), MAX_DECODERS)
+    if len(photos) == len(questions):
+        probabilities = counter.probabilities(decoded(contents, counter, num_threads))
+        return answer_rows(counter, questions, probabilities, [None] * len(questions))
+    rows: list[int] = []
+    pixels = decoded(seen_once(contents, rows), counter, num_threads)
+    return answer_rows(counter, questions, *answers_with_visits(counter, questions, pixels, rows))
+
+
+def seen_once(
+    contents: Iterable[tuple[Photo, bytes]], rows: list[int]
+) -> Iterator[tuple[Photo, bytes]]:
+    """Yield each photo that was not there before: in a chain of visits all but two come twice.
+
+    Args:
+        rows: gets, for each photo, which of those that were yielded it is.
+    """
+    first: dict[bytes, int] = {}
+    for photo, content in contents:
+        digest = hashlib.sha256(content).digest()
+        is_new = digest not in first
+        rows.append(first.setdefault(digest, len(first)))
+        if is_new:
+            yield photo, content
+
+
+def decoded(
+    contents: Iterable[tuple[Photo, bytes]], counter: BinCounter, num_threads: int
+) -> list[np.ndarray]:
     """Return the photos as the model takes them, uint8 (height, width, 3) each, in order."""
     prepare = counter.preparation
     budget = Budget()
 
-    def decode(content: bytes) -> np.ndarray:
-        return decode_photo(content, prepare.size, prepare.resample, budget)
+    def decode(given: tuple[Photo, bytes]) -> np.ndarray:
+        photo, content = given
+        with named_in_refusals(photo.is_previous):
+            return decode_photo(content, prepare.size, prepare.resample, budget)
 
     if num_threads == 1:
-        return [decode(content) for content in contents]
+        return [decode(given) for given in contents]
     with ThreadPoolExecutor(num_threads) as pool:
         return list(pool.map(decode, contents))
 
 
 def answer_rows(
-    counter: BinCounter, questions: list[Question], probabilities: np.ndarray
+    counter: BinCounter,
+    questions: Sequence[Question],
+    probabilities: np.ndarray,
+    visit_answers: Sequence[VisitAnswer | None],
 ) -> list[dict[str, Any]]:
     """Return what is said of each photo.
 
     Args:
-        probabilities: float (num_photos, num_counts).
+        probabilities: float (num_questions, num_counts).
+        visit_answers: of those with a previous visit, None for the others.
     """
     modes = mode_count(probabilities, counter.counts)
     means = mean_count(probabilities, counter.counts)
     rows = []
-    for question, row, mode, mean in zip(questions, probabilities, modes, means, strict=True):
+    for question, of_visits, row, mode, mean in zip(
+        questions, visit_answers, probabilities, modes, means, strict=True
+    ):
         of_count = dict(zip(counter.counts, row, strict=True))
         answer = {
             "count": int(mode),
             "probabilities": {str(n): round(float(p), DECIMALS) for n, p in of_count.items()},
             "expected_count": round(float(mean), DECIMALS),
         }
+        if of_visits is not None:
+            answer |= change_of(of_visits, counter.counts)
         if question.expected_quantity is not None:
             answer |= probability_wrong(of_count, question.expected_quantity)
         rows.append(
@@ -162,8 +214,18 @@ def answer_rows(
     return rows
 
 
+def change_of(of_visits: VisitAnswer, counts: tuple[int, ...]) -> dict[str, Any]:
+    """Return how likely each change since the visit before is, and what that rests on."""
+    of_change = zip(possible_changes(counts), of_visits.changes, strict=True)
+    return {
+        "change": {f"{change:+d}": round(float(p), DECIMALS) for change, p in of_change},
+        "change_told_by": of_visits.told_by,
+        "unchanged_rate": round(of_visits.unchanged_rate, DECIMALS),
+    }
+
+
 def probability_wrong(of_count: dict[int, float], expected_quantity: int) -> dict[str, Any]:
-    """Return the probability that the bin does not hold the expected quantity, as one photo has it.
+    """Return the probability that the bin does not hold the expected quantity, as photos have it.
 
     It knows nothing of how often records are wrong: scripts/audit.py weighs that. Of a quantity
     that the model cannot answer it says nothing, and a person has to look, as in the audit.
@@ -224,8 +286,13 @@ def _json(answers: Answers) -> str:
 
 
 def _csv(answers: Answers) -> str:
-    """Return a line of names and a line a photo; no cell holds a comma or a text of a caller's."""
+    """Return a line of names and a line a question; no cell holds a comma or a caller's text.
+
+    Where a question has a previous visit the lines are longer: the columns before stay the same.
+    """
     lines: list[str] = []
+    changes: list[str] = next((list(row["change"]) for row in answers.rows if "change" in row), [])
+    of_visits = ("change_told_by", "unchanged_rate") if changes else ()
     for row in answers.rows:
         cells = {
             "count": row["count"],
@@ -234,6 +301,8 @@ def _csv(answers: Answers) -> str:
             "expected_quantity": row.get("expected_quantity"),
             "probability_wrong": row.get("probability_wrong"),
             **{name: row[name] for name in ("model", "version", "runtime")},
+            **{f"change_{change}": row.get("change", {}).get(change) for change in changes},
+            **{name: row.get(name) for name in of_visits},
         }
         if not lines:
             lines.append(",".join(cells))

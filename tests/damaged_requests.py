@@ -9,6 +9,7 @@ from stand_ins.served_model import drawn_photo, encoded
 
 JPEG, JSON = "image/jpeg", "application/json"
 PHOTO = encoded(drawn_photo())
+BEFORE = encoded(drawn_photo(seed=1))  # of the same bin, as if a robot had been there before
 
 
 def in_base64(photo: bytes) -> str:
@@ -18,13 +19,34 @@ def in_base64(photo: bytes) -> str:
 DAMAGED_PHOTOS = st.integers(0, len(PHOTO)).map(lambda end: PHOTO[:end]) | st.lists(
     st.tuples(st.integers(0, len(PHOTO) - 1), st.integers(0, 7)), max_size=9
 ).map(lambda flips: flipped(PHOTO, flips))
+SENSELESS = st.integers() | st.floats() | st.booleans() | st.text(max_size=3)
+WHERE = {
+    "image": DAMAGED_PHOTOS.map(in_base64) | st.text(max_size=20),
+    "url": st.text(max_size=20) | st.just("https://127.0.0.1/"),
+    "s3_key": st.text(max_size=20),
+}
+PREVIOUS = st.fixed_dictionaries(
+    {}, optional={**WHERE, "count": SENSELESS, "expected_quantity": SENSELESS}
+)
+# Many of these can be answered, or the fuzz would hardly get to two photos.
+PAIRS = st.fixed_dictionaries(
+    {
+        "image": st.just(in_base64(PHOTO)),
+        "previous": st.fixed_dictionaries(
+            {"image": st.sampled_from([PHOTO, BEFORE]).map(in_base64)},
+            optional={"count": st.integers(0, 6), "expected_quantity": st.integers(0, 6)},
+        )
+        | PREVIOUS,
+    },
+    optional={"expected_quantity": st.integers(0, 9), "unchanged_rate": st.floats(0, 1)},
+)
 INSTANCES = st.fixed_dictionaries(
     {},
     optional={
-        "image": DAMAGED_PHOTOS.map(in_base64) | st.text(max_size=20),
-        "url": st.text(max_size=20) | st.just("https://127.0.0.1/"),
-        "s3_key": st.text(max_size=20),
-        "expected_quantity": st.integers() | st.floats() | st.booleans() | st.text(max_size=3),
+        **WHERE,
+        "expected_quantity": SENSELESS,
+        "previous": PREVIOUS | SENSELESS,
+        "unchanged_rate": SENSELESS,
     },
 )
 ANY_JSON = st.recursive(
@@ -36,7 +58,9 @@ ANY_JSON = st.recursive(
     max_leaves=8,
 )
 JSON_BODIES = st.one_of(
-    INSTANCES, st.lists(INSTANCES, max_size=3).map(lambda rows: {"instances": rows}), ANY_JSON
+    INSTANCES,
+    st.lists(INSTANCES | PAIRS, max_size=3).map(lambda rows: {"instances": rows}),
+    ANY_JSON,
 ).map(lambda content: json.dumps(content).encode())
 PHOTO_TYPES = st.sampled_from([JPEG, "image/png", "application/x-image"])
 HEADER_TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
@@ -44,6 +68,7 @@ HEADER_TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_si
 REQUESTS = st.one_of(
     st.tuples(DAMAGED_PHOTOS, PHOTO_TYPES),
     st.tuples(JSON_BODIES, st.just(JSON)),
+    st.tuples(PAIRS.map(lambda content: json.dumps(content).encode()), st.just(JSON)),
     st.tuples(
         st.binary(max_size=300) | DAMAGED_PHOTOS | JSON_BODIES,
         HEADER_TEXT | PHOTO_TYPES | st.sampled_from([JSON, f"{JSON}; charset=utf-16", ""]),

@@ -1,8 +1,10 @@
 """The Lambda function in front of an endpoint: one photo in, its count out.
 
 An event is {"s3_key": KEY} or {"image": BASE64}, with "expected_quantity" if the inventory's is
-known; API Gateway brings the same as the body of a proxy request. A direct call gets the endpoint's
-answer, or {"error": ..., "status": ...}; API Gateway gets a proxy response with that status.
+known. With "previous" it brings the visit before of the same bin, a photo as above with "count" or
+"expected_quantity" of then, and may say "unchanged_rate". API Gateway brings the same as the body
+of a proxy request. A direct call gets the endpoint's answer, or {"error": ..., "status": ...}; API
+Gateway gets a proxy response with that status.
 
 deploy.py puts this file into template.yaml: it stands alone, on what Lambda's runtime holds. No
 part of an event is ever logged or repeated in an answer.
@@ -10,12 +12,14 @@ part of an event is ever logged or repeated in an answer.
 
 import base64
 import binascii
+import contextlib
 import functools
 import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import boto3
@@ -28,7 +32,9 @@ PREFIX = os.environ["PHOTO_PREFIX"]  # ends with a slash
 MAX_PHOTO_BYTES = int(os.environ["MAX_PHOTO_BYTES"])
 MAX_KEY_BYTES = 1024  # S3's own limit
 MAX_QUANTITY = 1_000_000  # items; the endpoint's own limit
-FIELDS = {"s3_key", "image", "expected_quantity"}
+SOURCES = ("s3_key", "image")
+FIELDS = ("expected_quantity", "previous", "unchanged_rate")
+PREVIOUS_FIELDS = ("count", "expected_quantity")
 # S3 says AccessDenied of a missing key to a role that may not list.
 ABSENT = ("NoSuchKey", "404", "AccessDenied", "403")
 # Seconds. All of them together stay below the limits of who calls, so that it is this code that
@@ -107,25 +113,63 @@ def question_of(event: Any) -> Any:
 
 
 def checked(question: Any) -> dict[str, Any]:
-    """Return a question that holds what is documented and nothing else.
+    """Return a question that holds what is documented and nothing else; null fields are left out.
 
     Raises: Refused: it holds something else.
     """
     if not isinstance(question, dict):
         raise Refused(400, "The event has to be an object.")
-    if not set(question) <= FIELDS or ("s3_key" in question) == ("image" in question):
-        raise Refused(400, 'A photo is "s3_key" or "image", and "expected_quantity" at most.')
-    name = "image" if "image" in question else "s3_key"
-    if not isinstance(question[name], str):
+    found = checked_photo(question, FIELDS, ("expected_quantity",))
+    if "previous" in found:
+        with named_in_refusals(is_previous=True):
+            found["previous"] = checked_photo(found["previous"], PREVIOUS_FIELDS, PREVIOUS_FIELDS)
+    rate = found.get("unchanged_rate", 0)
+    if type(rate) not in (int, float) or not 0 <= rate <= 1:
+        raise Refused(400, '"unchanged_rate" has to be a share from 0 to 1.')
+    return found
+
+
+def checked_photo(given: Any, fields: tuple[str, ...], numbers: tuple[str, ...]) -> dict[str, Any]:
+    """Return an object that names one photo, without its null fields.
+
+    Args:
+        fields: what else it may have. numbers: which of these are numbers of items.
+
+    Raises: Refused: it is none.
+    """
+    names = [name for name in SOURCES if isinstance(given, dict) and name in given]
+    if len(names) != 1 or not set(given) <= {*names, *fields}:
+        more = ", ".join(f'"{name}"' for name in fields)
+        raise Refused(400, f'A photo is "s3_key" or "image", and {more} at most.')
+    name = names[0]
+    if not isinstance(given[name], str):
         raise Refused(400, f'"{name}" has to be a string.')
-    quantity = question.get("expected_quantity")
-    # Not isinstance: True is an int, too.
-    if quantity is not None and (type(quantity) is not int or not 0 <= quantity <= MAX_QUANTITY):
-        raise Refused(400, '"expected_quantity" has to be a whole number of items from 0.')
+    for field in numbers:
+        number = given.get(field)
+        # Not isinstance: True is an int, too.
+        if number is not None and (type(number) is not int or not 0 <= number <= MAX_QUANTITY):
+            raise Refused(400, f'"{field}" has to be a whole number of items from 0.')
+    found = {field: value for field, value in given.items() if value is not None}
     if name == "image":
-        return question | {"image": plain_base64(question["image"])}
-    check_key(question["s3_key"])
-    return question
+        return found | {"image": plain_base64(given["image"])}
+    check_key(given["s3_key"])
+    return found
+
+
+@contextlib.contextmanager
+def named_in_refusals(is_previous: bool) -> Iterator[None]:
+    """Say in a refusal that it is of the previous photo, where it is, as the endpoint does."""
+    try:
+        yield
+    except Refused as error:
+        if is_previous:
+            error.reason = f'In "previous": {error.reason}'
+        raise
+
+
+def visits_of(question: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the objects of a question that name photos, its own first."""
+    return [question, question["previous"]] if "previous" in question else [question]
 
 
 def plain_base64(text: str) -> str:
@@ -136,8 +180,7 @@ def plain_base64(text: str) -> str:
     if text[:5].lower() == "data:":  # data:image/jpeg;base64,...
         text = text.partition(",")[2]
     text = SPACES.sub("", text)
-    if len(text) > (MAX_PHOTO_BYTES + 2) // 3 * 4:
-        raise Refused(413, too_large())
+    check_size([len(text)])
     try:
         base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -158,8 +201,18 @@ def check_key(key: str) -> None:
         raise Refused(403, 'The "s3_key" is not below the prefix that this function reads.')
 
 
-def too_large() -> str:
-    return f"The photo has more than {MAX_PHOTO_BYTES / 1e6:.1f} MB."
+def check_size(lengths: Sequence[int]) -> None:
+    """Check the photos of a question, in base64.
+
+    Raises: Refused: the endpoint would not take them together (413).
+    """
+    if sum(lengths) > (MAX_PHOTO_BYTES + 2 * len(lengths)) // 3 * 4:
+        raise Refused(413, too_large(len(lengths)))
+
+
+def too_large(num_photos: int = 1) -> str:
+    limit = f"more than {MAX_PHOTO_BYTES / 1e6:.1f} MB"
+    return f"The photo has {limit}." if num_photos == 1 else f"The photos have {limit} together."
 
 
 def ask(question: dict[str, Any], read_timeout: int) -> dict[str, Any]:
@@ -170,18 +223,13 @@ def ask(question: dict[str, Any], read_timeout: int) -> dict[str, Any]:
 
     Raises: Refused: the photo cannot be read, or the endpoint does not answer.
     """
-    if "image" in question:
-        request = {"image": question["image"]}
-    else:
-        request = {"image": base64.b64encode(read_photo(question["s3_key"])).decode()}
-    if question.get("expected_quantity") is not None:
-        request["expected_quantity"] = question["expected_quantity"]
+    body = json.dumps(with_images(question)).encode()
     try:
         answer = client("sagemaker-runtime", read_timeout).invoke_endpoint(
             EndpointName=ENDPOINT,
             ContentType="application/json",
             Accept="application/json",
-            Body=json.dumps(request).encode(),
+            Body=body,
         )
         return dict(json.loads(answer["Body"].read()))
     except ClientError as error:
@@ -198,6 +246,33 @@ def ask(question: dict[str, Any], read_timeout: int) -> dict[str, Any]:
     # No connection, or one that breaks off.
     except BotoCoreError as error:
         raise Refused(504, "The endpoint cannot be reached.") from error
+
+
+def with_images(question: dict[str, Any]) -> dict[str, Any]:
+    """Return a question with its photos in the place of their keys.
+
+    Raises: Refused: one cannot be read, or they are too large together.
+    """
+    visits = visits_of(question)
+    if any("s3_key" in visit for visit in visits):
+        client("s3", READ_S3)  # two threads at once would make two
+    # Both at once: one after the other could take longer than who calls waits.
+    with ThreadPoolExecutor(len(visits)) as pool:
+        images = list(pool.map(image_of, visits, (False, True)))
+    check_size([len(image) for image in images])
+    filled = [
+        {name: value for name, value in visit.items() if name != "s3_key"} | {"image": image}
+        for visit, image in zip(visits, images, strict=True)
+    ]
+    return filled[0] | ({"previous": filled[1]} if len(filled) > 1 else {})
+
+
+def image_of(visit: dict[str, Any], is_previous: bool) -> str:
+    """Return the photo in base64, from S3 if it is there. Raises: Refused: it cannot be read."""
+    if "image" in visit:
+        return str(visit["image"])
+    with named_in_refusals(is_previous):
+        return base64.b64encode(read_photo(visit["s3_key"])).decode()
 
 
 def endpoint_refusal(error: ClientError) -> Refused:

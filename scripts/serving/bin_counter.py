@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,11 +19,16 @@ import numpy as np
 
 from count_distribution import counts_of_labels
 from one_line_parser import reason_of
+from visits.settings import HEAD_SETTINGS, HEAD_WEIGHTS, read_visit_model
 
 WEIGHTS = "model.safetensors"
 EXPORT_FOLDER, EXPORT_RECORD = "openvino", "export.json"
-# Not model.bin, OpenVINO's own name: archives that hold a .bin are refused as possible pickles.
-EXPORT_MODEL, EXPORT_WEIGHTS = "model.xml", "model.weights"
+# A graph and its weights each: photos to counts, and two of them to the change between them. Not
+# *.bin, OpenVINO's own name: archives that hold a .bin are refused as possible pickles.
+EXPORT_MODEL, EXPORT_HEAD = (
+    ("model.xml", "model.weights"),
+    ("change_head.xml", "change_head.weights"),
+)
 # Photos that a core takes at once: more, and their activations leave its cache. With many cores
 # fewer, so that a full request still fills all of them.
 MAX_CHUNK, FULL_BATCH = 4, 32
@@ -33,6 +39,15 @@ class Network(Protocol):
 
     def __call__(self, photos: np.ndarray) -> np.ndarray:
         """Return float32 (batch, num_counts)."""
+
+    def look(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the same, and what the change head needs, float32 (batch, positions, 2 * WIDTH).
+
+        Only where there is a change head.
+        """
+
+    def changes(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Return float32 (num_pairs, num_changes), of what `look` returned of two photos each."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,13 @@ class BinCounter:
         self.counts = counts_of_labels([labels[label] for label in sorted(labels)])
         self.name = str(config.get("model_type"))
         self.preparation = read_preparation(model_dir)
+        self.visit_model = read_visit_model(model_dir)
+        settings = self.visit_model.settings
+        if settings is not None and settings.counts != self.counts:
+            raise ValueError(
+                f"{model_dir / HEAD_SETTINGS} belongs to another model (it counts "
+                f"{settings.counts}): copy the model folder again."
+            )
         try:
             exported = self._exported_network(num_threads) if use_export else None
             self.network: Network = exported or TorchNetwork(
@@ -86,6 +108,14 @@ class BinCounter:
         """The first digits of the weights' SHA-256."""
         return sha256_of(self.model_dir / WEIGHTS)[:12]
 
+    @property
+    def head_version(self) -> str | None:
+        """The first digits of the SHA-256 of the change head's weights, None where there is none.
+
+        Raises: OSError: they are missing.
+        """
+        return sha256_of(self.model_dir / HEAD_WEIGHTS)[:12] if self.tells_changes else None
+
     def _exported_network(self, num_threads: int) -> "OpenVinoNetwork | None":
         folder = self.model_dir / EXPORT_FOLDER
         if not (folder / EXPORT_RECORD).is_file():
@@ -100,19 +130,28 @@ class BinCounter:
                 file=sys.stderr,
             )
             return None
+        # One of before there was a head, or of another head, would count and tell no changes.
+        if self.tells_changes and exported.get("head_version") != self.head_version:
+            print(
+                f"{folder} lacks this model's change head: not used. scripts/export_model.py "
+                "writes it anew.",
+                file=sys.stderr,
+            )
+            return None
         try:
             core = openvino_core()
         except ImportError:
             print("openvino is not installed: the safetensors answer.", file=sys.stderr)
             return None
-        for name in (EXPORT_MODEL, EXPORT_WEIGHTS):
+        files = (EXPORT_MODEL, EXPORT_HEAD) if self.tells_changes else (EXPORT_MODEL,)
+        for name in chain(*files):
             if sha256_of(folder / name) != exported["sha256"].get(name):
                 raise ValueError(
                     f"{folder / name} is damaged, it does not match its checksum: export the model "
                     "again with scripts/export_model.py, or copy it again."
                 )
-        graph = core.read_model(folder / EXPORT_MODEL, folder / EXPORT_WEIGHTS)
-        return OpenVinoNetwork(graph, exported["precision"], num_threads)
+        graphs = [core.read_model(folder / graph, folder / weights) for graph, weights in files]
+        return OpenVinoNetwork(graphs, exported["precision"], num_threads)
 
     def probabilities(self, photos: Sequence[np.ndarray]) -> np.ndarray:
         """Return one probability a count, float64 (num_photos, num_counts), rows sum to 1.
@@ -120,10 +159,38 @@ class BinCounter:
         Args:
             photos: uint8 (height, width, 3) each, as decode_photo returns them.
         """
-        answers = np.asarray(self.network(np.stack(photos)), dtype=np.float64)
-        if not np.isfinite(answers).all():
-            raise ArithmeticError("the model's answer is not a number")
-        return answers / answers.sum(axis=1, keepdims=True)
+        return _distributions(self.network(np.stack(photos)))
+
+    @property
+    def tells_changes(self) -> bool:
+        """Whether the model has a change head, and `look` and `changes` an answer."""
+        return self.visit_model.settings is not None
+
+    def look(self, photos: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Return `probabilities`, and what `changes` needs of each photo, which costs no more.
+
+        Returns: float64 (num_photos, num_counts); float32 (num_photos, ...).
+        """
+        probabilities, views = self.network.look(np.stack(photos))
+        return _distributions(probabilities), views
+
+    def changes(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Return one probability a change from one visit of a bin to another.
+
+        Args:
+            before, after: of `look`, (num_pairs, ...) each.
+
+        Returns: float64 (num_pairs, num_changes), rows sum to 1: what VisitModel.changes takes.
+        """
+        return _distributions(self.network.changes(before, after))
+
+
+def _distributions(answers: np.ndarray) -> np.ndarray:
+    """Return answers as float64 whose rows sum to 1. Raises: ArithmeticError: they are none."""
+    wide = np.asarray(answers, dtype=np.float64)
+    if not np.isfinite(wide).all():
+        raise ArithmeticError("the model's answer is not a number")
+    return wide / wide.sum(axis=1, keepdims=True)
 
 
 def sha256_of(path: Path) -> str:
@@ -169,50 +236,125 @@ def read_preparation(model_dir: Path) -> Preparation:
 class OpenVinoNetwork:
     """The form that export_model.py writes: photos in, probabilities out, in one graph.
 
-    Compiled twice, both times for a fixed number of photos, which is faster than for any: one photo
-    on all cores, and a few photos on each core, none of which waits for another within a layer.
+    A second one compares what the first says of two photos. What only pairs need is compiled when
+    the first of them comes, so that answers without one pay nothing for the change head.
+
+    Args:
+        graphs: photos to answers, as photos_to_probabilities has them, and where there is a change
+            head its graph.
+        precision: of the arithmetic on photos.
+        num_threads: cores that one answer may use.
     """
 
-    def __init__(self, graph: Any, precision: str, num_threads: int) -> None:
+    def __init__(self, graphs: Sequence[Any], precision: str, num_threads: int) -> None:
+        self.graphs, self.num_threads = graphs, num_threads
+        self.counting = CompiledGraph(_first_answer(graphs[0]), precision, num_threads)
+        self.precision = self.counting.precision
+        self.asked_precision = precision
+        self.for_pairs: tuple[CompiledGraph, CompiledGraph] | None = None
+        self.lock = threading.Lock()
+
+    def __call__(self, photos: np.ndarray) -> np.ndarray:
+        """Return float32 (batch, num_counts)."""
+        return self.counting(photos)[0]
+
+    def look(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the same, and what the change head needs, float32 (batch, positions, 2 * WIDTH).
+
+        Only where there is a change head.
+        """
+        probabilities, views = self._for_pairs()[0](photos)
+        return probabilities, views
+
+    def changes(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Return float32 (num_pairs, num_changes)."""
+        return self._for_pairs()[1](before, after)[0]
+
+    def _for_pairs(self) -> "tuple[CompiledGraph, CompiledGraph]":
+        """Return what looks at photos, and what compares two of them."""
+        with self.lock:
+            if self.for_pairs is None:
+                looking, comparing = self.graphs
+                self.for_pairs = (
+                    CompiledGraph(looking, self.asked_precision, self.num_threads),
+                    # A fiftieth of a photo's work, which conversions to bf16 make slower.
+                    # One pair at once, which costs no more than four.
+                    CompiledGraph(comparing, "f32", self.num_threads, max_chunk=1),
+                )
+            return self.for_pairs
+
+
+class CompiledGraph:
+    """A graph that answers batches of any size.
+
+    Compiled twice, both times for a fixed number of rows, which is faster than for any: one row on
+    all cores, and a few rows on each core, none of which waits for another within a layer. A row is
+    a photo, or a pair of them.
+    """
+
+    def __init__(
+        self, graph: Any, precision: str, num_threads: int, max_chunk: int = MAX_CHUNK
+    ) -> None:
         self.num_streams = min(num_threads, FULL_BATCH)
-        self.chunk = min(MAX_CHUNK, FULL_BATCH // self.num_streams)
-        self.one = _compiled(graph, precision, num_photos=1, num_threads=num_threads, num_streams=1)
+        self.chunk = min(max_chunk, FULL_BATCH // self.num_streams)
+        self.one = _compiled(graph, precision, num_rows=1, num_threads=num_threads, num_streams=1)
         self.chunks = _compiled(graph, precision, self.chunk, num_threads, self.num_streams)
         # A CPU without bf16 computes in f32.
         kind = self.one.get_property("INFERENCE_PRECISION_HINT").to_string()
         self.precision = {"bfloat16": "bf16", "float": "f32"}.get(kind, kind)
         self.local = threading.local()
 
-    def __call__(self, photos: np.ndarray) -> np.ndarray:
-        """Return float32 (batch, num_counts)."""
+    def __call__(self, *batches: np.ndarray) -> list[np.ndarray]:
+        """Return the graph's answers, float32 (num_rows, ...) each.
+
+        Args:
+            batches: one for each of its inputs, (num_rows, ...) of one and the same number.
+        """
         # For each thread its own: an inference request holds the buffers of one answer.
         if not hasattr(self.local, "one"):
             self.local.one = self.one.create_infer_request()
             self.local.chunks = [
                 self.chunks.create_infer_request() for _ in range(self.num_streams)
             ]
-        answers = []
-        a_round = self.chunk * self.num_streams
-        num_in_rounds = len(photos) // a_round * a_round
+        num_rows, a_round = len(batches[0]), self.chunk * self.num_streams
+        answers = [np.empty((num_rows, *port.shape[1:]), np.float32) for port in self.one.outputs]
+        num_in_rounds = num_rows // a_round * a_round
         for start in range(0, num_in_rounds, a_round):
-            parts = np.split(photos[start : start + a_round], self.num_streams)
-            for request, part in zip(self.local.chunks, parts, strict=True):
-                request.start_async([part])
-            for request in self.local.chunks:
-                request.wait()
-                answers.append(request.get_output_tensor().data.copy())
+            parts = [
+                slice(first, first + self.chunk)
+                for first in range(start, start + a_round, self.chunk)
+            ]
+            for request, rows in zip(self.local.chunks, parts, strict=True):
+                request.start_async([batch[rows] for batch in batches])
+            for request, rows in zip(self.local.chunks, parts, strict=True):
+                _await(request, answers, rows)
         # What fills no round is faster one by one than with idle cores.
-        for photo in photos[num_in_rounds:]:
-            answers.append(self.local.one.infer([photo[None]])[0])
-        return np.concatenate(answers)
+        for row in range(num_in_rounds, num_rows):
+            rows = slice(row, row + 1)
+            self.local.one.start_async([batch[rows] for batch in batches])
+            _await(self.local.one, answers, rows)
+        return answers
 
 
-def _compiled(
-    graph: Any, precision: str, num_photos: int, num_threads: int, num_streams: int
-) -> Any:
-    """Return a graph, ready for batches of so many photos, as many at once as there are streams."""
+def _await(request: Any, answers: list[np.ndarray], rows: slice) -> None:
+    """Put what an inference request answers into the rows that it was asked about."""
+    request.wait()
+    for answer, tensor in zip(answers, request.output_tensors, strict=True):
+        answer[rows] = tensor.data
+
+
+def _first_answer(graph: Any) -> Any:
+    """Return a graph that gives the first of a graph's answers alone, and shares its weights."""
+    alone = graph.clone()
+    for result in alone.get_results()[1:]:
+        alone.remove_result(result)
+    return alone
+
+
+def _compiled(graph: Any, precision: str, num_rows: int, num_threads: int, num_streams: int) -> Any:
+    """Return a graph, ready for batches of so many rows, as many at once as there are streams."""
     fixed = graph.clone()
-    fixed.reshape([num_photos, *list(fixed.input().partial_shape)[1:]])
+    fixed.reshape({port: [num_rows, *list(port.partial_shape)[1:]] for port in fixed.inputs})
     settings = {
         # Without it the device chooses a precision by itself.
         "INFERENCE_PRECISION_HINT": precision,
@@ -260,14 +402,31 @@ class TorchNetwork:
 
     def __call__(self, photos: np.ndarray) -> np.ndarray:
         """Return float32 (batch, num_counts)."""
+        return self._asked(self.module, photos)[0]
+
+    def look(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the same, and what the change head needs, float32 (batch, positions, features)."""
+        probabilities, views = self._asked(self.module, photos)
+        return probabilities, views
+
+    def changes(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Return float32 (num_pairs, num_changes)."""
+        return self._asked(self.module.changes, before, after)[0]
+
+    def _asked(self, module: Any, *arrays: np.ndarray) -> list[np.ndarray]:
         import torch
 
         with torch.inference_mode():
-            return self.module(torch.from_numpy(photos).to(self.device)).cpu().numpy()
+            answers = module(*(torch.from_numpy(array).to(self.device) for array in arrays))
+            return [answer.cpu().numpy() for answer in answers]
 
 
 def photos_to_probabilities(model_dir: Path, preparation: Preparation) -> Any:
-    """Return a torch module: uint8 (batch, height, width, 3) to float32 (batch, num_counts).
+    """Return a torch module: uint8 (batch, height, width, 3) to a tuple of answers.
+
+    These are probabilities, float32 (batch, num_counts), and where there is a change head what it
+    needs of each photo, float32 (batch, positions, 2 * WIDTH). `changes` turns two of these into
+    probabilities, float32 (num_pairs, num_changes), in a tuple, too.
 
     Raises: ValueError: the folder's weights are not the model's.
     """
@@ -283,19 +442,35 @@ def photos_to_probabilities(model_dir: Path, preparation: Preparation) -> Any:
     )
     if absent := sorted({*loading["missing_keys"], *map(str, loading["mismatched_keys"])}):
         raise ValueError(f"{model_dir}: weights are missing, such as {absent[0]}.")
+    has_head = (model_dir / HEAD_SETTINGS).is_file()
+    if has_head:
+        from visits.head import load_head
+
+        load_head(model, model_dir, preparation.size[0])
+
+    class Changes(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = model.change_head
+
+        def forward(self, before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return (torch.softmax(self.head(before, after), dim=-1),)
 
     class PhotosToProbabilities(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = model
+            self.changes = Changes() if has_head else None
             # The arithmetic of training (augmentation.py): bytes, scaled mean and deviation.
             channels = (1, -1, 1, 1)
             self.register_buffer("offset", torch.tensor(preparation.mean).mul(255).view(channels))
             self.register_buffer("scale", torch.tensor(preparation.std).mul(255).view(channels))
 
-        def forward(self, photos: torch.Tensor) -> torch.Tensor:
+        def forward(self, photos: torch.Tensor) -> tuple[torch.Tensor, ...]:
             pixel_values = (photos.permute(0, 3, 1, 2).float() - self.offset) / self.scale
-            return torch.softmax(self.model(pixel_values=pixel_values).logits, dim=-1)
+            logits = self.model(pixel_values=pixel_values).logits
+            views = (self.model.change_head.projected(),) if has_head else ()
+            return (torch.softmax(logits, dim=-1), *views)
 
     return PhotosToProbabilities().eval()
 

@@ -4,14 +4,19 @@ A photo's bytes are the body itself (image/jpeg, image/png, application/x-image)
 JSON: {"image": base64 or a data: URI of it}, {"s3_key": "bin-images/523.jpg"} or
 {"url": "https://..."}, with "expected_quantity" if it is known; several of these as
 {"instances": [...]}.
+
+With "previous" a question brings the visit before of the same bin: a photo as above, with "count"
+where somebody has counted then, "expected_quantity" where there is a record that may be wrong, or
+neither; beside it "unchanged_rate", how often nothing changes between two visits.
 """
 
 import base64
 import binascii
+import contextlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +29,7 @@ JSON = "application/json"
 # image/jpg and image/pjpeg are no registered types, but what many clients send.
 PHOTO_TYPES = ("image/jpeg", "image/jpg", "image/pjpeg", "image/png", "application/x-image")
 SPACES = re.compile(r"[ \t\r\n]+")  # encoders break lines
-MAX_INSTANCES = 32
+MAX_INSTANCES = 32  # photos of a request: a question with a previous photo has two
 MAX_QUANTITY = 1_000_000  # items; far above any bin
 SOURCES = ("image", "s3_key", "url")
 NUM_FETCHERS = 8
@@ -51,12 +56,55 @@ class PhotoSources:
 
 
 @dataclass(frozen=True)
-class Question:
-    """One photo in the request: where it is, and the quantity that the inventory expects."""
+class Photo:
+    """Where a photo of the request is."""
 
     source: str  # one of SOURCES, or "body"
     value: str | bytes
+
+    @property
+    def is_previous(self) -> bool:
+        """Whether it is of the visit before the one that is asked about."""
+        return isinstance(self, Previous)
+
+
+@dataclass(frozen=True)
+class Previous(Photo):
+    """The visit before: its photo, and what is known of that moment, one of these at most.
+
+    Args:
+        count: what somebody has counted.
+        expected_quantity: what the inventory said, which may have been wrong.
+    """
+
+    count: int | None = None
     expected_quantity: int | None = None
+
+
+@dataclass(frozen=True)
+class Question(Photo):
+    """One photo that is asked about.
+
+    Args:
+        expected_quantity: what the inventory says.
+        previous: the visit before of the same bin.
+        unchanged_rate: how often nothing has changed since the visit before, 0 to 1; None: what the
+            model takes.
+    """
+
+    expected_quantity: int | None = None
+    previous: Previous | None = None
+    unchanged_rate: float | None = None
+
+
+def photos_of(questions: Iterable[Question]) -> list[Photo]:
+    """Return all photos of some questions, in order, each previous one after its question's."""
+    return [
+        photo
+        for question in questions
+        for photo in (question, question.previous)
+        if photo is not None
+    ]
 
 
 def read_request(body: Any, content_type: str | None) -> tuple[list[Question], bool]:
@@ -81,7 +129,8 @@ def read_request(body: Any, content_type: str | None) -> tuple[list[Question], b
     instances = content["instances"]
     if len(content) != 1 or not isinstance(instances, list) or not instances:
         raise RequestError(400, '"instances" has to be a list of objects, and stand alone.')
-    if len(instances) > MAX_INSTANCES:
+    num_pairs = sum(isinstance(one, dict) and one.get("previous") is not None for one in instances)
+    if len(instances) + num_pairs > MAX_INSTANCES:
         raise RequestError(413, f'"instances" holds more than {MAX_INSTANCES} photos.')
     return [_question(instance) for instance in instances], True
 
@@ -91,42 +140,87 @@ def _refuse_constant(name: str) -> None:
 
 
 def _question(instance: Any) -> Question:
+    source, value = _photo(instance, "expected_quantity", "previous", "unchanged_rate")
+    quantity = _number_of_items(instance, "expected_quantity")
+    previous, rate = instance.get("previous"), instance.get("unchanged_rate")
+    if rate is None:
+        return Question(source, value, quantity, None if previous is None else _previous(previous))
+    if previous is None:
+        raise RequestError(400, '"unchanged_rate" says something of two visits: give "previous".')
+    if type(rate) not in (int, float) or not 0 <= rate <= 1:
+        raise RequestError(400, '"unchanged_rate" has to be a share from 0 to 1.')
+    return Question(source, value, quantity, _previous(previous), float(rate))
+
+
+def _previous(instance: Any) -> Previous:
+    with named_in_refusals(is_previous=True):
+        source, value = _photo(instance, "count", "expected_quantity")
+        count = _number_of_items(instance, "count")
+        quantity = _number_of_items(instance, "expected_quantity")
+        if count is not None and quantity is not None:
+            raise RequestError(400, 'Give "count" or "expected_quantity", not both.')
+        return Previous(source, value, count, quantity)
+
+
+def _photo(instance: Any, *others: str) -> tuple[str, str]:
+    """Return source and value of an object that names one photo, and those other fields at most."""
     given = [name for name in SOURCES if isinstance(instance, dict) and name in instance]
-    if len(given) != 1 or not set(instance) <= {*given, "expected_quantity"}:
-        names = ", ".join(f'"{name}"' for name in SOURCES)
-        raise RequestError(400, f'A photo is one of {names}, and "expected_quantity" at most.')
+    if len(given) != 1 or not set(instance) <= {*given, *others}:
+        names, more = (", ".join(f'"{name}"' for name in names) for names in (SOURCES, others))
+        raise RequestError(400, f"A photo is one of {names}, and {more} at most.")
     value = instance[given[0]]
     if not isinstance(value, str):
         raise RequestError(400, f'"{given[0]}" has to be a string.')
-    quantity = instance.get("expected_quantity")
+    return given[0], value
+
+
+def _number_of_items(instance: dict[str, Any], name: str) -> int | None:
+    """Return a field that may be absent."""
+    number = instance.get(name)
     # Not isinstance: True is an int, too.
-    if quantity is not None and (type(quantity) is not int or not 0 <= quantity <= MAX_QUANTITY):
-        raise RequestError(400, '"expected_quantity" has to be a whole number of items from 0.')
-    return Question(given[0], value, quantity)
+    if number is not None and (type(number) is not int or not 0 <= number <= MAX_QUANTITY):
+        raise RequestError(400, f'"{name}" has to be a whole number of items from 0.')
+    return number
 
 
-def photo_bytes(questions: list[Question], allowed: PhotoSources) -> Iterator[bytes]:
+@contextlib.contextmanager
+def named_in_refusals(is_previous: bool) -> Iterator[None]:
+    """Say in a refusal that it is of the previous photo, where it is."""
+    try:
+        yield
+    except RequestError as error:
+        if not is_previous:
+            raise
+        raise RequestError(error.status, f'In "previous": {error.reason}') from error
+
+
+def photo_bytes(photos: Sequence[Photo], allowed: PhotoSources) -> Iterator[bytes]:
     """Yield the bytes of each photo, in order; those that lie elsewhere are fetched side by side.
 
     Raises: RequestError: one is refused, or cannot be had.
     """
 
-    def one(question: Question) -> bytes:
-        match question.source:
-            case "url":
-                return fetch_photo(str(question.value), allowed.url_hosts)
-            case "s3_key":
-                return read_photo(allowed.s3, str(question.value))
-            case "image":
-                return _decode_base64(str(question.value))
-        assert isinstance(question.value, bytes)
-        return question.value
+    def one(photo: Photo) -> bytes:
+        with named_in_refusals(photo.is_previous):
+            return _bytes_of(photo, allowed)
 
-    if not any(question.source in ("url", "s3_key") for question in questions):
-        yield from map(one, questions)
+    if not any(photo.source in ("url", "s3_key") for photo in photos):
+        yield from map(one, photos)
         return
     with ThreadPoolExecutor(NUM_FETCHERS) as pool:
-        yield from pool.map(one, questions)
+        yield from pool.map(one, photos)
+
+
+def _bytes_of(photo: Photo, allowed: PhotoSources) -> bytes:
+    match photo.source:
+        case "url":
+            return fetch_photo(str(photo.value), allowed.url_hosts)
+        case "s3_key":
+            return read_photo(allowed.s3, str(photo.value))
+        case "image":
+            return _decode_base64(str(photo.value))
+    assert isinstance(photo.value, bytes)
+    return photo.value
 
 
 def _decode_base64(text: str) -> bytes:

@@ -18,10 +18,11 @@ WRITTEN = "written_files.json"  # names of the files that come from here: all el
 SCRIPTS = Path(__file__).parent.parent
 # inference.py and all that it imports.
 SERVED = (
-    *("inference.py", "count_distribution.py", "one_line_parser.py"),
+    *("inference.py", "count_distribution.py", "one_line_parser.py", "output_files.py"),
     *("serving/bin_counter.py", "serving/bin_requests.py", "serving/local_server.py"),
     *("serving/photo_checks.py", "serving/request_errors.py", "serving/s3_photos.py"),
-    "serving/url_fetch.py",
+    *("serving/url_fetch.py", "visits/settings.py", "visits/chain.py", "visits/error_model.py"),
+    *("serving/visit_answers.py", "visits/neighbours.py", "visits/head.py"),
 )
 SIMPLEJPEG = "simplejpeg==1.9.0"  # scripts/requirements.txt has the same
 _HEAD = """# What the inference container lacks; the toolkit installs it as the server starts.

@@ -1,12 +1,15 @@
 """Queries against the handler served here: behind a proxy that fails, and as an endpoint on AWS."""
 
+import base64
 import csv
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -232,9 +235,113 @@ def test_a_csv_brings_what_the_inventory_expects(
     ]
 
 
+@pytest.fixture
+def visits(photos: Path) -> Iterator[Path]:
+    """Return a csv beside the photos: visits before, counted, recorded, neither, and faults."""
+    path = photos / "visits.csv"
+    path.write_text(
+        "photo,expected_quantity,previous_photo,previous_count,"
+        "Previous_Expected_Quantity,unchanged_rate\n"
+        "01.JPEG,3,02.png,4.0,,\n"
+        "01.JPEG,3,02.png,,4,0.25\n"
+        "01.JPEG,3,02.png,,,\n"
+        "01.JPEG,3,,,,\n"
+        "01.JPEG,,absent.jpg,,,\n"
+        "01.JPEG,,02.png,4,4,\n"
+        "01.JPEG,,,4,,\n"
+        "01.JPEG,,02.png,two,,\n"
+        "01.JPEG,,02.png,,,2\n"
+        "01.JPEG,,02.png,9,,\n"
+        "01.JPEG,,notes.txt,,,\n"
+    )
+    yield path
+    path.unlink()
+
+
+def test_a_csv_may_bring_the_visit_before(
+    visits: Path, photos: Path, served_run: ServedModel, tmp_path: Path
+) -> None:
+    output = tmp_path / "counts.csv"
+    with serve_flakily(served_run, share_of_503=0.2) as server:
+        flags = [str(visits), "--local", server.url, "--output", str(output)]
+        assert ask(*flags) == 1
+        rows = rows_of(output)
+        image, before = (
+            base64.b64encode((photos / name).read_bytes()).decode()
+            for name in ("01.JPEG", "02.png")
+        )
+        plain = {"image": image, "expected_quantity": 3}
+        questions: list[dict[str, Any]] = [
+            plain | {"previous": {"image": before, "count": 4}},
+            plain | {"previous": {"image": before, "expected_quantity": 4}, "unchanged_rate": 0.25},
+            plain | {"previous": {"image": before}},
+            plain,
+        ]
+        for row, question in zip(rows, questions, strict=False):
+            answer = served_run.ask(json.dumps(question).encode(), "application/json").content
+            assert int(row["count"]) == answer["count"]
+            assert float(row["probability_wrong"]) == pytest.approx(
+                answer["probability_wrong"], abs=1e-5
+            )
+            changes = {
+                name.removeprefix("change_"): float(share)
+                for name, share in row.items()
+                if name.startswith(("change_+", "change_-")) and share
+            }
+            assert changes == pytest.approx(answer.get("change", {}), abs=1e-5)
+            assert row["change_told_by"] == answer.get("change_told_by", "")
+        assert [row["previous_count"] for row in rows[:3]] == ["4", "", ""]
+        assert [row["previous_expected_quantity"] for row in rows[:3]] == ["", "4", ""]
+        assert [row["unchanged_rate"] for row in rows[:3]] == ["", "0.25", ""]
+        assert [row["error"] for row in rows[4:]] == [
+            "previous_photo: The file cannot be read: No such file or directory.",
+            "Give previous_count or previous_expected_quantity, not both.",
+            "The row has something of a visit before, and no previous_photo.",
+            "previous_count 'two' is not a whole number from 0 on.",
+            "unchanged_rate '2' is not a share from 0 to 1.",
+            'In "previous": the model knows a "count" of 1 to 5 items only.',
+            'In "previous": The photo is not a JPEG or PNG file.',
+        ]
+        # The same photo with another visit before is another question; answered ones stay.
+        server.bodies.clear()
+        written = output.read_bytes()
+        assert ask(*flags) == 1
+        asked = [body for body in server.bodies if before.encode() in body]
+        assert asked
+        assert all(b'"count": 9' in body for body in asked)
+        assert output.read_bytes() == written
+
+
+def test_photos_without_visits_have_no_columns_of_changes(
+    photos: Path, served_run: ServedModel, tmp_path: Path
+) -> None:
+    output = tmp_path / "counts.csv"
+    assert ask(str(photos / "02.png"), "--local", url_of(served_run), "--output", str(output)) == 0
+    assert list(rows_of(output)[0]) == [
+        *("photo", "expected_quantity", "count", "expected_count", "probability_wrong"),
+        *(f"probability_{count}" for count in range(1, 6)),
+        *("model", "version", "runtime", "error"),
+    ]
+
+
+def test_two_photos_that_no_request_can_hold_together_are_a_row_of_their_own(
+    served_run: ServedModel, tmp_path: Path
+) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(encoded(drawn_photo()) + bytes(2_300_000))
+    visits, output = tmp_path / "visits.csv", tmp_path / "counts.csv"
+    visits.write_text("photo,previous_photo\na.jpg,b.jpg\na.jpg,\n")
+    assert ask(str(visits), "--local", url_of(served_run), "--output", str(output)) == 1
+    assert [row["error"] for row in rows_of(output)] == [
+        "The two photos have more than 4.5 MB together.",
+        "",
+    ]
+
+
 @pytest.mark.parametrize(
     ("header", "line"),
     [
+        ("photo,previous_photo", ""),
         ("photo,quantity", "has no column `expected_quantity`, only 'photo, quantity'"),
         ("photo", ""),
     ],
@@ -357,11 +464,14 @@ def test_a_photo_in_s3_that_is_not_there_is_a_row_of_its_own(
     account: AwsServer, tmp_path: Path
 ) -> None:
     bins, output = tmp_path / "bins.csv", tmp_path / "counts.csv"
-    bins.write_text("photo\ns3://photos/bin-images/01.JPEG\ns3://photos/bin-images/absent.jpg\n")
+    there, absent = (f"s3://photos/bin-images/{name}" for name in ("01.JPEG", "absent.jpg"))
+    bins.write_text(
+        f"photo,previous_photo\n{there},\n{absent},\n{there},{there}\n{there},{absent}\n"
+    )
     assert ask(str(bins), "--endpoint", NAME, "--output", str(output)) == 1
-    rows = rows_of(output)
-    assert rows[0]["error"] == ""
-    assert rows[1]["error"] == "There is no such object, or you may not read it (NoSuchKey)."
+    reason = "There is no such object, or you may not read it (NoSuchKey)."
+    errors = [row["error"] for row in rows_of(output)]
+    assert errors == ["", reason, "", f"previous_photo: {reason}"]
 
 
 def test_a_fault_of_the_photo_is_told_from_one_of_the_endpoint(

@@ -8,24 +8,42 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import export_model
 import inference
 from count_distribution import confidence_levels
+from deployment.served_archive import EXPORT
 from export_model import check, export, figures
 from paths import ROOT
 from publishing.model_archive import PICKLES
-from serving.bin_counter import BinCounter
+from serving import bin_counter
+from serving.bin_counter import BinCounter, OpenVinoNetwork
 from serving.bin_requests import PhotoSources
+from serving.photo_checks import decode_photo
 from stand_ins.served_model import drawn_photo, encoded
+from training.bin_dataset import load_bins, steps_of
+from visits.chain import possible_changes
+from visits.settings import HEAD_SETTINGS, HEAD_WEIGHTS
 
 
 @pytest.fixture(scope="module")
 def exported(run_dir: Path, dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a model folder with an exported form in bf16."""
+    """Return a model folder with a change head and an exported form, both in bf16."""
     model_dir = tmp_path_factory.mktemp("exported") / "model"
     shutil.copytree(run_dir / "model", model_dir)
     export_model.main(["--model", str(model_dir), "--dataset_dir", str(dataset_dir)])
+    return model_dir
+
+
+@pytest.fixture(scope="module")
+def headless(run_dir: Path, dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model folder without a change head, with its exported form, as all once were."""
+    model_dir = tmp_path_factory.mktemp("headless") / "model"
+    shutil.copytree(run_dir / "model", model_dir)
+    for name in (HEAD_SETTINGS, HEAD_WEIGHTS):
+        (model_dir / name).unlink()
+    export(model_dir, str(dataset_dir), "bf16")
     return model_dir
 
 
@@ -46,6 +64,72 @@ def test_the_handler_takes_the_exported_form_and_answers_nearly_the_same(
     alone, together = fast.probabilities(photos[:1])[0], fast.probabilities(photos)[0]
     np.testing.assert_allclose(alone, together, atol=5e-3)
     np.testing.assert_allclose(fast.probabilities(photos).sum(axis=1), 1, atol=1e-9)
+
+
+def test_both_forms_say_nearly_the_same_of_a_change(
+    exported: Path, photos: list[np.ndarray]
+) -> None:
+    fast = BinCounter(exported, num_threads=1)
+    plain = BinCounter(exported, num_threads=1, use_export=False)
+    assert fast.runtime.startswith("openvino ")
+    assert fast.tells_changes
+    answers = []
+    for counter in (fast, plain):
+        probabilities, views = counter.look(photos)
+        np.testing.assert_allclose(probabilities, counter.probabilities(photos), atol=5e-3)
+        answers.append(counter.changes(views[:-1], views[1:]))
+        assert answers[-1].shape == (len(photos) - 1, len(possible_changes(counter.counts)))
+        # Both directions of a pair are one fact.
+        back = counter.changes(views[1:], views[:-1])[:, ::-1]
+        np.testing.assert_allclose(answers[-1], back, atol=1e-6)
+    assert np.abs(answers[0] - answers[1]).max() < export_model.MAX_DIFFERENCE["bf16"]
+    assert np.ptp(answers[1], axis=0).max() > 1e-6  # no two pairs have one answer
+
+
+def test_an_answer_without_a_pair_pays_nothing_for_the_change_head(
+    exported: Path, photos: list[np.ndarray]
+) -> None:
+    network = BinCounter(exported, num_threads=1).network
+    assert isinstance(network, OpenVinoNetwork)
+    network(np.stack(photos))
+    assert network.for_pairs is None
+    assert {len(form.outputs) for form in (network.counting.one, network.counting.chunks)} == {1}
+
+
+def test_the_changes_that_are_compared_are_those_between_the_visits_of_the_test_split(
+    exported: Path, dataset_dir: Path
+) -> None:
+    record = json.loads((exported / "openvino" / "export.json").read_text())
+    counter = BinCounter(exported, num_threads=1, use_export=False)
+    bins = load_bins(str(dataset_dir), ["test"])["test"]
+    steps = steps_of(bins)
+    assert record["num_pairs"] == len(steps) > 5
+    assert record["num_photos"] == len(bins) > export_model.BATCH_SIZE
+    decoded = [
+        decode_photo(image["bytes"], counter.preparation.size, counter.preparation.resample)
+        for image in bins["image"]
+    ]
+    _, views = counter.look(decoded)
+    changes = counter.visit_model.changes(counter.changes(views[steps[:, 0]], views[steps[:, 1]]))
+    counts = np.array(bins["expected_quantity"])
+    of_true = [
+        row[possible_changes(counter.counts).index(counts[later] - counts[earlier])]
+        for row, (earlier, later) in zip(changes, steps, strict=True)
+    ]
+    found = record["changes"]["safetensors"]["negative_log_likelihood"]
+    assert found == pytest.approx(-np.log(of_true).mean(), abs=1e-5)
+    found = record["changes"]["exported"]["negative_log_likelihood"]
+    assert found == pytest.approx(-np.log(of_true).mean(), abs=0.005)
+
+
+def test_a_test_split_without_visits_compares_counts_alone(
+    exported: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    record = json.loads((exported / "openvino" / "export.json").read_text())
+    del record["changes"]
+    printed = export_model.table(record | {"num_pairs": 0})
+    assert printed.endswith("changes were not compared")
+    check(record | {"num_pairs": 0})
 
 
 def test_a_process_lives_on_when_its_models_are_gone(exported: Path) -> None:
@@ -82,8 +166,11 @@ def test_what_was_measured_is_kept_and_the_container_installs_what_it_needs(
 
 def test_a_job_may_bring_the_exported_form_home(exported: Path) -> None:
     names = {path.name for path in (exported / "openvino").iterdir()}
-    assert names == {"export.json", "model.weights", "model.xml"}
+    head = {"change_head.weights", "change_head.xml"}
+    assert names == {"export.json", "model.weights", "model.xml"} | head
     assert not [name for name in names if name.endswith(PICKLES)]
+    # And deploy.py takes all of them along.
+    assert {f"openvino/{name}" for name in names} == set(EXPORT)
 
 
 def test_in_f32_the_answers_are_equal(
@@ -93,6 +180,7 @@ def test_in_f32_the_answers_are_equal(
     record = export(tmp_path / "model", str(dataset_dir), "f32")
     assert record["precision"] == "f32"
     assert record["largest_difference"] < 1e-4
+    assert record["changes"]["largest_difference"] < 1e-4
     assert BinCounter(tmp_path / "model", num_threads=1).runtime == "openvino f32"
 
 
@@ -110,12 +198,45 @@ def test_a_batch_shared_by_the_cores_keeps_its_order(
         np.testing.assert_allclose(found, alone[order], atol=1e-7)
 
 
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_pairs_shared_by_the_cores_keep_their_order(
+    num_threads: int, exported: Path, photos: list[np.ndarray]
+) -> None:
+    counter = BinCounter(exported, num_threads)
+    alone = np.concatenate([counter.look([photo])[1] for photo in photos])
+    pairs = np.array([(a, b) for a in range(len(photos)) for b in range(len(photos)) if a != b])
+    expected = np.concatenate(
+        [counter.changes(alone[a][None], alone[b][None]) for a, b in pairs.tolist()]
+    )
+    for num_pairs in (1, 2, 12, 13, 32):
+        rows = np.resize(np.arange(len(photos)), num_pairs)
+        np.testing.assert_allclose(counter.look([photos[row] for row in rows])[1], alone[rows])
+        before, after = pairs[:num_pairs].T
+        found = counter.changes(alone[before], alone[after])
+        np.testing.assert_allclose(found, expected[:num_pairs], atol=1e-6)
+
+
 def test_several_threads_may_ask_at_once(exported: Path, photos: list[np.ndarray]) -> None:
     counter = BinCounter(exported, num_threads=2)
     asked = [photos[:size] * 2 for size in (1, 3, 5, 8)]
     expected = [counter.probabilities(batch) for batch in asked]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda i: counter.probabilities(asked[i % 4]), range(100)))
+    for index, rows in enumerate(found):
+        np.testing.assert_array_equal(rows, expected[index % 4])
+
+
+def test_several_threads_may_ask_for_changes_at_once_from_the_first_one_on(
+    exported: Path, photos: list[np.ndarray]
+) -> None:
+    def changes(counter: BinCounter, first: int) -> np.ndarray:
+        _, views = counter.look(photos[first:])
+        return counter.changes(views[:-1], views[1:])
+
+    counter, other = (BinCounter(exported, num_threads=2) for _ in range(2))
+    expected = [changes(other, first) for first in range(4)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: changes(counter, i % 4), range(100)))
     for index, rows in enumerate(found):
         np.testing.assert_array_equal(rows, expected[index % 4])
 
@@ -143,7 +264,9 @@ def test_a_form_of_other_weights_is_not_used(
     assert "made from other weights" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["model.xml", "model.weights"])
+@pytest.mark.parametrize(
+    "name", ["model.xml", "model.weights", "change_head.xml", "change_head.weights"]
+)
 def test_a_damaged_form_says_so(name: str, exported: Path, tmp_path: Path) -> None:
     shutil.copytree(exported, tmp_path / "model")
     damaged = tmp_path / "model" / "openvino" / name
@@ -165,17 +288,95 @@ def test_a_form_of_an_earlier_version_is_not_used(
     shutil.copytree(exported, tmp_path / "model")
     record = tmp_path / "model" / "openvino" / "export.json"
     content = json.loads(record.read_text())
-    assert content.pop("sha256").keys() == {"model.xml", "model.weights"}
+    files = {"model.xml", "model.weights", "change_head.xml", "change_head.weights"}
+    assert content.pop("sha256").keys() == files
     record.write_text(json.dumps(content))
     assert BinCounter(tmp_path / "model", num_threads=1).runtime == "torch f32"
     message = "has no checksums: not used. scripts/export_model.py writes it anew.\n"
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("reason", ["exported before there was a head", "another head"])
+def test_a_form_without_the_models_change_head_is_not_used(
+    reason: str,
+    exported: Path,
+    tmp_path: Path,
+    photos: list[np.ndarray],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model_dir = tmp_path / "model"
+    shutil.copytree(exported, model_dir)
+    if reason == "another head":
+        weights = safetensors.numpy.load_file(model_dir / HEAD_WEIGHTS)
+        safetensors.numpy.save_file(
+            weights | {"classifier.bias": weights["classifier.bias"] + np.arange(9, dtype="f4")},
+            model_dir / HEAD_WEIGHTS,
+        )
+    else:
+        for path in (model_dir / "openvino").glob("change_head.*"):
+            path.unlink()
+        record = json.loads((model_dir / "openvino" / "export.json").read_text())
+        del record["head_version"], record["changes"], record["num_pairs"]
+        (model_dir / "openvino" / "export.json").write_text(json.dumps(record))
+    counter = BinCounter(model_dir, num_threads=1)
+    errors = capsys.readouterr().err
+    message = "lacks this model's change head: not used. scripts/export_model.py writes it anew.\n"
+    assert message in errors
+    assert (counter.runtime, counter.tells_changes) == ("torch f32", True)
+    _, views = counter.look(photos)
+    plain = BinCounter(model_dir, num_threads=1, use_export=False)
+    _, expected = plain.look(photos)
+    np.testing.assert_allclose(
+        counter.changes(views[:-1], views[1:]), plain.changes(expected[:-1], expected[1:])
+    )
+
+
+def test_a_model_without_a_change_head_is_exported_and_served_as_it_was(
+    headless: Path, exported: Path, photos: list[np.ndarray]
+) -> None:
+    names = {path.name for path in (headless / "openvino").iterdir()}
+    assert names == {"export.json", "model.weights", "model.xml"}
+    record = json.loads((headless / "openvino" / "export.json").read_text())
+    assert not {"head_version", "num_pairs", "changes"} & record.keys()
+    counter = BinCounter(headless, num_threads=1)
+    assert counter.runtime.startswith("openvino ")
+    assert not counter.tells_changes
+    with_head = BinCounter(exported, num_threads=1)
+    np.testing.assert_allclose(
+        counter.probabilities(photos), with_head.probabilities(photos), atol=5e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"num_features": 999}, "takes 999 features of a position"), ({"counts": [1, 2]}, "counts")],
+)
+def test_a_change_head_of_another_model_is_one_line(
+    change: dict[str, object],
+    reason: str,
+    run_dir: Path,
+    dataset_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model_dir = tmp_path / "model"
+    shutil.copytree(run_dir / "model", model_dir)
+    settings = json.loads((model_dir / HEAD_SETTINGS).read_text())
+    (model_dir / HEAD_SETTINGS).write_text(json.dumps(settings | change))
+    with pytest.raises(SystemExit, match="2"):
+        export_model.main(["--model", str(model_dir), "--dataset_dir", str(dataset_dir)])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"{HEAD_SETTINGS} belongs to another model (it" in line
+    assert reason in line
+    assert not (model_dir / "openvino").exists()
+
+
 def test_without_openvino_the_safetensors_answer(
     exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
+    # Other tests have one already, which stays for the life of the process.
+    monkeypatch.setattr(bin_counter, "openvino_core", bin_counter.openvino_core.__wrapped__)
     assert BinCounter(exported, num_threads=1).runtime == "torch f32"
     assert "not installed" in capsys.readouterr().err
 
@@ -203,7 +404,13 @@ BEFORE = {
     "negative_log_likelihood": 1.2,
     "expected_calibration_error": 0.02,
 }
-RECORD = {"precision": "bf16", "largest_difference": 0.01, "safetensors": BEFORE}
+RECORD = {
+    "precision": "bf16",
+    "num_photos": 1000,
+    "largest_difference": 0.01,
+    "safetensors": BEFORE,
+    "exported": BEFORE,
+}
 
 
 @pytest.mark.parametrize(
@@ -216,11 +423,32 @@ RECORD = {"precision": "bf16", "largest_difference": 0.01, "safetensors": BEFORE
     ],
 )
 def test_a_form_that_is_worse_is_refused(values: dict[str, float], reason: str) -> None:
-    check(RECORD | {"exported": BEFORE})
+    check(RECORD)
+    worse = RECORD | {"exported": BEFORE | values}
     with pytest.raises(ValueError, match=reason):
-        check(RECORD | {"exported": BEFORE | values})
-    with pytest.raises(ValueError, match="a probability"):
-        check(RECORD | {"exported": BEFORE, "largest_difference": 0.06})
+        check(worse)
+    # The same of changes, though the counts are as they were.
+    with pytest.raises(ValueError, match=f"{reason} of changes"):
+        check(RECORD | {"num_pairs": 1000, "changes": worse})
+
+
+def test_a_form_with_one_answer_that_is_far_off_is_refused() -> None:
+    far_off = RECORD | {"largest_difference": 0.06}
+    with pytest.raises(ValueError, match="a probability is off by"):
+        check(far_off)
+    with pytest.raises(ValueError, match="a probability of changes is off by"):
+        check(RECORD | {"num_pairs": 1000, "changes": far_off})
+
+
+@pytest.mark.parametrize(("name", "sign"), [("accuracy", -1), ("expected_calibration_error", 1)])
+def test_of_a_few_answers_one_may_tip_over(name: str, sign: int) -> None:
+    def record(num_lost: int) -> dict[str, object]:
+        exported = BEFORE | {name: BEFORE[name] + sign * num_lost / 100}
+        return RECORD | {"num_photos": 100, "exported": exported}
+
+    check(record(1))
+    with pytest.raises(ValueError, match=r"is off by 0\.0200, more than 0\.015"):
+        check(record(2))
 
 
 def test_the_figures_are_those_of_the_textbook() -> None:

@@ -1,6 +1,7 @@
 import builtins
 import csv
 import io
+import itertools
 import json
 import os
 import pickle
@@ -17,20 +18,22 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 import inference
-from damaged_requests import JPEG, JSON, PHOTO, REQUESTS, in_base64
+from damaged_requests import BEFORE, JPEG, JSON, PHOTO, REQUESTS, in_base64
 from inference import Answers, input_fn, model_fn, output_fn, predict_fn
 from paths import ROOT
 from serving import photo_checks
 from serving.bin_counter import BinCounter
-from serving.bin_requests import MAX_INSTANCES, PhotoSources
+from serving.bin_requests import MAX_INSTANCES, PhotoSources, Previous
 from serving.local_server import RequestContext
-from serving.photo_checks import MAX_NANOSECONDS, MAX_SCANS, START_OF_SCAN
+from serving.photo_checks import MAX_NANOSECONDS, MAX_SCANS, START_OF_SCAN, decode_photo
+from serving.visit_answers import BY_COUNTS, BY_HEAD, visit_answer
 from stand_ins.served_model import drawn_photo, encoded
+from visits.chain import ChainWeights
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +158,215 @@ def test_csv_has_a_line_of_names_and_a_line_a_photo(endpoint: inference.Endpoint
     assert float(first["probability_2"]) == pytest.approx(found["probabilities"]["2"], abs=1e-5)
     assert first["expected_quantity"] == "2"
     assert (second["expected_quantity"], second["probability_wrong"]) == ("", "")
+
+
+def pair(before: bytes = BEFORE, now: bytes = PHOTO, **known: int) -> dict[str, Any]:
+    """Return a question with the visit before; `known` is of that."""
+    return {"image": in_base64(now), "previous": {"image": in_base64(before), **known}}
+
+
+class WatchedNetwork:
+    """The model's network, which keeps how many photos it was asked for, each time."""
+
+    def __init__(self, network: Any) -> None:
+        self.network = network
+        self.batches: list[int] = []
+
+    def __call__(self, photos: np.ndarray) -> np.ndarray:
+        self.batches.append(len(photos))
+        return self.network(photos)
+
+    def look(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.batches.append(len(photos))
+        return self.network.look(photos)
+
+    def changes(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        return self.network.changes(before, after)
+
+
+@pytest.fixture
+def watched(endpoint: inference.Endpoint, monkeypatch: pytest.MonkeyPatch) -> WatchedNetwork:
+    """Return the network of the endpoint, watched."""
+    network = WatchedNetwork(endpoint.counter.network)
+    monkeypatch.setattr(endpoint.counter, "network", network)
+    return network
+
+
+@pytest.fixture(scope="module")
+def without_head(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> inference.Endpoint:
+    """Return an endpoint whose model has no change head."""
+    folder = tmp_path_factory.mktemp("without_head") / "model"
+    shutil.copytree(run_dir / "model", folder)
+    for name in ("change_head.safetensors", "change_head.json"):
+        (folder / name).unlink()
+    return inference.Endpoint(BinCounter(folder, num_threads=1), PhotoSources())
+
+
+def test_with_the_visit_before_the_answer_has_the_change(endpoint: inference.Endpoint) -> None:
+    found = answer(endpoint, pair(count=4) | {"expected_quantity": 2})
+    assert list(found) == [
+        *("count", "probabilities", "expected_count", "change", "change_told_by"),
+        *("unchanged_rate", "expected_quantity", "probability_wrong"),
+        *("model", "version", "runtime"),
+    ]
+    assert list(found["change"]) == ["-4", "-3", "-2", "-1", "+0", "+1", "+2", "+3", "+4"]
+    # The count before is known: each count now is one change.
+    for count, share in found["probabilities"].items():
+        assert found["change"][f"{int(count) - 4:+d}"] == share
+    assert found["probability_wrong"] == pytest.approx(1 - found["probabilities"]["2"], abs=1e-5)
+    assert found["probabilities"] != answer(endpoint, PHOTO, JPEG)["probabilities"]
+    assert found["change_told_by"] == BY_HEAD
+    settings = endpoint.counter.visit_model.settings
+    assert settings
+    assert found["unchanged_rate"] == pytest.approx(settings.unchanged_rate, abs=1e-6)
+
+
+def test_what_the_head_says_of_the_two_photos_is_in_the_answer(
+    endpoint: inference.Endpoint, watched: WatchedNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = endpoint.counter.visit_model
+    assert model.settings
+    listens = replace(model.settings, weights=replace(model.settings.weights, change=1.0))
+    monkeypatch.setattr(endpoint.counter, "visit_model", replace(model, settings=listens))
+    both = {"instances": [pair(), pair(PHOTO, BEFORE)]}
+    ahead, back = answer(endpoint, both)["predictions"]
+    # Both directions are one fact.
+    assert list(ahead["change"].values()) == pytest.approx(
+        list(back["change"].values())[::-1], abs=1e-5
+    )
+    sees = watched.changes
+
+    def sees_four_more(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        told = np.full_like(sees(before, after), 1e-6)
+        told[:, -1] = 1
+        return told
+
+    monkeypatch.setattr(watched, "changes", sees_four_more)
+    found = answer(endpoint, pair())
+    assert found["change"]["+4"] > max(0.9, ahead["change"]["+4"])
+    assert found["count"] == 5
+
+
+def test_the_photo_before_is_the_one_before(
+    endpoint: inference.Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = endpoint.counter
+    assert counter.visit_model.settings
+    listens = replace(counter.visit_model.settings, weights=ChainWeights(5.0, 1.0, 0.1))
+    monkeypatch.setattr(counter, "visit_model", replace(counter.visit_model, settings=listens))
+    photos = [encoded(Image.new("RGB", (64, 64), colour)) for colour in ("black", "orange")]
+    size, resample = counter.preparation.size, counter.preparation.resample
+    probabilities, views = counter.look([decode_photo(one, size, resample) for one in photos])
+
+    def expected(said: np.ndarray, order: list[int]) -> np.ndarray:
+        previous = Previous("image", "")
+        given = (probabilities[order], said, previous, None, counter.visit_model, counter.counts)
+        return visit_answer(*given).changes
+
+    ahead, back = counter.changes(views[[0, 1]], views[[1, 0]])
+    found = list(answer(endpoint, pair(*photos))["change"].values())
+    np.testing.assert_allclose(found, expected(ahead, [0, 1]), atol=1e-5)
+    for other in (expected(back, [0, 1]), expected(ahead, [1, 0])):
+        assert np.abs(other - found).max() > 1e-3
+
+
+def test_a_chain_of_visits_looks_at_each_photo_once(
+    endpoint: inference.Endpoint, watched: WatchedNetwork
+) -> None:
+    photos = [encoded(drawn_photo(seed=seed)) for seed in range(9)]
+    chain = [pair(before, now) for before, now in itertools.pairwise(photos)]
+    together = answer(endpoint, {"instances": [*chain, {"image": in_base64(photos[3])}]})
+    assert watched.batches == [9]
+    for one, found in zip(chain, together["predictions"], strict=False):
+        alone = answer(endpoint, one)
+        assert found["change"] == pytest.approx(alone["change"], abs=1e-5)
+        assert found["probabilities"] == pytest.approx(alone["probabilities"], abs=1e-5)
+    single = together["predictions"][-1]
+    assert "change" not in single
+    assert single["probabilities"] == pytest.approx(
+        answer(endpoint, photos[3], JPEG)["probabilities"], abs=1e-5
+    )
+
+
+def test_photos_without_visits_are_counted_as_they_come(
+    endpoint: inference.Endpoint, watched: WatchedNetwork
+) -> None:
+    """One that is there twice is counted twice: the same batch gives the same bits as ever."""
+    answer(endpoint, {"instances": [{"image": in_base64(PHOTO)}] * 3})
+    assert watched.batches == [3]
+
+
+def test_several_cores_decode_pairs_side_by_side_too(endpoint: inference.Endpoint) -> None:
+    photos = [encoded(drawn_photo(seed=seed)) for seed in range(5)]
+    instances = [pair(before, now) for before, now in itertools.pairwise(photos)]
+    on_four = replace(endpoint, num_threads=4)
+    assert answer(on_four, {"instances": instances}) == answer(endpoint, {"instances": instances})
+
+
+def test_a_model_without_a_head_tells_changes_from_single_counts_and_the_rate(
+    without_head: inference.Endpoint,
+) -> None:
+    status, text = ask(without_head, json.dumps(pair(count=4)), JSON)
+    assert status == 400
+    assert "train with --learn_changes" in text
+    found = answer(without_head, pair(count=4) | {"unchanged_rate": 0.1})
+    assert (found["change_told_by"], found["unchanged_rate"]) == (BY_COUNTS, 0.1)
+    assert sum(found["change"].values()) == pytest.approx(1, abs=1e-5)
+    assert sum(found["change"][change] for change in ("+2", "+3", "+4")) == 0
+    assert answer(without_head, PHOTO, JPEG)["count"] in range(1, 6)
+
+
+@pytest.mark.parametrize(
+    ("question", "status", "reason"),
+    [
+        (pair(PHOTO[:700]), 400, 'In "previous": The photo is damaged'),
+        (pair(BEFORE, PHOTO[:700]), 400, "The photo is damaged"),
+        (pair(b"no photo"), 415, 'In "previous": The photo is not a JPEG'),
+        (pair(count=6), 400, 'In "previous": the model knows a "count" of 1 to 5'),
+        (pair(expected_quantity=0), 400, 'In "previous": the model knows a "expected_quantity"'),
+        (pair(count=3, expected_quantity=3), 400, "not both"),
+        ({"image": in_base64(PHOTO), "previous": 4}, 400, 'In "previous": A photo is one of'),
+        ({"image": in_base64(PHOTO), "previous": {"s3_key": "x"}}, 403, 'In "previous": This'),
+    ],
+)
+def test_what_is_wrong_with_the_visit_before_is_one_line(
+    question: dict[str, Any], status: int, reason: str, endpoint: inference.Endpoint
+) -> None:
+    for body in (question, {"instances": [{"image": in_base64(PHOTO)}, question]}):
+        found, text = ask(endpoint, json.dumps(body), JSON)
+        assert found == status
+        error = json.loads(text)["error"]
+        assert error.startswith(reason) or reason in error
+        assert "\n" not in error
+
+
+def test_in_a_csv_pairs_add_columns_behind_those_of_single_photos(
+    endpoint: inference.Endpoint,
+) -> None:
+    single = {"image": in_base64(PHOTO), "expected_quantity": 2}
+    _, plain = ask(endpoint, json.dumps({"instances": [single]}), JSON, "text/csv")
+    body = json.dumps({"instances": [single, pair(count=4)]})
+    status, text = ask(endpoint, body, JSON, "text/csv")
+    assert status == 200
+    header, names = plain.splitlines()[0], text.splitlines()[0]
+    changes = [f"change_{change:+d}" for change in range(-4, 5)]
+    assert names == ",".join([header, *changes, "change_told_by", "unchanged_rate"])
+    first, second = csv.DictReader(io.StringIO(text))
+    assert {first[name] for name in changes} == {""}
+    found = answer(endpoint, pair(count=4))
+    for change in changes:
+        share = found["change"][change.removeprefix("change_")]
+        assert float(second[change]) == pytest.approx(share, abs=1e-5)
+
+
+def test_the_pixels_of_previous_photos_count_too(endpoint: inference.Endpoint) -> None:
+    photos = [
+        encoded(Image.new("L", (5000, 5000), shade), comment=START_OF_SCAN * (MAX_SCANS - 1))
+        for shade in (10, 20)
+    ]
+    assert answer(endpoint, pair(photos[0], photos[0]))["count"] in range(1, 6)
+    status, text = ask(endpoint, json.dumps(pair(*photos)), JSON)
+    assert (status, "too many pixels and scans" in text) == (413, True)
 
 
 @pytest.mark.parametrize(
@@ -453,5 +665,6 @@ def test_help_needs_no_model_and_no_heavy_library() -> None:
 def test_whatever_comes_the_answer_is_200_or_4xx(
     endpoint: inference.Endpoint, request: tuple[bytes, str], accept: str
 ) -> None:
-    status, _ = ask(endpoint, *request, accept)
+    status, text = ask(endpoint, *request, accept)
     assert status == 200 or 400 <= status < 500
+    event("with a change" if "change_told_by" in text else str(status))

@@ -82,9 +82,15 @@ class ServedModel:
 
 
 @contextlib.contextmanager
-def serve_locally(model_dir: Path, **variables: str) -> Iterator[ServedModel]:
-    """Run `python scripts/inference.py --model ...`, and yield it once it says that it serves."""
-    command = [sys.executable, str(ROOT / "scripts" / "inference.py"), "--model", str(model_dir)]
+def serve_locally(
+    model_dir: Path, entry: Path = ROOT / "scripts" / "inference.py", **variables: str
+) -> Iterator[ServedModel]:
+    """Run `python scripts/inference.py --model ...`, and yield it once it says that it serves.
+
+    Args:
+        entry: another place of inference.py, such as a model folder's code/.
+    """
+    command = [sys.executable, str(entry), "--model", str(model_dir)]
     process = subprocess.Popen(
         [*command, "--port", "0"],
         stdout=subprocess.PIPE,

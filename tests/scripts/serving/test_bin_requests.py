@@ -4,7 +4,16 @@ from typing import Any
 
 import pytest
 
-from serving.bin_requests import MAX_INSTANCES, PhotoSources, Question, photo_bytes, read_request
+from serving.bin_requests import (
+    MAX_INSTANCES,
+    Photo,
+    PhotoSources,
+    Previous,
+    Question,
+    photo_bytes,
+    photos_of,
+    read_request,
+)
 from serving.request_errors import RequestError
 
 PHOTO = b"\xff\xd8\xff bytes"
@@ -39,6 +48,90 @@ def test_instances_keep_their_order() -> None:
         [Question("image", "a"), Question("url", "b", 0)],
         True,
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, Previous("s3_key", "b")),
+        ({"count": 4}, Previous("s3_key", "b", count=4)),
+        ({"expected_quantity": 0}, Previous("s3_key", "b", expected_quantity=0)),
+        ({"count": None, "expected_quantity": 3}, Previous("s3_key", "b", expected_quantity=3)),
+    ],
+)
+@pytest.mark.parametrize("rate", [None, 0, 0.25, 1])
+def test_a_question_may_bring_the_visit_before(
+    given: dict[str, Any], expected: Previous, rate: float | None
+) -> None:
+    content = {"image": "a", "expected_quantity": 2, "previous": {"s3_key": "b", **given}}
+    content |= {} if rate is None else {"unchanged_rate": rate}
+    [question], is_list = read_request(json.dumps(content), "application/json")
+    assert (question, is_list) == (Question("image", "a", 2, expected, rate), False)
+    assert photos_of([question, Question("url", "c")]) == [
+        *(question, expected),
+        Question("url", "c"),
+    ]
+
+
+def test_fields_that_are_null_are_as_if_absent() -> None:
+    body = '{"image": "a", "expected_quantity": null, "previous": null, "unchanged_rate": null}'
+    assert read_request(body, "application/json") == ([Question("image", "a")], False)
+
+
+@pytest.mark.parametrize(
+    ("previous", "reason"),
+    [
+        ("a", "A photo is one of"),
+        (True, "A photo is one of"),
+        ([{"image": "a"}], "A photo is one of"),
+        ({"count": 3}, "A photo is one of"),
+        ({"image": "a", "url": "b"}, "A photo is one of"),
+        ({"image": "a", "previous": {"image": "b"}}, "A photo is one of"),
+        ({"image": "a", "unchanged_rate": 0.1}, "A photo is one of"),
+        ({"image": 3}, '"image" has to be a string'),
+        ({"image": "a", "count": 3, "expected_quantity": 3}, "not both"),
+        *(
+            ({"image": "a", "count": value}, '"count" has to be a whole')
+            for value in (-1, 2.0, "3")
+        ),
+        ({"image": "a", "expected_quantity": True}, '"expected_quantity" has to be a whole'),
+    ],
+)
+def test_a_visit_before_that_is_not_as_documented_is_400_and_named(
+    previous: Any, reason: str
+) -> None:
+    with pytest.raises(RequestError) as raised:
+        read_request(json.dumps({"image": "a", "previous": previous}), "application/json")
+    assert raised.value.status == 400
+    assert raised.value.reason.startswith('In "previous": ')
+    assert reason in raised.value.reason
+    assert "\n" not in raised.value.reason
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, "0.1", True, [], {}, 10**400])
+def test_an_unchanged_rate_is_a_share(rate: Any) -> None:
+    content = {"image": "a", "previous": {"image": "b"}, "unchanged_rate": rate}
+    assert status_of(json.dumps(content)) == 400
+    assert status_of(json.dumps(content).replace(json.dumps(rate), "1e999")) == 400
+
+
+def test_an_unchanged_rate_without_a_visit_before_is_400() -> None:
+    assert status_of('{"image": "a", "unchanged_rate": 0.1}') == 400
+    assert status_of('{"image": "a", "unchanged_rate": 0.1, "previous": null}') == 400
+
+
+def test_a_pair_counts_for_two_of_the_photos_that_a_request_may_have() -> None:
+    pair, single = {"image": TEXT, "previous": {"image": TEXT}}, {"image": TEXT}
+    assert len(read_request(json.dumps({"instances": [pair] * 16}), "application/json")[0]) == 16
+    assert status_of(json.dumps({"instances": [*[pair] * 16, single]})) == 413
+
+
+@pytest.mark.parametrize("source", ["s3_key", "url"])
+def test_a_refusal_of_the_visit_before_names_it(source: str) -> None:
+    photos = [Question("body", PHOTO), Previous(source, "https://example.com/a.jpg")]
+    with pytest.raises(RequestError, match=r'^In "previous": This endpoint') as raised:
+        list(photo_bytes(photos, PhotoSources()))
+    assert raised.value.status == 403
 
 
 @pytest.mark.parametrize(
@@ -80,8 +173,8 @@ def test_more_instances_than_the_limit_are_413() -> None:
 
 
 def test_photos_in_the_request_need_no_other_source() -> None:
-    questions = [Question("image", TEXT), Question("body", PHOTO)]
-    assert list(photo_bytes(questions, PhotoSources())) == [PHOTO, PHOTO]
+    photos: list[Photo] = [Question("image", TEXT), Previous("body", PHOTO)]
+    assert list(photo_bytes(photos, PhotoSources())) == [PHOTO, PHOTO]
 
 
 @pytest.mark.parametrize(

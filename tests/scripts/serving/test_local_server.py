@@ -1,7 +1,9 @@
+import json
 import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -10,7 +12,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import inference
-from damaged_requests import REQUESTS, flipped
+from damaged_requests import JSON, REQUESTS, flipped, in_base64
 from stand_ins.served_model import ServedModel, drawn_photo, encoded, serve_locally
 
 PHOTO = encoded(drawn_photo())
@@ -44,7 +46,8 @@ def test_a_fault_has_a_reason_and_the_id_that_the_headers_have(served: ServedMod
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("POST", "/", 405),
+        ("GET", "/try_page.html", 404),
         ("GET", "/invocations", 405),
         ("POST", "/ping", 405),
         ("GET", "/../../etc/passwd", 404),
@@ -118,16 +121,22 @@ def test_ten_thousand_fuzzed_requests_leave_it_alive_and_small(run_dir: Path) ->
 
 def test_many_clients_at_once_get_the_answers_of_one(served: ServedModel) -> None:
     photos = [encoded(drawn_photo(seed=seed)) for seed in range(8)]
-    alone = [served.ask(photo, "image/jpeg").content["probabilities"] for photo in photos]
+    requests = [(photo, "image/jpeg") for photo in photos]
+    for before, now in pairwise(photos):
+        pair = {"image": in_base64(now), "previous": {"image": in_base64(before), "count": 3}}
+        requests.append((json.dumps(pair).encode(), JSON))
+    alone = [served.ask(*request).content for request in requests]
     barrier = threading.Barrier(16)
 
     def client(seed: int) -> None:
         barrier.wait()
         order = random.Random(seed)
-        for _ in range(5):
-            index = order.randrange(len(photos))
-            found = served.ask(photos[index], "image/jpeg").content["probabilities"]
-            assert found == pytest.approx(alone[index], abs=1e-5)
+        for _ in range(8):
+            index = order.randrange(len(requests))
+            found = served.ask(*requests[index]).content
+            for name in ("probabilities", "change"):
+                expected = alone[index].get(name)
+                assert found.get(name) == (expected and pytest.approx(expected, abs=1e-5))
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(client, range(16)))
