@@ -7,13 +7,14 @@ Reads predictions_test.parquet, arguments.json and all_results.json of each run 
 intervals are 95 % percentile bootstrap over bin groups: photos of one bin are not independent of
 one another. --output draws accuracy and RMSE beside what others published. The time is that of the
 training, evaluations between its epochs included; the cost is that time's price, which leaves out
-what starting a machine takes.
+what starting a machine takes. Below it, for runs that tell changes between the visits of a bin:
+how well, beside what records alone and counts of single photos tell (changes_test.parquet).
 """
 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from group_bootstrap import bootstrap_means
 from run_picture import MAJORITY, OURS, PictureRow, draw_rows
 from strict_parser import StrictParser
+from visit_figures import (
+    ABOUT_CHANGES,
+    ABOUT_VISITS,
+    OF_CHANGES,
+    OF_VISITS,
+    rows_by_way,
+    visits_of_run,
+)
 
 PREDICTED = {"id", "bin_group", "expected_quantity", "count"}  # columns, beside probabilities
-NUM_RESAMPLES = 10_000
-SEED = 0
 HEADER = (
     *("run", "model", "test photos", "epochs", "seed"),
     *("accuracy %", "over majority", "within one %", "MAE", "RMSE"),
@@ -88,28 +96,6 @@ def majority_predictions(predictions: Predictions) -> Predictions:
     return Predictions(predictions.group, predictions.expected, count, np.abs(error), error**2)
 
 
-def bootstrap_means(group: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the means of some values and their bootstrap distribution over whole groups.
-
-    Args:
-        group: (num_bins,), the name of each bin's group.
-        values: float (num_bins, num_values).
-
-    Returns: (num_values,) and (NUM_RESAMPLES, num_values).
-    """
-    names, index = np.unique(group, return_inverse=True)
-    sums = np.zeros((len(names), values.shape[1] + 1))
-    np.add.at(sums, index, np.column_stack([values, np.ones(len(values))]))
-    generator = np.random.default_rng(SEED)
-    drawn = np.empty((NUM_RESAMPLES, sums.shape[1]))
-    for row in range(NUM_RESAMPLES):  # one at a time: all at once would take gigabytes
-        drawn[row] = (
-            np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
-            @ sums
-        )
-    return values.mean(axis=0), drawn[:, :-1] / drawn[:, -1:]
-
-
 @dataclass(frozen=True)
 class Comparison:
     """One run, or the majority class, on one test split."""
@@ -121,6 +107,7 @@ class Comparison:
     figures: np.ndarray  # accuracy, gain over the majority, within one, in %; MAE, RMSE
     low: np.ndarray  # 2.5 % of what the bootstrap drew
     high: np.ndarray  # 97.5 %
+    visits: dict[str, Any] | None = None  # of visits_of_run
 
     @property
     def cells(self) -> list[str]:
@@ -258,6 +245,7 @@ def read_run(run_dir: Path) -> tuple[Comparison, tuple[str, ...]]:
     path = run_dir / "all_results.json"
     results = read_json(path) if path.exists() else {}
     run = compared(run_dir.name, read_predictions(table), details, results)
+    run = replace(run, visits=visits_of_run(run_dir, results, table))
     return run, tuple(table["id"].to_pylist())
 
 
@@ -292,6 +280,24 @@ def comparison_table(runs: Sequence[Comparison], price_per_hour: float | None) -
     if num_test_splits(runs) > 1:
         table += f"\n\n{NOT_COMPARABLE}"
     return table
+
+
+def visits_tables(runs: Sequence[Comparison]) -> str:
+    """Return what the runs say of visits, beside their rivals; empty where none says anything."""
+    tables = []
+    for about, part, way, headings in (
+        (ABOUT_CHANGES, "changes", "told by", OF_CHANGES),
+        (ABOUT_VISITS, "visits", "counted from", OF_VISITS),
+    ):
+        rows = [
+            [run.name, *row]
+            for run in runs
+            if run.visits is not None
+            for row in rows_by_way(run.visits[part], headings)
+        ]
+        if rows:
+            tables.append(f"{about}\n\n{markdown(['run', way, *headings.values()], rows)}")
+    return "\n\n".join(tables)
 
 
 def draw_runs(runs: Sequence[Comparison], price_per_hour: float | None, path: Path) -> None:
@@ -344,6 +350,8 @@ def main(argv: list[str] | None = None) -> None:
         arguments = parser.parse_args(argv)
         runs = compare(arguments.run_dirs)
         print(comparison_table(runs, arguments.price_per_hour))
+        if visits := visits_tables(runs):
+            print(f"\n{visits}")
         if arguments.output:
             draw_runs(runs, arguments.price_per_hour, arguments.output)
             print(f"\nPicture: {arguments.output}")

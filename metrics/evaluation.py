@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from compare_runs import bootstrap_means, known_groups
+from compare_runs import known_groups
+from group_bootstrap import bootstrap_means
 
 NUM_CONFIDENCE_BINS = 10
 NUM_CURVE_POINTS = 200

@@ -2,11 +2,11 @@
 
     python metrics/plot_metrics.py vit.csv resnet34.csv --output_dir plots
 
-Writes loss, accuracy, rmse, learning_rate and photos_a_second, each _by_epoch.png and _by_step.png,
-as far as the logs hold them; a run is what the column `job` names. A run whose log tells neither is
-drawn, dotted, by the share of its lines. Accuracy and RMSE come with what others published: their
-splits are not grouped by bin (published_results.py), so the lines say where others stand, not what
-is to be beaten.
+Writes loss, accuracy, rmse, change_loss, learning_rate and photos_a_second, each _by_epoch.png and
+_by_step.png, as far as the logs hold them; a run is what the column `job` names. A run whose log
+tells neither is drawn, dotted, by the share of its lines. Accuracy and RMSE come with what others
+published: their splits are not grouped by bin (published_results.py), so the lines say where others
+stand, not what is to be beaten.
 """
 
 import math
@@ -62,6 +62,7 @@ PICTURES = (
     Picture("loss", "loss", "loss", best="min"),
     Picture("accuracy", "accuracy", "accuracy", best="max"),
     Picture("rmse", "rmse", "RMSE, items", best="min"),
+    Picture("change_loss", "change_loss", "loss of the changes between visits", best="min"),
     Picture("learning_rate", "learning_rate", "learning rate"),
     Picture("photos_a_second", "samples_per_second", "photos a second"),
 )

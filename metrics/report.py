@@ -3,9 +3,10 @@
     python metrics/report.py runs/vit_tiny --dataset data/bins
 
 OUTPUT_DIR (default: RUN/report) gets index.html, which holds everything, the PNGs in it, and
-report.json with the figures, those of scripts/audit.py --evaluate too, if it measured some. With
-the dataset it also shows errors by the number of distinct items, and a gallery of the worst errors:
-those photos are Amazon's (CC BY-NC-SA 3.0 US), share the page accordingly.
+report.json with the figures: those of changes between visits of a bin too, if the run tells any,
+and those of scripts/audit.py --evaluate, if it measured some. With the dataset it also shows errors
+by the number of distinct items, and a gallery of the worst errors: those photos are Amazon's
+(CC BY-NC-SA 3.0 US), share the page accordingly.
 """
 
 import hashlib
@@ -15,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as arrow_dataset
 
 from compare_runs import read_json, read_predictions_file
+from dataset_rows import rows_of_test_split
 from evaluation import Evaluation, figures, read_evaluation, worst_errors
 from report_page import GalleryPhoto, report_page
 from report_plots import write_plots
 from strict_parser import StrictParser
+from visit_figures import visits_of_run
 from whole_outputs import whole_file
 
 GALLERY_SIZE = 24
@@ -53,11 +55,17 @@ def write_report(run_dir: Path, dataset: Path | None, output_dir: Path) -> Path:
     except ValueError as error:
         raise ValueError(f"{run_dir}: {error}") from error
     arguments = read_json(run_dir / "arguments.json")
-    bins = None if dataset is None else test_bins(dataset, evaluation)
+    bins = None
+    if dataset is not None:
+        bins = rows_of_test_split(dataset, evaluation.ids.tolist(), ["asins", "image"])
     distinct = None
     if bins is not None and not bins["asins"].null_count:  # an official split may know no items
         distinct = [len(set(asins)) for asins in bins["asins"].to_pylist()]
-    found = figures(evaluation, distinct) | {"audit": audit_figures(run_dir)}
+    found = figures(evaluation, distinct)
+    path = run_dir / "all_results.json"
+    results = read_json(path) if path.exists() else {}
+    visits = visits_of_run(run_dir, results, predictions)
+    found |= {"visits": visits, "audit": audit_figures(run_dir)}
     plots = write_plots(found, output_dir)
     gallery = [] if bins is None else gallery_photos(evaluation, bins)
     with whole_file(output_dir / "report.json") as temporary:
@@ -94,26 +102,6 @@ def audit_figures(run_dir: Path) -> dict[str, Any] | None:
         file=sys.stderr,
     )
     return None
-
-
-def test_bins(dataset: Path, evaluation: Evaluation) -> pa.Table:
-    """Return the test split's rows, in the order of the predictions.
-
-    Raises: ValueError: no test split, or a predicted bin is not in it.
-    """
-    shards = sorted(str(path) for path in dataset.glob("data/test-*.parquet"))
-    if not shards:
-        raise ValueError(f"--dataset {dataset} has no test split (data/test-*.parquet).")
-    columns = ["id", "asins", "image"]
-    table = arrow_dataset.dataset(shards).to_table(columns=columns)
-    row_of = {bin_id: row for row, bin_id in enumerate(table["id"].to_pylist())}
-    missing = [bin_id for bin_id in evaluation.ids if bin_id not in row_of]
-    if missing:
-        raise ValueError(
-            f"--dataset {dataset} lacks {len(missing):,} of the predicted bins, such as "
-            f"{missing[0]}: give the dataset that this run was tested on."
-        )
-    return table.take([row_of[bin_id] for bin_id in evaluation.ids])
 
 
 def gallery_photos(evaluation: Evaluation, bins: pa.Table) -> list[GalleryPhoto]:

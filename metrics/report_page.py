@@ -12,6 +12,7 @@ from typing import Any
 
 from compare_runs import model_name
 from report_plots import PLOTS
+from visit_figures import ABOUT_CHANGES, ABOUT_VISITS, OF_CHANGES, OF_VISITS, rows_by_way
 
 STYLE = """
 :root { color-scheme: light; }
@@ -42,12 +43,23 @@ NAMES = {
 }
 EXPLANATIONS = {
     "confusion_matrix": "Each row adds up to 100 %: where the photos of that count went.",
+    "visits": "Numbers of pairs; shades are shares of a row. The most likely change is shown.",
     "by_count": "With 95 % intervals.",
     "reliability": "On the dashed line a probability is worth what it says.",
     "risk_coverage": "What is left wrong when a person looks at the rest.",
     "by_distinct_items": "Different items, whatever their number.",
-    "audit": "A tenth of the records are made wrong; bands are 95 % intervals.",
+    "audit": "A tenth of the records are made wrong. Bands: 95 % intervals; dotted: with visits.",
 }
+# What scripts/auditing/evaluation_cases.py makes wrong, and what is known there.
+KINDS = {
+    "real_pairs": "with the record of the bin's state before or after",
+    "symmetric_errors": "one item off",
+    "real_changes": "with another change since a visit, whose count is known, than there was",
+    "real_pairs_with_visits": "as real pairs, with all photos of the bin, and none of its other "
+    "records",
+    "symmetric_errors_with_visits": "one item off, where the count of another visit is known",
+}
+BUDGET_OF_RIVALS = 0.2
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,7 @@ Area under risk against coverage: {100 * figures["risk_coverage"]["area"]:.1f} %
 </div>
 <h2>Each count</h2>
 {_table(("items", "photos", "accuracy %", "RMSE"), _key_rows(figures["by_count"]))}
+{_visits(figures["visits"])}
 {_audit(figures["audit"])}
 {_gallery(gallery)}
 </html>
@@ -139,6 +152,19 @@ def _key_rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     ]
 
 
+def _visits(visits: Mapping[str, Any] | None) -> str:
+    if visits is None:
+        return ""
+    changes = rows_by_way(visits["changes"], OF_CHANGES)
+    counts = rows_by_way(visits["visits"], OF_VISITS)
+    return f"""<h2>Visits of one bin</h2>
+<p class="note">{visits["num_pairs"]:,} pairs of visits that follow each other, in
+{visits["num_groups"]:,} bin groups. {ABOUT_CHANGES}</p>
+{_table(("told by", *OF_CHANGES.values()), changes)}
+<p class="note">{ABOUT_VISITS}</p>
+{_table(("counted from", *OF_VISITS.values()), counts)}"""
+
+
 def _audit(audit: Mapping[str, Any] | None) -> str:
     if audit is None:
         return ""
@@ -166,34 +192,78 @@ def _audit(audit: Mapping[str, Any] | None) -> str:
         f"{kind['calibration']['expected_calibration_error']:.1%} ({name.replace('_', ' ')})"
         for name, kind in audit["kinds"].items()
     )
+    made_wrong = "; ".join(
+        f"{html.escape(KINDS.get(name, ''))} ({name.replace('_', ' ')})" for name in audit["kinds"]
+    )
     return f"""<h2>Finding wrong records</h2>
 <p class="note">{audit["wrong_share"]:.0%} of the records were made wrong, {audit["num_draws"]}
-times: with the record of the bin's state before or after (real pairs), or one item off (symmetric
-errors). The bins that are most likely wrong are checked first. Area under the ROC curve: {areas}.
-Calibration error of the probability to be wrong: {errors}.</p>
+times: {made_wrong}. The bins that are most likely wrong are checked first. Area under the ROC
+curve: {areas}. Calibration error of the probability to be wrong: {errors}.</p>
 {_table(header, rows)}
+{_rivals(audit)}
 {_savings(audit)}"""
+
+
+def _rivals(audit: Mapping[str, Any]) -> str:
+    """Return what those find who judge the same records and know less; nothing before visits."""
+    told = f"{audit['wrong_share']:g}"
+    rows = []
+    for name, kind in audit["kinds"].items():
+        if not kind.get("rivals"):
+            continue
+        error = kind["calibration_error_if_told"][told]
+        judges = {"audit": {**kind, "calibration_error_if_told": error}, **kind["rivals"]}
+        for judge, figures in judges.items():
+            (found,) = (row for row in figures["budgets"] if row["budget"] == BUDGET_OF_RIVALS)
+            more = found.get("audit_times_random_more")
+            rows.append(
+                (
+                    name.replace("_", " "),
+                    judge,
+                    _with_interval(found["times_random"], 1, 2),
+                    "" if more is None else _with_interval(more, 1, 2),
+                    _with_interval(figures["area_under_curve"], 1, 3),
+                    f"{figures['calibration_error_if_told']:.1%}",
+                )
+            )
+    if not rows:
+        return ""
+    header = (
+        *("wrong records", "judged by", f"times random at {BUDGET_OF_RIVALS:.0%} of the checks"),
+        *("the audit's more", "area", "calibration error"),
+    )
+    return f"""<p class="note">The same records judged by those who know less, all told that
+{audit["wrong_share"]:.0%} are wrong. No record here equals that of a visit whose count is known: in
+the bucket's photos counts change from each visit to the next, and knowing that is not seeing it. Of
+real pairs every wrong record does equal one: there no other record is known, and that two visits
+differ still helps. "By the error model" sees what the audit sees, and is not told how wrong records
+come about.</p>
+{_table(header, rows)}"""
 
 
 def _savings(audit: Mapping[str, Any]) -> str:
     """Return what each way of deciding saves, and how many bins are checked for it."""
+    prices = [
+        f"{of['cost_missed_error']:g} to {of['cost_manual_check']:g}"
+        for of in next(iter(audit["kinds"].values()))["savings"]
+    ]
     rows = [
         (
             name.replace("_", " "),
-            f"{of['cost_missed_error']:g} to {of['cost_manual_check']:g}",
-            way["name"],
-            _with_interval(way["saved"], 1, 0),
-            f"{way['checked']['value']:.0%}",
+            ways[0]["name"],
+            *(
+                f"{_with_interval(way['saved'], 1, 0)} ({way['checked']['value']:.0%})"
+                for way in ways
+            ),
         )
         for name, kind in audit["kinds"].items()
-        for of in kind["savings"]
-        for way in of["ways"]
+        for ways in zip(*(of["ways"] for of in kind["savings"]), strict=True)
     ]
-    header = ("wrong records", "an error to a check", "decided by", "saved", "checked")
-    return f"""<p class="note">Saved per 1,000 bins, against leaving all records, and the share
-of the bins that a person looks at. The audit estimates itself how many records are wrong; "told" is
-one that takes a given share for true.</p>
-{_table(header, rows)}"""
+    return f"""<p class="note">Saved per 1,000 bins, against leaving all records, where an error
+costs that much and a check the other; in brackets the share of the bins that a person looks at. The
+audit estimates itself how many records are wrong; "told" is one that takes a given share for
+true.</p>
+{_table(("wrong records", "decided by", *prices), rows)}"""
 
 
 def _with_interval(figure: Mapping[str, float], factor: int, digits: int) -> str:

@@ -17,7 +17,8 @@ from whole_outputs import whole_file
 
 BOUNDS = ("value", "low", "high")
 WIDTH, HEIGHT = 5.2, 4.0  # inches
-BLUE, GREY, RED = "#2b6cb0", "#718096", "#c53030"
+BLUE, GREY, RED, GREEN = "#2b6cb0", "#718096", "#c53030", "#2f855a"
+WITH_VISITS = "_with_visits"  # of a kind of wrong records that is judged without them too
 DOTS_PER_INCH = 144
 
 
@@ -41,6 +42,28 @@ def draw_confusion_matrix(axes: Axes, figures: dict[str, Any]) -> None:
     axes.set_yticks(ticks, [str(count) for count in figures["counts"]])
     axes.set_xlabel("items that the model counts")
     axes.set_ylabel("items that the inventory expects")
+
+
+def draw_changes(axes: Axes, figures: dict[str, Any]) -> None:
+    """Draw shares of each recorded change, with the numbers of pairs."""
+    matrix = np.array(figures["visits"]["change_matrix"])
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.argwhere(matrix):
+        axes.text(
+            column,
+            row,
+            f"{matrix[row, column]:,}",
+            ha="center",
+            va="center",
+            fontsize=9,
+            color="white" if shares[row, column] > 0.55 else "black",
+        )
+    ticks, names = range(len(matrix)), [f"{c:+d}" for c in figures["visits"]["possible_changes"]]
+    axes.set_xticks(ticks, names)
+    axes.set_yticks(ticks, names)
+    axes.set_xlabel("change that two photos show")
+    axes.set_ylabel("change in the records")
 
 
 def draw_by_count(axes: Axes, figures: dict[str, Any]) -> None:
@@ -120,15 +143,17 @@ def draw_risk_coverage(axes: Axes, figures: dict[str, Any]) -> None:
 
 def draw_audit(axes: Axes, figures: dict[str, Any]) -> None:
     """Draw how many of the wrong records are found by checking some of the bins."""
-    colors = {"real_pairs": BLUE, "symmetric_errors": RED}
+    colors = {"real_pairs": BLUE, "symmetric_errors": RED, "real_changes": GREEN}
     for name, kind in figures["audit"]["kinds"].items():
+        color = colors[name.removesuffix(WITH_VISITS)]
         rows = kind["budgets"]
         checked = [0.0, *(row["budget"] for row in rows), 1.0]
         value, low, high = ([0.0, *(row["found"][k] for row in rows), 1.0] for k in BOUNDS)
-        axes.plot(
-            checked, value, "o-", markersize=3, color=colors[name], label=name.replace("_", " ")
-        )
-        axes.fill_between(checked, low, high, color=colors[name], alpha=0.15, linewidth=0)
+        is_base = not name.endswith(WITH_VISITS)
+        style, label = "o-" if is_base else "o:", name.replace("_", " ")
+        axes.plot(checked, value, style, markersize=3, color=color, label=label)
+        if is_base:  # five bands hide one another
+            axes.fill_between(checked, low, high, color=color, alpha=0.15, linewidth=0)
     axes.plot([0, 1], [0, 1], "--", color=GREY, label="random checks")
     axes.set_xlabel("bins checked by hand")
     axes.set_ylabel("wrong records found")
@@ -146,6 +171,7 @@ PLOTS: dict[str, tuple[str, Callable[[Axes, dict[str, Any]], None]]] = {
     "reliability": ("Reliability", draw_reliability),
     "risk_coverage": ("Risk against coverage", draw_risk_coverage),
     "by_distinct_items": ("By number of distinct items", draw_by_distinct_items),
+    "visits": ("Changes between two visits", draw_changes),
     "audit": ("Wrong records found", draw_audit),
 }
 
@@ -154,7 +180,7 @@ def write_plots(figures: dict[str, Any], folder: Path) -> dict[str, Path]:
     """Write a PNG for each figure that is known and return their paths by name."""
     paths = {}
     for name, (_, draw) in PLOTS.items():
-        if figures.get(name, ()) is None:  # no dataset, or no audit, was at hand
+        if figures.get(name, ()) is None:  # no dataset, no visits, or no audit
             continue
         figure, axes = plt.subplots(figsize=(WIDTH, HEIGHT), layout="constrained")
         draw(axes, figures)

@@ -7,7 +7,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -169,15 +169,20 @@ def answer_of(status: int, content: bytes) -> Answer:
     raise NoAnswer(f"status {status}: {reason}")
 
 
-def question(photo: bytes, expected_quantity: int | None) -> tuple[bytes, str]:
-    """Return a request's body and content type."""
-    if expected_quantity is None:
-        return photo, PHOTO
-    content: Mapping[str, Any] = {
-        "image": base64.b64encode(photo).decode(),
-        "expected_quantity": expected_quantity,
-    }
-    return json.dumps(content).encode(), JSON
+def question(photo: bytes, **fields: Any) -> tuple[bytes, str]:
+    """Return a request's body and content type.
+
+    Args:
+        fields: what is said beside the photo; None: nothing.
+    """
+    content = with_photo(photo, **fields)
+    return (json.dumps(content).encode(), JSON) if len(content) > 1 else (photo, PHOTO)
+
+
+def with_photo(photo: bytes, **fields: Any) -> dict[str, Any]:
+    """Return a photo, and the fields beside it that are not None, as a request has them."""
+    known = {name: value for name, value in fields.items() if value is not None}
+    return {"image": base64.b64encode(photo).decode(), **known}
 
 
 def with_retries(ask: Callable[[], T], wait: Callable[[float], bool | None] = time.sleep) -> T:

@@ -1,9 +1,13 @@
-"""The photos that a query is about: one, those of a folder, of an S3 folder, or of a csv."""
+"""The photos that a query is about: one, those of a folder, of an S3 folder, or of a csv.
 
+A csv may name the visit before of the same bin in each row, with what is known of that moment.
+"""
+
+import contextlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +21,9 @@ from deployment.photo_table import BadTableError, read_table, whole_number
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
 PHOTO, QUANTITY = "photo", "expected_quantity"
+PREVIOUS, UNCHANGED_RATE = "previous_photo", "unchanged_rate"
+PREVIOUS_COUNT, PREVIOUS_QUANTITY = "previous_count", "previous_expected_quantity"
+OF_PREVIOUS = (PREVIOUS, PREVIOUS_COUNT, PREVIOUS_QUANTITY, UNCHANGED_RATE)
 MAX_BYTES = 4_500_000  # 6 MB in base64, which is what an endpoint takes
 ABSENT = ("NoSuchKey", "404", "NoSuchBucket", "AccessDenied", "403")
 
@@ -27,11 +34,19 @@ class Photo:
 
     Args:
         problem: why it cannot be asked about; empty if it can.
+        previous_photo: where the photo of the visit before is; empty: there is none.
+        previous_count: what somebody has counted then.
+        previous_expected_quantity: what the inventory said then.
+        unchanged_rate: how often nothing changes between two visits; None: what the model takes.
     """
 
     location: str
     expected_quantity: int | None = None
     problem: str = ""
+    previous_photo: str = ""
+    previous_count: int | None = None
+    previous_expected_quantity: int | None = None
+    unchanged_rate: float | None = None
 
 
 def find_photos(source: str, session: boto3.Session) -> list[Photo]:
@@ -101,6 +116,9 @@ def photos_among(names: Collection[str]) -> list[str]:
 def read_csv(path: Path) -> list[Photo]:
     """Return a csv's photos: `photo` (from the csv's folder, or s3://), `expected_quantity`.
 
+    For a visit before: `previous_photo`, `previous_count` or `previous_expected_quantity`, and
+    `unchanged_rate`.
+
     Raises: ValueError: no csv with a column `photo`, or a line that is no row, named by its number.
     """
     # A path may have bytes that are no UTF-8: they come back as they are.
@@ -112,7 +130,7 @@ def read_csv(path: Path) -> list[Photo]:
                     "the first line has to name the column `photo`, and separate columns by commas "
                     f"in UTF-8; it names {', '.join(columns)[:80]!r}."
                 )
-            if QUANTITY not in columns and len(columns) > 1:
+            if QUANTITY not in columns and not {PHOTO, *OF_PREVIOUS} >= set(columns):
                 print(
                     f"{path} has no column `{QUANTITY}`, only {', '.join(columns)[:80]!r}: photos "
                     "are counted without it.",
@@ -125,33 +143,79 @@ def read_csv(path: Path) -> list[Photo]:
 
 def csv_photo(row: dict[str, str], folder: Path) -> Photo:
     """Return the photo of a csv's row; what is wrong with it is its problem."""
-    location, quantity = row[PHOTO], row.get(QUANTITY, "")
+    location, previous = (row.get(name, "") for name in (PHOTO, PREVIOUS))
     if not location.strip():
         return Photo("", problem="The row names no photo.")
-    if not location.startswith("s3://"):
-        location = str(folder / location)
-    if not quantity.strip():
-        return Photo(location)
-    number = whole_number(quantity)
-    if number is None:
-        problem = f"{QUANTITY} {quantity[:40]!r} is not a whole number from 0 on."
-        return Photo(location, problem=problem)
-    return Photo(location, number)
+    location = location_in(folder, location)
+    try:
+        quantity = number_in(row, QUANTITY)
+        count, quantity_before = (number_in(row, name) for name in OF_PREVIOUS[1:3])
+        rate = share_in(row, UNCHANGED_RATE)
+        if not previous.strip():
+            if any(value is not None for value in (count, quantity_before, rate)):
+                raise ValueError(f"The row has something of a visit before, and no {PREVIOUS}.")
+            return Photo(location, quantity)
+        if count is not None and quantity_before is not None:
+            raise ValueError(f"Give {PREVIOUS_COUNT} or {PREVIOUS_QUANTITY}, not both.")
+    except ValueError as error:
+        return Photo(location, problem=str(error))
+    previous = location_in(folder, previous)
+    return Photo(location, quantity, "", previous, count, quantity_before, rate)
 
 
-def read_photo(photo: Photo, s3: Any) -> bytes:
-    """Return a photo's bytes.
+def location_in(folder: Path, location: str) -> str:
+    """Return where a photo is that a csv in a folder names."""
+    return location if location.startswith("s3://") else str(folder / location)
+
+
+def number_in(row: Mapping[str, str], name: str) -> int | None:
+    """Return a row's number of items, None for none. Raises: ValueError: it is no such number."""
+    text = row.get(name, "")
+    number = whole_number(text)
+    if text.strip() and number is None:
+        raise ValueError(f"{name} {text[:40]!r} is not a whole number from 0 on.")
+    return number
+
+
+def share_in(row: Mapping[str, str], name: str) -> float | None:
+    """Return a row's share, None for none. Raises: ValueError: it is none."""
+    text = row.get(name, "").strip()
+    if not text:
+        return None
+    with contextlib.suppress(ValueError):
+        share = float(text)
+        if 0 <= share <= 1:  # NaN is not
+            return share
+    raise ValueError(f"{name} {text[:40]!r} is not a share from 0 to 1.")
+
+
+def read_photos(photo: Photo, s3: Any) -> tuple[bytes, bytes | None]:
+    """Return the bytes of a photo, and of that of the visit before if there is one.
 
     Args:
         s3: boto3's client; used for S3 alone.
 
-    Raises: PhotoFault: absent or too large. NoAnswer: S3 does not answer now.
+    Raises: PhotoFault: absent, or too large for one request. NoAnswer: S3 does not answer now.
     """
-    if photo.location.startswith("s3://"):
-        content = read_object(photo.location, s3)
+    content = read_photo(photo.location, s3)
+    if not photo.previous_photo:
+        return content, None
+    try:
+        previous = read_photo(photo.previous_photo, s3)
+    except PhotoFault as fault:
+        raise PhotoFault(f"{PREVIOUS}: {fault}") from fault
+    if len(content) + len(previous) > MAX_BYTES:
+        raise PhotoFault(f"The two photos have more than {MAX_BYTES / 1e6} MB together.")
+    return content, previous
+
+
+def read_photo(location: str, s3: Any) -> bytes:
+    """Return the bytes of one photo. Args and errors: as in read_photos."""
+    if location.startswith("s3://"):
+        content = read_object(location, s3)
     else:
         try:
-            with open(photo.location, "rb") as file:
+            with open(location, "rb") as file:
                 content = file.read(MAX_BYTES + 1)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error

@@ -26,8 +26,11 @@ from publishing.model_archive import fetch, unpack
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 WEIGHTS = "model.safetensors"
+HEAD = ("change_head.json", "change_head.safetensors")  # both, or none where no change is told
 NEEDED = ("config.json", "preprocessor_config.json", WEIGHTS)
-EXPORT = tuple(f"openvino/{name}" for name in ("export.json", "model.xml", "model.weights"))
+NETWORK_EXPORT = ("openvino/export.json", "openvino/model.xml", "openvino/model.weights")
+HEAD_EXPORT = ("openvino/change_head.xml", "openvino/change_head.weights")
+EXPORT = (*NETWORK_EXPORT, *HEAD_EXPORT)
 SMOKE_PHOTO_SIZE = (96, 64)  # pixels; any will do
 # OpenVINO's bf16 may differ by this much from full precision; other weights differ by far more.
 PROBABILITY_TOLERANCE = 0.05
@@ -111,9 +114,12 @@ def check_model(folder: Path, source: str) -> None:
         )
     if not labels:
         raise ValueError(f"{source}: config.json names no label.")
-    weights = folder / WEIGHTS
-    if not is_whole(weights):
-        raise ValueError(f"{source}: {WEIGHTS} is damaged or cut off; fetch it again.")
+    of_head = [name for name in HEAD if (folder / name).is_file()]
+    if len(of_head) == 1:
+        raise ValueError(f"{source} holds {of_head[0]} alone of {' and '.join(HEAD)}: copy both.")
+    for name in (WEIGHTS, *of_head[1:]):
+        if not is_whole(folder / name):
+            raise ValueError(f"{source}: {name} is damaged or cut off; fetch it again.")
 
 
 def is_whole(weights: Path) -> bool:
@@ -144,7 +150,9 @@ def add_handler(folder: Path) -> None:
 
 def has_export(folder: Path) -> bool:
     """Return whether a model folder has the exported form, whole."""
-    return all((folder / name).is_file() for name in EXPORT)
+    has_head = (folder / HEAD[0]).is_file()
+    needed = EXPORT if has_head else NETWORK_EXPORT
+    return all((folder / name).is_file() for name in needed)
 
 
 def pack(folder: Path, archive: Path) -> None:

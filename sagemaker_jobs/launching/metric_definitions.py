@@ -8,10 +8,17 @@ loss=1.3971 accuracy=0.371`) and Trainer's dictionary, whose values 5.x quotes a
 import re
 
 NUMBER = r"(-?(?:[0-9.]+(?:[eE][-+]?[0-9]+)?|nan|inf))"
+# AWS takes forty: the RMSE of each count, and most rivals of the changes, are in the log alone.
 EVALUATED = (
     *("loss", "accuracy", "within_one_accuracy", "mae", "mae_mode", "rmse", "rmse_mode"),
-    "quadratic_weighted_kappa",
-    *(f"{name}_{count}" for name in ("accuracy", "rmse") for count in range(1, 6)),
+    *("quadratic_weighted_kappa", "change_loss"),
+    *(f"accuracy_{count}" for count in range(1, 6)),
+)
+# Of the test split alone.
+CHANGES_AND_VISITS = (
+    *("change_direction", "change_direction_by_single_counts", "change_count_accuracy"),
+    *("change_count_rmse", "change_count_loss", "change_calibration_error"),
+    *("visits_accuracy", "visits_rmse", "visits_loss"),
 )
 SPLITS = {"eval": "validation", "test": "test"}
 
@@ -30,6 +37,7 @@ REGEXES = {
         for prefix, split in SPLITS.items()
         for name in EVALUATED
     },
+    **{f"test_{name}": _regex("test", name, f"test_{name}") for name in CHANGES_AND_VISITS},
 }
 
 
@@ -50,5 +58,5 @@ def metric_values(name: str, log: str) -> list[float]:
 
 
 def is_better_when_larger(name: str) -> bool:
-    """Say whether a metric should grow: an accuracy or an agreement should, no error or loss."""
-    return "accuracy" in name or "kappa" in name
+    """Say whether a metric should grow: what is right or agrees should, no error or loss."""
+    return any(word in name for word in ("accuracy", "kappa", "direction"))

@@ -30,11 +30,24 @@ METRICS = {
     "rmse": ("Root mean squared error, items", "of the distribution's mean"),
     "negative_log_likelihood": ("Negative log-likelihood", "cross entropy, nats"),
 }
+# What scripts/auditing/evaluation_cases.py makes wrong, and what is known there.
+WRONG_RECORDS = {
+    "real_pairs": "the record of the bin's state before or after a pick",
+    "symmetric_errors": "one item off",
+    "real_changes": "another change since a visit, whose count is known, than there was",
+    "real_pairs_with_visits": "as real pairs, with all photos of the bin and none of its other "
+    "records",
+    "symmetric_errors_with_visits": "one item off, where the count of another visit is known",
+}
+BUDGET_OF_RIVALS = 0.2
 PLOTS = {
     "confusion_matrix": "Confusion matrix",
     "by_count": "Accuracy and RMSE for each count",
     "reliability": "Reliability diagram",
 }
+# Of changes and visits, as metrics/report.py names them.
+OF_CHANGES = ("direction", "count_accuracy", "count_rmse", "count_loss", "calibration_error")
+OF_VISITS = ("accuracy", "rmse", "loss")
 
 
 def model_card(
@@ -59,6 +72,7 @@ def model_card(
         results(figures),
         "## Calibration",
         calibration(figures),
+        *telling_changes(figures.get("visits")),
         *finding_wrong_records(figures.get("audit")),
         "## Data, split, licence",
         data_note(arguments, counts, figures),
@@ -193,6 +207,49 @@ def calibration(figures: Mapping[str, Any]) -> str:
     )
 
 
+def telling_changes(visits: Mapping[str, Any] | None) -> list[str]:
+    """Return how well changes between two visits are told, with a heading; nothing if they are not.
+
+    Args:
+        visits: of report.json.
+    """
+    if visits is None:
+        return []
+    changes = [
+        "| told by | direction | count | RMSE, items | nats | calibration error |",
+        "|---|--:|--:|--:|--:|--:|",
+        *(_row(way, of, OF_CHANGES) for way, of in visits["changes"].items()),
+    ]
+    counts = [
+        "| counted from | accuracy | RMSE, items | nats |",
+        "|---|--:|--:|--:|",
+        *(_row(way, of, OF_VISITS) for way, of in visits["visits"].items()),
+    ]
+    return [
+        "## What changed between two visits",
+        "Of two photos of one bin, the change head beside the model (`change_head.safetensors`, "
+        "`change_head.json`) says how many items were put in or taken out between them; "
+        "`scripts/inference.py` and `scripts/audit.py` ask it, `transformers` does not know it. On "
+        f"{visits['num_pairs']:,} pairs of test photos in {visits['num_groups']:,} bins: which of "
+        "the two holds more (direction), and what one of them holds, given what the other does "
+        "(count).",
+        "\n".join(changes),
+        "Photos with a visit before or after, counted without any record:",
+        "\n".join(counts),
+        "Few of these pairs, or none, show the same count: what the head says of a bin that nobody "
+        "touched was learned from single photos shown twice, and is not measured.",
+    ]
+
+
+def _row(way: str, figures: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> str:
+    cells = []
+    for name in names:
+        digits = ".3f" if "rmse" in name or "loss" in name else ".1%"
+        value, *ends = [format(n, digits) for n in figures.get(name, {}).values()] or [""]
+        cells.append(f"{value} [{', '.join(ends)}]" if ends else value)
+    return f"| {way} | {' | '.join(cells)} |"
+
+
 def finding_wrong_records(audit: Mapping[str, Any] | None) -> list[str]:
     """Return what an audit with the model finds, with a heading; nothing if nobody measured."""
     if audit is None:
@@ -211,10 +268,13 @@ def finding_wrong_records(audit: Mapping[str, Any] | None) -> list[str]:
         "|---|--:|---|---|---|---|",
         *rows,
     ]
+    made_wrong = "; ".join(
+        f"{name.replace('_', ' ')}: {WRONG_RECORDS.get(name, 'otherwise')}"
+        for name in audit["kinds"]
+    )
     text = (
-        f"With {audit['wrong_share']:.0%} of the test records made wrong (the record of the bin's "
-        "state before or after a pick, or one item off), and the bins checked first that are most "
-        "likely wrong (`scripts/audit.py --evaluate`):"
+        f"With {audit['wrong_share']:.0%} of the test records made wrong ({made_wrong}), and the "
+        "bins checked first that are most likely wrong (`scripts/audit.py --evaluate`):"
     )
     notes = [
         f"{name.replace('_', ' ').capitalize()}: the audit takes "
@@ -228,8 +288,42 @@ def finding_wrong_records(audit: Mapping[str, Any] | None) -> list[str]:
         text,
         "\n".join(table),
         " ".join(notes),
+        *those_who_know_less(audit["kinds"], audit["wrong_share"]),
         *what_is_saved(audit["kinds"], audit["wrong_share"]),
     ]
+
+
+def those_who_know_less(kinds: Mapping[str, Any], wrong_share: float) -> list[str]:
+    """Return what others find who judge the same records; nothing where no visits were judged."""
+    rows = []
+    for name, kind in kinds.items():
+        error = kind.get("calibration_error_if_told", {}).get(f"{wrong_share:g}")
+        judges = {"audit": {**kind, "calibration_error_if_told": error}, **kind.get("rivals", {})}
+        rows += [
+            f"| {name.replace('_', ' ')} | {judge} | {_number(found['times_random'])} | "
+            f"{_number(figures['area_under_curve'])} | "
+            f"{figures['calibration_error_if_told']:.1%} |"
+            for judge, figures in judges.items()
+            for found in figures["budgets"]
+            if len(judges) > 1 and found["budget"] == BUDGET_OF_RIVALS
+        ]
+    if not rows:
+        return []
+    table = [
+        f"| wrong records | judged by | times random at {BUDGET_OF_RIVALS:.0%} of the checks | "
+        "area under the ROC curve | calibration error |",
+        "|---|---|---|---|--:|",
+        *rows,
+    ]
+    text = (
+        "The same records judged by those who know less, all told that "
+        f"{wrong_share:.0%} are wrong. No record here equals that of a visit whose count is known: "
+        "in the bucket's photos counts change from each visit to the next, and knowing that is not "
+        "seeing it. Of real pairs every wrong record does equal one: there no other record is "
+        "known, and that two visits differ still helps. 'By the error model' sees what the audit "
+        "sees, and is not told how wrong records come about."
+    )
+    return [text, "\n".join(table)]
 
 
 def what_is_saved(kinds: Mapping[str, Any], wrong_share: float) -> list[str]:

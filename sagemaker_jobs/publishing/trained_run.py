@@ -3,9 +3,12 @@
 import base64
 import io
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +19,15 @@ from PIL import Image
 from publishing.model_archive import fetch, unpack
 
 RECORD, PREDICTIONS, CHECK = "arguments.json", "predictions_test.parquet", "check.json"
+# What the card has of visits comes from these; older runs lack the second.
+RESULTS, CHANGES = "all_results.json", "changes_test.parquet"
 WEIGHTS = "model*.safetensors"
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 # Logits that were computed on a GPU differ from a CPU's by some thousandths; those of another
 # epoch's weights by tenths.
 LOGIT_TOLERANCE = 0.02
 PROBABILITY_TOLERANCE = 0.01
+SMALLEST = 1e-6  # of a probability whose logarithm is compared
 NUM_CHECKED_BINS = 8
 
 
@@ -65,7 +72,7 @@ def find_run(name: str, scratch: Path) -> TrainedRun:
     unpack(
         fetch(beside, scratch),
         run_dir,
-        lambda path: path in {PurePosixPath(file) for file in (RECORD, PREDICTIONS, CHECK)},
+        lambda path: str(path) in (RECORD, PREDICTIONS, CHECK, RESULTS, CHANGES),
     )
     return read_run(run_dir, model_dir, name)
 
@@ -126,21 +133,24 @@ def check_answers(run: TrainedRun, dataset: Path | None) -> str:
         )
     compared = []
     if recorded.is_file():
-        photo, logits = _read_check(recorded)
-        difference = np.abs(answers(run, [photo])[0] - logits).max()
+        check = _read_check(recorded)
+        difference = np.abs(answers(run, [check.photo])[0] - check.logits).max()
         _refuse_if_different(difference, LOGIT_TOLERANCE, f"a logit for the photo in {CHECK}")
         compared.append(f"the drawn photo of {CHECK} (logits differ by {difference:.1g} at most)")
+        if check.change_logits is not None:
+            difference = np.abs(change_answer(run, recorded) - check.change_logits).max()
+            what = f"a logit for the change between the photos in {CHECK}"
+            _refuse_if_different(difference, LOGIT_TOLERANCE, what)
+            compared.append(f"the change between two drawn photos (by {difference:.1g})")
     if dataset is not None:
         photos, probabilities = _read_test_photos(run, dataset)
         logits = answers(run, photos)
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
-        difference = np.abs(shares - probabilities).max()
+        difference = np.abs(_softmax(logits) - probabilities).max()
         _refuse_if_different(difference, PROBABILITY_TOLERANCE, f"a probability in {PREDICTIONS}")
         compared.append(
             f"{len(photos)} test photos (probabilities differ by {difference:.1g} at most)"
         )
-    return " and ".join(compared)
+    return " and ".join(filter(None, [", ".join(compared[:-1]), compared[-1]]))
 
 
 def answers(run: TrainedRun, photos: Sequence[Image.Image]) -> np.ndarray:
@@ -174,6 +184,33 @@ def answers(run: TrainedRun, photos: Sequence[Image.Image]) -> np.ndarray:
         transformers.utils.logging.enable_progress_bar()  # which an upload has, too
 
 
+def change_answer(run: TrainedRun, recorded: Path) -> np.ndarray:
+    """Return the change head's answer to the photos of a check, float (num_changes,).
+
+    Its own code asks it, in scripts/: transformers does not know the head.
+
+    Returns: logarithms of probabilities, those below SMALLEST left out of account.
+    Raises: ValueError: there is no head, or it cannot be loaded.
+    """
+    command = [sys.executable, "-m", "serving.pair_answer"]
+    command += [str(path.resolve()) for path in (run.model_dir, recorded)]
+    result = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines() or ["it gave no reason"]
+        reason = re.sub(r"^\w+\.py: error: ", "", lines[-1])
+        raise ValueError(f"the change head cannot be asked: {reason}")
+    return _logarithms(np.array(json.loads(result.stdout), dtype=float))
+
+
+def _logarithms(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probabilities, SMALLEST))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shares / shares.sum(axis=-1, keepdims=True)
+
+
 def _refuse_if_different(difference: float, tolerance: float, what: str) -> None:
     # Not `>`: nan is different too.
     if not difference <= tolerance:
@@ -183,12 +220,28 @@ def _refuse_if_different(difference: float, tolerance: float, what: str) -> None
         )
 
 
-def _read_check(path: Path) -> tuple[Image.Image, np.ndarray]:
+@dataclass(frozen=True)
+class _Check:
+    """What check.json holds: a photo, the model's logits for it, and the change head's.
+
+    Args:
+        change_logits: as change_answer returns them; None where the model has no change head.
+    """
+
+    photo: Image.Image
+    logits: np.ndarray
+    change_logits: np.ndarray | None
+
+
+def _read_check(path: Path) -> _Check:
     try:
         content = json.loads(path.read_text())
         png = base64.b64decode(content["photo_png_base64"])
         photo = Image.open(io.BytesIO(png), formats=["PNG"]).convert("RGB")
-        return photo, np.array(content["logits"], dtype=float)
+        changes = content.get("change_logits")
+        if changes is not None:
+            changes = _logarithms(_softmax(np.array(changes, dtype=float)))
+        return _Check(photo, np.array(content["logits"], dtype=float), changes)
     except (ValueError, KeyError, TypeError, OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path.name} cannot be read: {error}") from error
 

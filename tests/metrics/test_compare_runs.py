@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 import compare_runs
-from compare_runs import bootstrap_means, majority_predictions, read_predictions
+import group_bootstrap
+from compare_runs import majority_predictions, read_predictions
+from group_bootstrap import bootstrap_means
 
 
 def table(expected: list[int], predicted: list[int], groups: list[str]) -> pa.Table:
@@ -28,6 +30,13 @@ def table(expected: list[int], predicted: list[int], groups: list[str]) -> pa.Ta
 
 
 TRAINED = {"do_train": True, "num_train_epochs": 3.0, "seed": 42}
+
+
+PAIR = {
+    **{"earlier_id": ["1"], "later_id": ["2"], "bin_group": ["1"], "earlier_quantity": [1]},
+    **{"later_quantity": [2], "probability_-1": [0.0], "probability_+0": [0.0]},
+    "probability_+1": [1.0],
+}
 
 
 def write_run(folder: Path, predictions: pa.Table, **arguments: object) -> Path:
@@ -61,6 +70,43 @@ def test_the_table_shows_each_run_and_the_majority_class(
     assert rows[4][0] == "always 3 (majority class)"
     assert rows[4][5].startswith("50.0 [")
     assert len(rows) == 5
+
+
+def test_runs_that_tell_changes_are_shown_beside_what_tells_them_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions = table([1, 2], [1, 2], ["x", "y"])
+    older = write_run(tmp_path / "older", predictions, **TRAINED)
+    (older / "all_results.json").write_text(json.dumps({"test_accuracy": 1.0}))
+    compare_runs.main([str(older)])
+    assert "visits" not in capsys.readouterr().out
+    names = ("direction", "count_accuracy", "count_rmse", "count_loss", "calibration_error")
+    results = {f"test_change_{name}": 0.25 + index / 10 for index, name in enumerate(names)}
+    results |= {f"{name}_by_records": value / 2 for name, value in results.items()}
+    results |= {"test_visits_accuracy": 0.5, "test_visits_single_accuracy": 0.375}
+    for name in ("a", "b"):
+        run = write_run(tmp_path / name, predictions, **TRAINED)
+        (run / "all_results.json").write_text(json.dumps(results))
+        pq.write_table(pa.table(PAIR), run / "changes_test.parquet")
+    compare_runs.main([str(tmp_path / name) for name in ("a", "older", "b")])
+    tables = capsys.readouterr().out.split("\n\n")
+    changes, visits = (
+        [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
+        for text in (tables[2], tables[4])
+    )
+    assert changes == [
+        [name, *row]
+        for name in ("a", "b")
+        for row in (
+            ["both photos compared", "25.0", "35.0", "0.450", "0.550", "65.0"],
+            ["records alone", "12.5", "17.5", "0.225", "0.275", "32.5"],
+        )
+    ]
+    assert visits == [
+        [name, *row]
+        for name in ("a", "b")
+        for row in (["all photos of its bin", "50.0", "", ""], ["its own photo", "37.5", "", ""])
+    ]
 
 
 def test_runs_on_different_test_splits_are_not_compared(
@@ -139,7 +185,7 @@ def test_figures_are_those_of_the_runs_own_metric(run_dir: Path) -> None:
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare_runs, "NUM_RESAMPLES", 500)
+    monkeypatch.setattr(group_bootstrap, "NUM_RESAMPLES", 500)
     generator = np.random.default_rng(0)
     num_covered = 0
     for _ in range(40):

@@ -16,11 +16,13 @@ LOG = """
 {'loss': 1.6, 'learning_rate': 2e-05, 'epoch': 0.5}
 metrics split=train step=10 epoch=1 loss=1.4 learning_rate=1e-05
 metrics split=validation step=10 epoch=1 loss=1.5 accuracy=0.3 rmse=1.1 samples_per_second=90
+metrics split=validation step=10 epoch=1 change_loss=0.8
 metrics split=train step=20 epoch=2 loss=nan learning_rate=0
 metrics split=validation step=20 epoch=2 loss=1.6 accuracy=0.4 rmse=1.0 samples_per_second=80
 metrics split=train step=20 epoch=2 runtime=60 samples_per_second=30 loss=1.5
 metrics split=validation step=20 epoch=2 loss=1.5 accuracy=0.3 rmse=1.1 samples_per_second=90
 metrics split=test step=20 epoch=2 loss=1.5 accuracy=0.35 rmse=1.05 samples_per_second=90
+metrics split=test step=20 epoch=2 change_loss=0.7 change_direction=0.92
 """
 UNPLACED = "Loss 0.012, Accuracy 30%\nLoss 0.011, Accuracy 35%\nTest set: Accuracy: 45%\n"
 
@@ -47,7 +49,7 @@ def test_all_that_two_logs_hold_is_drawn(
     csvs = [parsed(tmp_path, "vit", LOG), parsed(tmp_path, "resnet34", UNPLACED)]
     capsys.readouterr()
     plot_metrics.main([*map(str, csvs), "--output_dir", str(tmp_path / "plots")])
-    names = ("loss", "accuracy", "rmse", "learning_rate", "photos_a_second")
+    names = ("loss", "accuracy", "rmse", "change_loss", "learning_rate", "photos_a_second")
     expected = [f"{name}_by_{axis}.png" for name in names for axis in ("epoch", "step")]
     assert [Path(line).name for line in capsys.readouterr().out.splitlines()] == expected
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == sorted(expected)

@@ -1,3 +1,4 @@
+import copy
 import html
 import json
 import re
@@ -38,6 +39,7 @@ def test_a_report_is_one_page_with_its_pngs_and_json(run_copy: Path, dataset_dir
     assert {path.name for path in folder.iterdir()} == {
         *("index.html", "report.json", "confusion_matrix.png", "by_count.png"),
         *("reliability.png", "risk_coverage.png", "by_distinct_items.png"),
+        "visits.png",
     }
     figures = json.loads((folder / "report.json").read_text())
     results = json.loads((run_copy / "all_results.json").read_text())
@@ -47,10 +49,18 @@ def test_a_report_is_one_page_with_its_pngs_and_json(run_copy: Path, dataset_dir
     assert nll == pytest.approx(results["test_loss"], rel=1e-4)
     for row in figures["by_count"]:
         assert row["accuracy"]["value"] == pytest.approx(results[f"test_accuracy_{row['key']}"])
+    changes = figures["visits"]["changes"]
+    direction = results["test_change_direction_by_single_counts"]
+    assert changes["each photo counted alone"]["direction"]["value"] == direction
     page = (folder / "index.html").read_text()
+    for way, name in (
+        ("both photos compared", "test_change_direction"),
+        ("its own photo", "test_visits_single_accuracy"),
+    ):
+        assert f"<td>{way}</td><td>{100 * results[name]:.1f} [" in page
     images = [attributes for tag, attributes in Tags(page).found if tag == "img"]
     num_wrong = round((1 - results["test_accuracy"]) * figures["num_bins"])
-    assert len(images) == 5 + min(num_wrong, report.GALLERY_SIZE)
+    assert len(images) == 6 + min(num_wrong, report.GALLERY_SIZE)
     # Nothing comes from elsewhere.
     assert all(str(attributes["src"]).startswith("data:image/") for attributes in images)
     assert not re.search(r'(src|href)="(?!data:)', page)
@@ -60,6 +70,15 @@ def test_without_the_dataset_there_is_no_gallery(run_copy: Path, tmp_path: Path)
     report.main([str(run_copy), "--output_dir", str(tmp_path / "elsewhere")])
     assert not (tmp_path / "elsewhere" / "by_distinct_items.png").exists()
     assert "Surest of a wrong count" not in (tmp_path / "elsewhere" / "index.html").read_text()
+
+
+def test_a_run_that_tells_no_changes_has_the_report_that_it_had(run_copy: Path) -> None:
+    (run_copy / "changes_test.parquet").unlink()
+    report.main([str(run_copy)])
+    folder = run_copy / "report"
+    assert not (folder / "visits.png").exists()
+    assert json.loads((folder / "report.json").read_text())["visits"] is None
+    assert "Visits of one bin" not in (folder / "index.html").read_text()
 
 
 def test_what_strangers_wrote_is_escaped(run_copy: Path, tmp_path: Path) -> None:
@@ -124,6 +143,22 @@ def test_what_an_audit_finds_is_in_the_report(
         assert f"{value} [{low}, {high}]" in page
     error = kind["calibration"]["expected_calibration_error"]
     assert f"{error:.1%} (real pairs)" in page
+    # Those who know less of visits stand beside the audit.
+    photo = measured["kinds"]["real_changes"]["rivals"]["photo alone"]
+    (at_20_percent,) = (row for row in photo["budgets"] if row["budget"] == 0.2)
+    value, low, high = (f"{at_20_percent['times_random'][k]:.2f}" for k in ("value", "low", "high"))
+    assert "<td>photo alone</td><td>" in page
+    assert f"<td>{value} [{low}, {high}]</td>" in page
+    # What was measured before visits were is read as it was.
+    older = copy.deepcopy(measured)
+    for name in [name for name, kind in older["kinds"].items() if kind.pop("rivals")]:
+        del older["kinds"][name]
+    (run_copy / "audit_evaluation.json").write_text(json.dumps(older))
+    report.main([str(run_copy)])
+    assert json.loads((folder / "report.json").read_text())["audit"] == older
+    page = (folder / "index.html").read_text()
+    assert "Finding wrong records" in page
+    assert "photo alone" not in page
     # Of predictions that were made since, it says nothing.
     predictions = run_copy / "predictions_test.parquet"
     pq.write_table(pq.read_table(predictions).slice(1), predictions)

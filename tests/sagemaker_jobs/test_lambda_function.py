@@ -19,9 +19,9 @@ from stand_ins.aws_server import REGION, AwsServer
 from stand_ins.lambda_runtime import LambdaRuntime, function_properties, run_function
 from stand_ins.served_model import ServedModel, drawn_photo, encoded
 
-PHOTO = encoded(drawn_photo())
-IMAGE = base64.b64encode(PHOTO).decode()
-KEY = "bin-images/523.jpg"
+PHOTO, BEFORE = encoded(drawn_photo()), encoded(drawn_photo(seed=1))
+IMAGE, IMAGE_BEFORE = (base64.b64encode(photo).decode() for photo in (PHOTO, BEFORE))
+KEY, KEY_BEFORE = "bin-images/523.jpg", "bin-images/522.jpg"
 CANARY = "canary7Jq2"
 NAME = "bins-tiny"
 
@@ -52,6 +52,7 @@ def account(aws: AwsServer, served_run: ServedModel) -> AwsServer:
     """Return an account with a photo in S3, and the handler behind the endpoint."""
     bucket = aws.bucket("photos")
     bucket.put_object(Key=KEY, Body=PHOTO)
+    bucket.put_object(Key=KEY_BEFORE, Body=BEFORE)
     bucket.put_object(Key="private/523.jpg", Body=PHOTO)
 
     aws.containers[NAME] = served_run.as_container
@@ -95,6 +96,29 @@ def test_a_direct_call_gets_the_endpoints_own_answer(
     assert answer["probability_wrong"] == pytest.approx(
         1 - expected["probabilities"]["3"], abs=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"image": IMAGE, "previous": {"image": IMAGE_BEFORE, "count": 4}},
+        {"s3_key": KEY, "previous": {"s3_key": KEY_BEFORE, "count": 4, "expected_quantity": None}},
+        {"s3_key": KEY, "previous": {"image": IMAGE_BEFORE, "expected_quantity": 4}},
+        {"image": IMAGE, "previous": {"s3_key": KEY_BEFORE}, "unchanged_rate": 0.2},
+    ],
+    ids=["photos", "keys", "a key and a photo", "a photo and a key"],
+)
+def test_a_pair_gets_the_endpoints_own_answer(
+    event: dict[str, Any], account: AwsServer, function: LambdaRuntime, served_run: ServedModel
+) -> None:
+    known = {k: v for k, v in event["previous"].items() if k in ("count", "expected_quantity")}
+    question = {"image": IMAGE, "previous": {"image": IMAGE_BEFORE, **known}}
+    if "unchanged_rate" in event:
+        question["unchanged_rate"] = event["unchanged_rate"]
+    expected = served_run.ask(json.dumps(question).encode(), "application/json").content
+    assert "change" in expected
+    assert function.invoke(event) == expected
+    assert json.loads(function.invoke(http_event(event))["body"]) == expected
 
 
 @pytest.mark.parametrize(
@@ -154,6 +178,35 @@ def test_api_gateway_gets_a_proxy_response(
         ({"s3_key": "bin-images"}, 403, "not below the prefix"),
         ({"s3_key": f"bin-images/{CANARY}\n.jpg"}, 403, "not below the prefix"),
         ({"s3_key": "bin-images/" + "x" * 1100}, 403, "not below the prefix"),
+        ({"image": IMAGE, "previous": IMAGE}, 400, 'In "previous": A photo is'),
+        ({"image": IMAGE, "previous": {"count": 3}}, 400, 'In "previous": A photo is'),
+        ({"image": IMAGE, "previous": {"image": 5}}, 400, 'In "previous": "image" has to be'),
+        (
+            {"image": IMAGE, "previous": {"image": IMAGE, "count": "3"}},
+            *(400, 'In "previous": "count" has to be a whole'),
+        ),
+        (
+            {"image": IMAGE, "previous": {"image": IMAGE, "count": 3, "expected_quantity": 3}},
+            *(400, "not both"),
+        ),
+        (
+            {"image": IMAGE, "previous": {"s3_key": "private/523.jpg"}},
+            *(403, 'In "previous": The "s3_key" is not below the prefix'),
+        ),
+        (
+            {"s3_key": KEY, "previous": {"s3_key": "bin-images/absent.jpg"}},
+            *(404, 'In "previous": There is no such photo'),
+        ),
+        (
+            {"image": IMAGE, "previous": {"image": IMAGE[:800]}},
+            *(400, 'In "previous": The photo is damaged'),
+        ),
+        (
+            {"image": "A" * 2_000_000, "previous": {"image": "A" * 2_000_000}},
+            *(413, "The photos have more than 2.9 MB together"),
+        ),
+        ({"image": IMAGE, "previous": {"image": IMAGE}, "unchanged_rate": 2}, 400, "a share"),
+        ({"image": IMAGE, "unchanged_rate": 0.1}, 400, 'give "previous"'),
     ],
     ids=lambda value: str(value)[:40],
 )

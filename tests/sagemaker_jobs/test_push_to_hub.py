@@ -13,6 +13,8 @@ from huggingface_hub import metadata_load
 
 import push_to_hub
 from paths import ROOT
+from publishing.trained_run import find_run
+from push_to_hub import write_repository
 from stand_ins.aws_server import AwsServer
 from stand_ins.hub_server import HUB_TOKEN, HubServer
 
@@ -46,7 +48,8 @@ def pack_job(run: Path, folder: Path) -> Path:
     with tarfile.open(folder / "output.tar.gz", "w:gz") as tar:
         for name in ("arguments.json", "all_results.json", "predictions_test.parquet"):
             tar.add(run / name, name)
-        tar.add(run / "check.json", "check.json")
+        for name in ("changes_test.parquet", "check.json"):
+            tar.add(run / name, name)
     return folder / "model.tar.gz"
 
 
@@ -91,6 +94,22 @@ def test_a_dry_run_shows_files_and_card_and_sends_nothing(
     assert "Nothing was sent" in shown
     assert not (run_dir / "report").exists()
     assert not (run_dir / "README.md").exists()
+
+
+def test_what_a_job_says_of_changes_is_in_its_card(run_copy: Path, tmp_path: Path) -> None:
+    model = pack_job(run_copy, tmp_path / "output")
+    write_repository(find_run(str(model), tmp_path), "ann/bins", tmp_path / "repository")
+    assert {"change_head.json", "change_head.safetensors"} <= {
+        path.name for path in (tmp_path / "repository").iterdir()
+    }
+    results = json.loads((run_copy / "all_results.json").read_text())
+    card = (tmp_path / "repository" / "README.md").read_text()
+    for way, name in (
+        ("both photos compared", "test_change_direction"),
+        ("records alone", "test_change_direction_by_records"),
+        ("its own photo", "test_visits_single_accuracy"),
+    ):
+        assert f"| {way} | {results[name]:.1%} [" in card
 
 
 @pytest.mark.parametrize(
@@ -145,7 +164,8 @@ def test_a_model_is_pushed_and_pulled_back_byte_for_byte(
     assert f"Pushed: {hub.url}/ann/bins" in pushed.stdout
     assert hub.model("ann/bins").is_private
     assert sorted(hub.model("ann/bins").files) == [
-        *(".gitattributes", "README.md", "config.json", "error_model.json", "model.safetensors"),
+        *(".gitattributes", "README.md", "change_head.json", "change_head.safetensors"),
+        *("config.json", "error_model.json", "model.safetensors"),
         *("plots/by_count.png", "plots/confusion_matrix.png", "plots/reliability.png"),
         "preprocessor_config.json",
     ]

@@ -7,10 +7,12 @@ import pytest
 
 from deployment.served_archive import (
     EXPORT,
+    NETWORK_EXPORT,
     add_handler,
     check_model,
     check_same_answer,
     copy_model,
+    has_export,
     local_answer,
     pack,
     smoke_photo,
@@ -19,6 +21,7 @@ from serving.served_code import SERVED
 from stand_ins.served_model import ServedModel
 
 NEEDED = {"config.json", "model.safetensors", "preprocessor_config.json"}
+HEAD = {"change_head.json", "change_head.safetensors"}
 
 
 @pytest.fixture
@@ -84,7 +87,7 @@ def test_the_model_is_found_in_what_it_comes_in(kind: str, model_dir: Path, tmp_
         "a level too deep": lambda: packed(model_dir, tmp_path / "m.tar.gz", "model"),
     }[kind]()
     names = brought(str(source), tmp_path)
-    assert names >= NEEDED
+    assert names >= NEEDED | HEAD
     assert all("/" not in name and name.endswith((".json", ".safetensors")) for name in names)
 
 
@@ -117,6 +120,9 @@ def test_an_exported_form_goes_along_with_the_package_that_it_needs(
         ("config.json", b'{"id2label": {}}', "names no label"),
         ("config.json", b'{"id2label": {"0": "1"}, "auto_map": {}}', "code of its own"),
         ("model.safetensors", b"short", "damaged or cut off"),
+        ("change_head.safetensors", b"short", "change_head.safetensors is damaged or cut off"),
+        ("change_head.safetensors", None, "holds change_head.json alone"),
+        ("change_head.json", None, "holds change_head.safetensors alone"),
     ],
 )
 def test_what_is_no_whole_model_is_refused(
@@ -126,6 +132,12 @@ def test_what_is_no_whole_model_is_refused(
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         brought(str(model_dir.parent), tmp_path)
+
+
+def test_a_model_that_tells_no_change_is_whole(model_dir: Path, tmp_path: Path) -> None:
+    for name in HEAD:
+        (model_dir / name).unlink()
+    assert not brought(str(model_dir.parent), tmp_path) & HEAD
 
 
 def test_a_checkpoint_is_not_taken_for_the_model_of_an_unfinished_run(
@@ -169,3 +181,17 @@ def test_other_answers_are_told_apart() -> None:
             check_same_answer(answer, expected)
     with pytest.raises(ValueError, match="answers otherwise"):
         check_same_answer({"probabilities": {"1": float("nan"), "2": 0.5}}, expected)
+
+
+def test_an_export_is_whole_with_the_graph_of_each_part_that_the_model_has(tmp_path: Path) -> None:
+    (tmp_path / "openvino").mkdir()
+    for name in NETWORK_EXPORT:
+        assert not has_export(tmp_path)
+        (tmp_path / name).touch()
+    assert has_export(tmp_path)
+    for name in HEAD:  # of which an earlier export knew nothing
+        (tmp_path / name).touch()
+    assert not has_export(tmp_path)
+    for name in EXPORT:
+        (tmp_path / name).touch()
+    assert has_export(tmp_path)

@@ -53,7 +53,7 @@ def test_the_disk_holds_the_dataset_that_is_there(account: AwsServer) -> None:
     account.claim_size("photos", "bins/data/train-00000-of-00001.parquet", 20 * 10**9)
     flags = ["--dataset", DATASET, "--role", "jobs", "--instance_type", "ml.c5.xlarge"]
     run_vit(*flags)
-    run_vit(*flags, "--volume_gb", "77", "--job_name", "another")  # the default: of this second
+    run_vit(*flags, "--volume_gb", "77", "--job_name", "bins-other")  # the default: of this second
     requests = account.requests("CreateTrainingJob")
     assert [r["ResourceConfig"]["VolumeSizeInGB"] for r in requests] == [56, 77]
 

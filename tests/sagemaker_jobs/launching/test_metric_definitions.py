@@ -18,6 +18,10 @@ metrics split=train step=10 epoch=0.5 loss=1.609 grad_norm=2.1 learning_rate=1e-
 {'eval_loss': 1.397, 'eval_accuracy': 0.371, 'eval_within_one_accuracy': 0.8, 'epoch': 1.0}
 metrics split=validation step=20 epoch=1 loss=1.397 accuracy=0.371 within_one_accuracy=0.8
 metrics split=test step=20 epoch=1 loss=nan accuracy=0.4 quadratic_weighted_kappa=-0.02
+metrics split=validation step=20 epoch=1 rmse_mode=1 change_loss=0.71 runtime=0.5
+metrics split=test step=20 epoch=1 change_direction=0.92 change_direction_by_records=0.5 \
+change_direction_by_single_counts=0.85 visits_accuracy=0.42 visits_single_accuracy=0.37
+{'test_change_direction': '0.92', 'test_visits_accuracy': '0.42'}
 {'train_runtime': '9.1', 'train_samples_per_second': '11.2', 'train_loss': '1.5'}
 """
 
@@ -34,6 +38,10 @@ metrics split=test step=20 epoch=1 loss=nan accuracy=0.4 quadratic_weighted_kapp
         ("test_quadratic_weighted_kappa", [-0.02]),
         ("train_samples_per_second", [11.2]),
         ("eval_rmse", []),
+        ("eval_change_loss", [0.71]),
+        ("test_change_direction", [0.92, 0.92]),
+        ("test_change_direction_by_single_counts", [0.85]),
+        ("test_visits_accuracy", [0.42, 0.42]),
     ],
 )
 def test_both_forms_of_a_line_are_read(name: str, values: list[float]) -> None:
@@ -57,7 +65,9 @@ def test_every_expression_has_the_one_group_that_aws_wants_and_there_are_at_most
 def test_only_accuracies_and_agreement_should_grow() -> None:
     larger = {name for name in REGEXES if is_better_when_larger(name)}
     assert {"eval_accuracy", "eval_quadratic_weighted_kappa", "test_accuracy_5"} <= larger
-    assert not larger & {"eval_loss", "eval_rmse", "eval_mae", "train_loss"}
+    assert {"test_change_direction", "test_change_count_accuracy"} <= larger
+    assert not larger & {"eval_loss", "eval_rmse", "eval_mae", "train_loss", "eval_change_loss"}
+    assert not larger & {"test_change_calibration_error", "test_visits_rmse"}
 
 
 def test_what_train_really_prints_is_read(

@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard, metadata_load, set_client_factory
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from huggingface_hub.utils._http import default_client_factory
 
-from publishing.model_card import base_model, model_card
+from publishing.model_card import base_model, model_card, those_who_know_less
 from stand_ins.hub_server import HubServer
 
 COUNTS = ["1", "2", "3"]
@@ -122,6 +122,31 @@ def test_the_text_says_what_a_reader_has_to_know() -> None:
     assert "--fp16" not in text
 
 
+def test_changes_are_told_beside_their_rivals_where_they_were_measured() -> None:
+    assert "What changed" not in card()
+    visits = {
+        "num_pairs": 1200,
+        "num_groups": 400,
+        "changes": {
+            "both photos compared": {
+                "direction": figure(0.8),
+                "count_accuracy": figure(0.7),
+                "count_rmse": figure(0.5),
+                "count_loss": figure(0.7),
+                "calibration_error": {"value": 0.03},
+            },
+            "records alone": {"count_loss": figure(1.06)},
+        },
+        "visits": {"its own photo": {name: figure(0.4) for name in ("accuracy", "rmse", "loss")}},
+    }
+    text = model_card("ann/bins", ARGUMENTS, COUNTS, {**FIGURES, "visits": visits})
+    assert "1,200 pairs of test photos in 400 bins" in text
+    row = "| both photos compared | 80.0% [70.0%, 90.0%] | 70.0% [60.0%, 80.0%] "
+    assert row + "| 0.500 [0.400, 0.600] | 0.700 [0.600, 0.800] | 3.0% |" in text
+    assert "| records alone |  |  |  | 1.060 [0.960, 1.160] |  |" in text
+    assert "| its own photo | 40.0% [30.0%, 50.0%] | 0.400 [0.300, 0.500] " in text
+
+
 def test_what_an_audit_finds_is_told_where_it_was_measured() -> None:
     assert "Finding wrong records" not in card()
     kind = {
@@ -156,12 +181,38 @@ def test_what_an_audit_finds_is_told_where_it_was_measured() -> None:
     text = model_card("ann/bins", ARGUMENTS, COUNTS, {**FIGURES, "audit": audit})
     row = "| real pairs | 20% | 40.0% [30.0%, 50.0%] | 20.0% [10.0%, 30.0%] "
     assert row + "| 2.000 [1.900, 2.100] | 1.200 [1.100, 1.300] |" in text
+    assert (
+        "made wrong (real pairs: the record of the bin's state before or after a pick; symm" in text
+    )
     words = " ".join(text.split())
     assert "Real pairs: the audit takes 20.0% [10.0%, 30.0%] of the records for wrong" in words
     assert "to be wrong has a calibration error of 2.1%. S" in words
     row = "| real pairs | 20 : 1 | 1,200 [1,200, 1,200] | 88% | 1,300 [1,300, 1,300] "
     assert row + "| check all, 1,000 [1,000, 1,000] | 200 [200, 200] |" in text
     assert "| real pairs | 15%" not in text
+    # Of an audit that was measured before visits were.
+    assert "those who know less" not in text
+
+
+def test_those_who_know_less_stand_beside_the_audit_of_visits() -> None:
+    budgets = [{"budget": 0.2, "times_random": figure(3.9), "found": figure(0.78)}]
+    rival = {
+        "budgets": [{"budget": 0.2, "times_random": figure(3.2)}],
+        "area_under_curve": figure(0.83),
+        "calibration_error_if_told": 0.024,
+    }
+    kind = {
+        "budgets": budgets,
+        "area_under_curve": figure(0.89),
+        "calibration_error_if_told": {"0.05": 0.05, "0.1": 0.012},
+        "rivals": {"photo alone": rival},
+    }
+    alone = kind | {"rivals": {}}
+    words = "\n".join(those_who_know_less({"real_pairs": alone, "real_changes": kind}, 0.1))
+    assert "| real changes | audit | 3.900 [3.800, 4.000] | 0.890 [0.790, 0.990] | 1.2% |" in words
+    row = "| real changes | photo alone | 3.200 [3.100, 3.300] | 0.830 [0.730, 0.930] | 2.4% |"
+    assert row in words
+    assert "| real pairs |" not in words
 
 
 def test_a_split_that_leaks_or_is_unknown_is_said_to() -> None:

@@ -23,12 +23,15 @@ def test_a_run_that_is_whole_answers_as_recorded(
     run = find_run(str(run_copy), tmp_path)
     assert run.label_names == ["1", "2", "3", "4", "5"]
     assert [path.name for path in run.model_files()] == [
+        "change_head.json",
+        "change_head.safetensors",
         "config.json",
         "error_model.json",
         "model.safetensors",
         "preprocessor_config.json",
     ]
-    assert "check.json" in check_answers(run, None)
+    assert "check.json (logits differ by" in check_answers(run, None)
+    assert "the change between two drawn photos (by " in check_answers(run, None)
     assert "8 test photos" in check_answers(run, dataset_dir)
 
 
@@ -92,6 +95,32 @@ def test_weights_that_are_missing_or_damaged_are_refused(run_copy: Path, tmp_pat
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match="the model cannot be loaded"):
         check_answers(run, None)
+
+
+def test_another_change_head_is_refused(run_copy: Path, tmp_path: Path) -> None:
+    weights, settings = (
+        run_copy / "model" / f"change_head.{suffix}" for suffix in ("safetensors", "json")
+    )
+    run, tensors = find_run(str(run_copy), tmp_path), load_file(weights)
+    tensors["classifier.bias"][0] += 1
+    save_file(tensors, weights)
+    with pytest.raises(ValueError, match=r"a logit for the change between .* is off"):
+        check_answers(run, None)
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"cannot be asked: .*change_head.safetensors cannot be"):
+        check_answers(run, None)
+    settings.unlink()
+    with pytest.raises(ValueError, match=r"cannot be asked: .* has no change head"):
+        check_answers(run, None)
+
+
+def test_a_run_that_tells_no_change_is_checked_as_before(run_copy: Path, tmp_path: Path) -> None:
+    for name in ("change_head.json", "change_head.safetensors"):
+        (run_copy / "model" / name).unlink()
+    check = json.loads((run_copy / "check.json").read_text())
+    of_photo = {name: check[name] for name in ("photo_png_base64", "logits")}
+    (run_copy / "check.json").write_text(json.dumps(of_photo))
+    assert "change" not in check_answers(find_run(str(run_copy), tmp_path), None)
 
 
 def test_code_and_other_labels_are_refused(run_copy: Path, tmp_path: Path) -> None:
