@@ -15,6 +15,7 @@ A JSON file of flags may come first: python scripts/train.py recipe.json --seed 
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +27,7 @@ from datasets import Dataset, DatasetDict
 
 # The Hub client's own: its newest releases have moved from httpx to httpx2.
 from huggingface_hub.errors import HTTPError
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 
 from count_distribution import counts_of_labels
 from diagnostics.machine_usage import print_memory
@@ -222,17 +223,10 @@ def load_trainer(
     image_processor = load_image_processor(model_arguments, image_size)
     model = load_model(model_arguments, label_names, image_size, arguments.do_train)
     train_photos = photos(dataset, "train", data_arguments.max_train_samples)
-    if arguments.do_train and arguments.learn_changes and len(steps_of(train_photos)):
-        try:
-            attach_head(model, len(possible_changes(counts)), image_size)
-        except ValueError as error:
-            print(f"Changes are not learned: {error}.", file=sys.stderr)
-    elif arguments.do_train and str(arguments.metric_for_best_model).endswith("change_loss"):
-        raise ValueError(
-            "--metric_for_best_model change_loss: no two training photos show one bin; give loss."
-        )
     visit_model = VisitModel(ErrorModel())
-    if not arguments.do_train:
+    if arguments.do_train:
+        make_change_head(model, arguments, train_photos, counts, image_size)
+    else:
         visit_model = load_change_head(model, model_arguments, image_size)
     if arguments.log_memory:
         print_memory("model_loaded")
@@ -248,6 +242,28 @@ def load_trainer(
     trainer.visit_model = visit_model
     track_whole_run(trainer)
     return trainer
+
+
+def make_change_head(
+    model: PreTrainedModel,
+    arguments: BinTrainingArguments,
+    train_photos: Dataset,
+    counts: Sequence[int],
+    image_size: int,
+) -> None:
+    """Give a model a new change head, if there is something that it can learn changes from.
+
+    Raises: ValueError: the best epoch is to be the one that is best at changes, and there are none.
+    """
+    if arguments.learn_changes and len(steps_of(train_photos)):
+        try:
+            attach_head(model, len(possible_changes(counts)), image_size)
+        except ValueError as error:
+            print(f"Changes are not learned: {error}.", file=sys.stderr)
+    elif str(arguments.metric_for_best_model).endswith("change_loss"):
+        raise ValueError(
+            "--metric_for_best_model change_loss: no two training photos show one bin; give loss."
+        )
 
 
 def train(trainer: BinTrainer, resume_from: str | None, bins: Dataset, model_dir: Path) -> None:
