@@ -13,6 +13,7 @@ A JSON file of flags may come first: python scripts/train.py recipe.json --seed 
 """
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from datasets import Dataset, DatasetDict
 
 # The Hub client's own: its newest releases have moved from httpx to httpx2.
 from huggingface_hub.errors import HTTPError
+from torch import distributed
 from transformers import PreTrainedModel, set_seed
 
 from count_distribution import counts_of_labels
@@ -137,6 +139,12 @@ def main(argv: list[str] | None = None) -> None:
             print(f"Next: python metrics/compare_runs.py {shlex.quote(str(output_dir))}")
     if arguments.push_to_hub and arguments.do_train:
         push_to_hub(trainer)
+    if distributed.is_initialized():
+        # Python would take the process group apart while gloo's threads still give back what they
+        # hold, and now and then waits for them forever, or they abort (torch 2.13).
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def check_machine(model_arguments: ModelArguments, arguments: BinTrainingArguments) -> None:
