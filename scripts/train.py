@@ -38,6 +38,7 @@ from training.arguments import BinTrainingArguments, DataArguments, ModelArgumen
 from training.bin_dataset import (
     dataset_fingerprint,
     dataset_settings,
+    has_changes,
     load_bins,
     photo_size,
     photos,
@@ -78,7 +79,7 @@ from training.trackers import (
 )
 from visits.chain import possible_changes
 from visits.error_model import ErrorModel, fit_error_model, write_error_model
-from visits.head import attach_head
+from visits.head import attach_head, head_of
 from visits.settings import VisitModel
 
 RECORDED_VERSIONS = ("torch", "transformers", "datasets", "accelerate")
@@ -232,8 +233,11 @@ def load_trainer(
     model = load_model(model_arguments, label_names, image_size, arguments.do_train)
     train_photos = photos(dataset, "train", data_arguments.max_train_samples)
     visit_model = VisitModel(ErrorModel())
+    eval_photos = photos(dataset, "validation", data_arguments.max_eval_samples)
     if arguments.do_train:
-        make_change_head(model, arguments, train_photos, counts, image_size)
+        if arguments.learn_changes and len(steps_of(train_photos)):
+            make_change_head(model, counts, image_size)
+        check_judged_by(arguments, model, eval_photos)
     else:
         visit_model = load_change_head(model, model_arguments, image_size)
     if arguments.log_memory:
@@ -245,33 +249,37 @@ def load_trainer(
         counts=counts,
         is_pretrained=model_arguments.model_name_or_path is not None,
         train_dataset=train_photos,
-        eval_dataset=photos(dataset, "validation", data_arguments.max_eval_samples),
+        eval_dataset=eval_photos,
     )
     trainer.visit_model = visit_model
     track_whole_run(trainer)
     return trainer
 
 
-def make_change_head(
-    model: PreTrainedModel,
-    arguments: BinTrainingArguments,
-    train_photos: Dataset,
-    counts: Sequence[int],
-    image_size: int,
-) -> None:
-    """Give a model a new change head, if there is something that it can learn changes from.
+def make_change_head(model: PreTrainedModel, counts: Sequence[int], image_size: int) -> None:
+    """Give a model a new change head, or say why it has none."""
+    try:
+        attach_head(model, len(possible_changes(counts)), image_size)
+    except ValueError as error:
+        print(f"Changes are not learned: {error}.", file=sys.stderr)
 
-    Raises: ValueError: the best epoch is to be the one that is best at changes, and there are none.
+
+def check_judged_by(
+    arguments: BinTrainingArguments, model: PreTrainedModel, eval_photos: Dataset | None
+) -> None:
+    """Check that an evaluation gives the changes that the best epoch is to be judged by.
+
+    Raises: ValueError: it does not.
     """
-    if arguments.learn_changes and len(steps_of(train_photos)):
-        try:
-            attach_head(model, len(possible_changes(counts)), image_size)
-        except ValueError as error:
-            print(f"Changes are not learned: {error}.", file=sys.stderr)
-    elif str(arguments.metric_for_best_model).endswith("change_loss"):
-        raise ValueError(
-            "--metric_for_best_model change_loss: no two training photos show one bin; give loss."
-        )
+    if not str(arguments.metric_for_best_model).endswith("change_loss"):
+        return
+    if head_of(model) is None:
+        reason = "no two training photos show one bin that this model can compare"
+    elif eval_photos is not None and not has_changes(eval_photos):
+        reason = "no two validation photos show a bin that has changed"
+    else:
+        return
+    raise ValueError(f"--metric_for_best_model change_loss: {reason}; give loss.")
 
 
 def train(trainer: BinTrainer, resume_from: str | None, bins: Dataset, model_dir: Path) -> None:
@@ -285,11 +293,10 @@ def train(trainer: BinTrainer, resume_from: str | None, bins: Dataset, model_dir
         print(f"Going on from {resume_from}.")
     training = trainer.train(resume_from_checkpoint=resume_from)
     # Checkpoints stay as they are: a run that goes on is calibrated anew, not twice.
-    if trainer.args.calibrate:
-        trainer.calibrate()
+    validation = trainer.calibrate() if trainer.args.calibrate else None
     records = bins.select_columns(["id", "bin_group", "expected_quantity"])[:]
     error_model = fit_error_model(*records.values())
-    trainer.visit_model = fit_visit_model(trainer, error_model)
+    trainer.visit_model = fit_visit_model(trainer, error_model, validation)
     if trainer.is_world_process_zero():
         write_model(trainer, model_dir, trainer.visit_model.settings)
         write_served_code(model_dir)  # what an endpoint runs

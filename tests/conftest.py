@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before the libraries read them: tests leave nothing in the user's caches and ask no Hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -29,6 +30,9 @@ from stand_ins.aws_server import AwsServer
 from stand_ins.hub_server import HUB_TOKEN, HubServer
 from stand_ins.served_model import ServedModel, serve_locally
 from tiny_model import TINY_VIT
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # The same examples everywhere, and no verdict on the speed of a shared machine.
 hypothesis.settings.register_profile(
@@ -138,6 +142,20 @@ def hub(running_hub_server: HubServer, tmp_path: Path) -> HubServer:
     running_hub_server.home = str(tmp_path / "hf-home")
     running_hub_server.users[HUB_TOKEN] = "ann"
     return running_hub_server
+
+
+@pytest.fixture(scope="module")  # its event loop must not run on into other files' tests
+def browser() -> Iterator["Browser"]:
+    """Return a real browser, without a window."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield running
+        running.close()
 
 
 @pytest.fixture(scope="session")

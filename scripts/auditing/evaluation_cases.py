@@ -33,10 +33,17 @@ from functools import cached_property
 
 import numpy as np
 
-from visits.chain import ChainWeights, Visits, possible_changes, step_joints, visit_posteriors
+from visits.chain import (
+    BELIEVED_WITHOUT_CHANGES,
+    ChainWeights,
+    Visits,
+    possible_changes,
+    step_joints,
+    visit_posteriors,
+)
 from visits.error_model import rows_to_one
 from visits.neighbours import visit_steps
-from visits.settings import BELIEVED_WITHOUT_CHANGES, VisitModel
+from visits.settings import VisitModel
 
 WRONG_SHARE = 0.1
 FEWEST_CASES = 10  # a tenth of them is wrong

@@ -185,7 +185,7 @@ class Judge:
 
         Args:
             expected: int (num_bins,), the records; order: which rows show one bin.
-            unchanged_rate: as in visits_of_bins.rate_without_change.
+            unchanged_rate: as in visits_of_bins.evidence_of_visits.
         """
         rows = np.arange(len(expected))
         counted = found_in(self.by_hand.counts, rows)

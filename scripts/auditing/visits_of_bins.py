@@ -200,12 +200,14 @@ class SeenVisits:
     answers: np.ndarray
     ids: pa.ChunkedArray | pa.Array
 
-    def changes(self, steps: np.ndarray, model: VisitModel, rate: float) -> np.ndarray:
+    def changes(
+        self, steps: np.ndarray, model: VisitModel, unchanged_rate: float | None
+    ) -> np.ndarray:
         """Return what the photos say of each step, float (num_steps, num_changes); NaN: nothing."""
         earlier, later = steps.T
         answers = self.answers[later].astype(np.float64)
         answers[self.compared[later] != earlier] = np.nan
-        return answers if model.settings is None else model.changes(answers, rate)
+        return answers if model.settings is None else model.changes(answers, unchanged_rate)
 
 
 def evidence_of_visits(
@@ -226,12 +228,11 @@ def evidence_of_visits(
         leaning: float (num_rows, num_counts), what photos say, as often as these bins hold each
             count; the same for all counts where there is no photo.
         records: float (num_rows, num_counts), as in visits.chain.visit_posteriors.
-        unchanged_rate: as in rate_without_change.
+        unchanged_rate: how often a visit finds nothing changed; None: what the model takes.
     """
     num_rows = len(leaning)
-    rate = rate_without_change(model, unchanged_rate)
-    changes = seen.changes(steps, model, rate)
-    usual = model.usual(counts, rate)
+    changes = seen.changes(steps, model, unchanged_rate)
+    usual = model.usual(counts, unchanged_rate)
     posteriors = np.full(leaning.shape, np.nan)
     for chosen in chains_at_once(steps):
         rows, places = np.unique(steps[chosen], return_inverse=True)
@@ -294,19 +295,6 @@ def earlier_visits(steps: np.ndarray, num_rows: int) -> np.ndarray:
     return earlier
 
 
-def rate_without_change(model: VisitModel, unchanged_rate: float | None) -> float:
-    """Return how often a visit finds nothing changed: as a person says, or the model.
-
-    Without a change head nothing but the pairs whose records differ is known. That no other was
-    seen among these is no proof that there is none; training says so in the same way.
-    """
-    if unchanged_rate is not None:
-        return unchanged_rate
-    if model.settings is not None:
-        return model.settings.unchanged_rate
-    return 0.5 / (model.error_model.num_pairs + 1)
-
-
 def visit_summary(
     evidence: VisitEvidence, model: VisitModel, unchanged_rate: float | None
 ) -> Mapping[str, object]:
@@ -316,7 +304,7 @@ def visit_summary(
         "steps": evidence.num_steps,
         "steps_compared_by_photos": evidence.num_compared,
         "steps_with_equal_records": evidence.num_equal,
-        "unchanged_rate": rate_without_change(model, unchanged_rate),
+        "unchanged_rate": model.unchanged_rate if unchanged_rate is None else unchanged_rate,
         "is_rate_given": unchanged_rate is not None,
     }
 

@@ -156,6 +156,12 @@ def steps_of(dataset: Dataset) -> np.ndarray:
     return visit_steps(*visits_of(dataset))
 
 
+def has_changes(dataset: Dataset) -> bool:
+    """Return whether any two of these visits that follow each other differ in their counts."""
+    before, after = np.asarray(dataset.with_format(None)["label"])[steps_of(dataset)].T
+    return bool((before != after).any())
+
+
 def visits_of(dataset: Dataset) -> tuple[list[str], list[str | None]]:
     """Return ids and bin groups of the photos of a split, in its order."""
     columns = dataset.with_format(None)

@@ -26,7 +26,7 @@ from transformers import (
     ViTImageProcessor,
 )
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
 from diagnostics.callback import Diagnostics, run_facts
 from training.arguments import BinTrainingArguments
@@ -303,14 +303,17 @@ class BinTrainer(Trainer):
         finally:
             self.args.save_total_limit = limit
 
-    def calibrate(self) -> None:
+    def calibrate(self) -> PredictionOutput | None:
         """Fit a temperature on the validation split, and fold it into the model's classifier.
 
         `calibration` gets the temperature, and what it changed on that split; nothing where there
         is no validation split, or no linear classifier.
+
+        Returns: what the model says of the validation split from now on; None where there is none.
+            `change_logits` has the same of its pairs.
         """
         if self.eval_dataset is None:
-            return
+            return None
         prediction = self.predict(self.eval_dataset)
         logits, labels = prediction.predictions, prediction.label_ids
         temperature = fitted_temperature(logits, labels)
@@ -318,11 +321,12 @@ class BinTrainer(Trainer):
             fold_temperature(self.model, temperature, self.image_processor.size["height"])
         except ValueError as error:
             print(f"Not calibrated: {error}.", file=sys.stderr)
-            return
+            return prediction
         self.calibration = {"calibration_temperature": temperature}
         self.calibration |= before_and_after("eval", logits, labels, temperature)
         if self.change_logits is not None:
             self._calibrate_changes(labels)
+        return prediction._replace(predictions=logits / temperature)
 
     def _calibrate_changes(self, labels: np.ndarray) -> None:
         """Fit a temperature for the changes on the pairs that were just evaluated, and fold it in.
@@ -339,6 +343,7 @@ class BinTrainer(Trainer):
             return
         temperature = fitted_temperature(logits, columns)
         head.divide_logits(temperature)
+        self.change_logits = self.change_logits / temperature
         self.calibration |= {"calibration_change_temperature": temperature}
 
     def prediction_step(
@@ -380,6 +385,7 @@ class BinTrainer(Trainer):
         of pairs that differ.
         """
         self._share_buffers()
+        self.change_logits = None
         output = super().evaluation_loop(dataloader, *args, **kwargs)
         if head_of(self.model) is None or len(steps := steps_of(dataloader.dataset)) == 0:
             return output
@@ -542,8 +548,10 @@ class BinTrainer(Trainer):
         if not self.args.should_save:
             return super()._save(output_dir, state_dict)
         folder = Path(output_dir or str(self.args.output_dir))
-        evaluated = self.model if self.average is None else self.average.model
-        state = evaluated.state_dict() if self.average is not None or not state_dict else state_dict
+        if self.average is not None:
+            state = self.average.model.state_dict()
+        else:
+            state = state_dict or self.model.state_dict()
         super()._save(str(folder), without_head(state))
         save_head(state, folder)
         if self.average is not None:

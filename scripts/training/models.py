@@ -135,6 +135,7 @@ def load_change_head(
     """
     source = model_source(arguments)
     files = (HEAD_SETTINGS, HEAD_WEIGHTS, ERROR_MODEL)
+    # All three are fetched, one by one, where the model is on the Hub.
     found = [
         cached_file(
             source,

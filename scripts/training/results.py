@@ -77,13 +77,16 @@ def write_model(trainer: BinTrainer, model_dir: Path, settings: ChangeSettings |
         shutil.rmtree(saved, ignore_errors=True)
 
 
-def fit_visit_model(trainer: BinTrainer, error_model: ErrorModel) -> VisitModel:
+def fit_visit_model(
+    trainer: BinTrainer, error_model: ErrorModel, validation: PredictionOutput | None
+) -> VisitModel:
     """Return what a trained model knows of visits: how the answers of its head are to be taken.
 
     The weights of the evidence are fitted on the validation split, where there is one.
 
     Args:
         error_model: of the training split.
+        validation: of BinTrainer.calibrate; None where that was not asked for.
     """
     head = head_of(trainer.model)
     if head is None:
@@ -102,7 +105,7 @@ def fit_visit_model(trainer: BinTrainer, error_model: ErrorModel) -> VisitModel:
     model = VisitModel(error_model, settings)
     if trainer.eval_dataset is None or len(steps_of(trainer.eval_dataset)) == 0:
         return model
-    prediction = trainer.predict(trainer.eval_dataset)
+    prediction = validation or trainer.predict(trainer.eval_dataset)
     visits = predicted_visits(trainer, trainer.eval_dataset, prediction, model)
     given = (visits, model.usual(trainer.counts), prediction.label_ids)
     fitted = replace(

@@ -32,13 +32,11 @@ power of b.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-# What is believed before a pair was seen: half of everything, with a force of this many nats for a
-# weight that is off by one.
-PRIOR_WEIGHT, PRIOR_FORCE = 0.5, 4.0
+PRIOR_FORCE = 4.0  # nats, of what is believed before a pair was seen, for a weight off by one
 SMALLEST = 1e-12  # of a probability: what nobody has seen is not impossible
 NEWTON_STEPS, DIFFERENCE = 25, 1e-3
 
@@ -53,9 +51,14 @@ class ChainWeights:
         usual: of how counts usually change.
     """
 
-    photo: float = PRIOR_WEIGHT
-    change: float = PRIOR_WEIGHT
-    usual: float = PRIOR_WEIGHT
+    photo: float
+    change: float
+    usual: float
+
+
+# Before any was fitted: half of everything where photos are looked at twice. Where no two photos
+# are compared each is looked at once, and counts whole.
+BELIEVED, BELIEVED_WITHOUT_CHANGES = ChainWeights(0.5, 0.5, 0.5), ChainWeights(1.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -201,29 +204,32 @@ def fit_weights(
     """Return the weights under which the true counts are likeliest, none below 0.
 
     Newton's method on differences: three numbers, and a likelihood that is concave in them. Few
-    visits leave the weights near PRIOR_WEIGHT.
+    visits leave the weights near what is believed before.
 
     Args:
         true: as in log_likelihood.
         with_changes: whether what photos say of changes counts at all.
     """
     in_steps = np.unique(visits.steps)
+    believed = BELIEVED if with_changes else BELIEVED_WITHOUT_CHANGES
     names = ("photo", "change", "usual") if with_changes else ("photo", "usual")
-    fixed = {} if with_changes else {"change": 0.0}
     if len(in_steps) == 0:
-        return ChainWeights(**fixed)
+        return believed
+    prior = np.array([getattr(believed, name) for name in names])
     row_of = np.full(len(visits.probabilities), -1)
     row_of[in_steps] = np.arange(len(in_steps))
     known = Visits(
         visits.probabilities[in_steps], row_of[visits.steps], visits.changes, visits.counts
     )
 
-    def value(point: np.ndarray) -> float:
-        weights = ChainWeights(**dict(zip(names, point.tolist(), strict=True)), **fixed)
-        likelihood = log_likelihood(known, weights, usual, true[in_steps])
-        return likelihood - PRIOR_FORCE * float(np.square(point - PRIOR_WEIGHT).sum())
+    def weights_at(point: np.ndarray) -> ChainWeights:
+        return replace(believed, **dict(zip(names, point.tolist(), strict=True)))
 
-    point = np.full(len(names), PRIOR_WEIGHT)
+    def value(point: np.ndarray) -> float:
+        likelihood = log_likelihood(known, weights_at(point), usual, true[in_steps])
+        return likelihood - PRIOR_FORCE * float(np.square(point - prior).sum())
+
+    point = prior
     for _ in range(NEWTON_STEPS):
         slope, curvature = _derivatives(value, point)
         step = np.linalg.solve(curvature, slope)
@@ -233,7 +239,7 @@ def fit_weights(
         if np.abs(moved - point).max() < 1e-5:
             break
         point = moved
-    return ChainWeights(**dict(zip(names, point.tolist(), strict=True)), **fixed)
+    return weights_at(point)
 
 
 def _derivatives(

@@ -9,12 +9,16 @@ import numpy as np
 
 from one_line_parser import reason_of
 from output_files import whole_file
-from visits.chain import ChainWeights, usual_steps, with_unchanged_rate
+from visits.chain import (
+    BELIEVED,
+    BELIEVED_WITHOUT_CHANGES,
+    ChainWeights,
+    usual_steps,
+    with_unchanged_rate,
+)
 from visits.error_model import ErrorModel, read_error_model
 
 HEAD_SETTINGS, HEAD_WEIGHTS = "change_head.json", "change_head.safetensors"
-# Before any was fitted. Where no two photos are compared each is looked at once, and counts whole.
-BELIEVED, BELIEVED_WITHOUT_CHANGES = ChainWeights(), ChainWeights(photo=1.0, change=0.0, usual=1.0)
 
 
 @dataclass(frozen=True)
@@ -60,15 +64,25 @@ class VisitModel:
         """How much each kind of evidence counts."""
         return self.settings.weights if self.settings else BELIEVED_WITHOUT_CHANGES
 
+    @property
+    def unchanged_rate(self) -> float:
+        """How often a visit finds nothing changed, where a user does not say.
+
+        Without a change head nothing but the pairs whose records differ is known. That no other was
+        seen among these is no proof that there is none: training says so in the same way.
+        """
+        if self.settings is not None:
+            return self.settings.unchanged_rate
+        return 0.5 / (self.error_model.num_pairs + 1)
+
     def usual(self, counts: Sequence[int], unchanged_rate: float | None = None) -> np.ndarray:
         """Return how often a bin goes from a count to another: visits.chain.usual_steps.
 
         Args:
-            unchanged_rate: as a user gives it; default: that of the training records.
+            unchanged_rate: as a user gives it; default: what this model takes for it.
         """
-        if unchanged_rate is None:
-            unchanged_rate = self.settings.unchanged_rate if self.settings else 0.0
-        return usual_steps(self.error_model.record_probabilities(counts), unchanged_rate)
+        rate = self.unchanged_rate if unchanged_rate is None else unchanged_rate
+        return usual_steps(self.error_model.record_probabilities(counts), rate)
 
     def changes(self, answers: np.ndarray, unchanged_rate: float | None = None) -> np.ndarray:
         """Return what the head's answers say where so many visits find nothing changed.
@@ -78,7 +92,7 @@ class VisitModel:
             unchanged_rate: as in usual.
         """
         assert self.settings is not None
-        rate = self.settings.unchanged_rate if unchanged_rate is None else unchanged_rate
+        rate = self.unchanged_rate if unchanged_rate is None else unchanged_rate
         return with_unchanged_rate(answers, self.settings.counts, self.settings.learned_rate, rate)
 
 

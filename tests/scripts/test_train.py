@@ -373,6 +373,11 @@ def test_predicting_alone_saves_no_model_and_gives_the_runs_own_figures(
             | {"--metric_for_best_model": "change_loss"},
             "--metric_for_best_model change_loss: no two training photos show one bin",
         ),
+        (
+            {"--output_dir": "new", "--max_eval_samples": "1"}
+            | {"--metric_for_best_model": "change_loss"},
+            "--metric_for_best_model change_loss: no two validation photos show a bin that has",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_lost(

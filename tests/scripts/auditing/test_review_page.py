@@ -3,7 +3,6 @@ import csv
 import io
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, expect
 
 from auditing.review_page import harmless_json, page_bin, record_changes, write_review_page
 from auditing.verdicts import Verdict
@@ -52,17 +51,6 @@ def write_page(path: Path, verdicts: list[Verdict], photos: list[bytes | None]) 
     bins = [page_bin(row, one) for row, one in enumerate(verdicts)]
     write_review_page(path, audit, bins, photos)
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture

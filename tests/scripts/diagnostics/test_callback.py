@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from playwright.sync_api import Browser
 from torch import nn
 from transformers import TrainerCallback
 
@@ -315,26 +316,18 @@ def test_silent_units_are_those_that_no_photo_moves() -> None:
 
 @pytest.mark.slow
 def test_the_page_is_as_wide_as_the_window_and_complains_of_nothing(
-    train_tiny: Callable[..., BinTrainer], tmp_path: Path
+    train_tiny: Callable[..., BinTrainer], tmp_path: Path, browser: Browser
 ) -> None:
-    from playwright.sync_api import sync_playwright
-
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
     train_tiny(silence, max_steps=12, trace_steps="3-4", save_strategy="steps", save_steps=6)
     page_path = tmp_path / "run" / "diagnostics.html"
     assert not re.search(r"""(src|href)=["'](?!#|data:)|<script""", page_path.read_text())
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for width in (390, 1280):
-            page = browser.new_page(viewport={"width": width, "height": 900}, offline=True)
-            problems: list[str] = []
-            page.on("console", lambda message, seen=problems: seen.append(message.text))
-            page.goto(page_path.as_uri())
-            assert page.evaluate("document.documentElement.scrollWidth") == width
-            assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
-            assert page.locator(".fires strong").first.inner_text() == "Dead layers"
-            assert page.locator("svg .curve").count() > 8
-            assert problems == []
-        browser.close()
+    for width in (390, 1280):
+        page = browser.new_page(viewport={"width": width, "height": 900}, offline=True)
+        problems: list[str] = []
+        page.on("console", lambda message, seen=problems: seen.append(message.text))
+        page.goto(page_path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+        assert page.locator(".fires strong").first.inner_text() == "Dead layers"
+        assert page.locator("svg .curve").count() > 8
+        assert problems == []

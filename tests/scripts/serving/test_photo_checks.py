@@ -15,6 +15,7 @@ from serving import photo_checks
 from serving.photo_checks import (
     GREY_DEPTHS,
     JPEG_PIXEL,
+    MAX_NANOSECONDS,
     MAX_PIXELS,
     MAX_SCANS,
     PNG_PIXEL,
@@ -200,6 +201,8 @@ def test_the_photos_of_a_request_share_a_budget_of_pixels_and_scans() -> None:
 def test_a_photo_within_all_bounds_is_within_its_budget() -> None:
     slowest = max(JPEG_PIXEL + SCANNED_PIXEL * MAX_SCANS, PNG_PIXEL)
     Budget().spend(MAX_PIXELS * slowest)
+    with pytest.raises(RequestError, match="too many pixels"):
+        Budget().spend(MAX_NANOSECONDS + 1)
 
 
 ORIGINALS = ROOT.parent / "shared/abid_originals/bin-images"

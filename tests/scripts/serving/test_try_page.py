@@ -18,7 +18,6 @@ from playwright.sync_api import (
     Page,
     Route,
     expect,
-    sync_playwright,
 )
 
 from legible_pages import POOR_CONTRASTS, UNNAMED_CONTROLS
@@ -39,17 +38,6 @@ def without_head(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     shutil.copytree(run_dir / "model", folder, ignore=shutil.ignore_patterns("change_head.*"))
     with serve_locally(folder) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture

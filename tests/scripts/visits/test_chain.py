@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from visits.chain import (
+    BELIEVED,
+    BELIEVED_WITHOUT_CHANGES,
     ChainWeights,
     Visits,
     change_columns,
@@ -186,10 +188,12 @@ def test_weights_are_those_that_the_counts_were_drawn_with() -> None:
 
 
 def test_few_visits_leave_the_weights_where_they_were_believed() -> None:
-    visits = drawn_visits([[0, 1]], 2)
-    fitted = fit_weights(visits, USUAL, np.array([0, 1]))
-    assert all(abs(value - 0.5) < 0.3 for value in vars(fitted).values())
-    assert fit_weights(drawn_visits([], 2), USUAL, np.array([0, 1])) == ChainWeights()
+    few, none, true = drawn_visits([[0, 1]], 2), drawn_visits([], 2), np.array([0, 1])
+    for with_changes, believed in ((True, BELIEVED), (False, BELIEVED_WITHOUT_CHANGES)):
+        fitted = fit_weights(few, USUAL, true, with_changes=with_changes)
+        for name, value in vars(fitted).items():
+            assert abs(value - getattr(believed, name)) < 0.3
+        assert fit_weights(none, USUAL, true, with_changes=with_changes) == believed
 
 
 def test_evidence_that_misleads_gets_no_weight_rather_than_a_negative_one() -> None:
