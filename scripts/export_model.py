@@ -41,6 +41,7 @@ from serving.bin_counter import (
 from serving.photo_checks import decode_photo
 from serving.served_code import needed_by_export, write_served_code
 from visits.chain import change_columns
+from visits.neighbours import visit_runs
 
 PRECISIONS = ("bf16", "f32")
 SPLIT = "test"
@@ -172,7 +173,6 @@ def read_test_photos(dataset_dir: str, counter: BinCounter) -> VisitedPhotos:
     """
     from count_distribution import counts_of_labels
     from training.bin_dataset import load_bins, visits_of  # seconds to import: not for --help
-    from visits.batches import VisitSampler
 
     bins = load_bins(dataset_dir, [SPLIT])[SPLIT]
     if counts_of_labels(bins.features["label"].names) != counter.counts:
@@ -180,7 +180,7 @@ def read_test_photos(dataset_dir: str, counter: BinCounter) -> VisitedPhotos:
             f"{counter.model_dir} counts {counter.counts}, and {dataset_dir} has other labels: "
             "name the dataset that the model was trained on."
         )
-    runs = VisitSampler(*visits_of(bins), seed=0).runs
+    runs = visit_runs(*visits_of(bins))
     ordered = bins.select([row for run in runs for row in run])
     follows = np.array([place > 0 for run in runs for place in range(len(run))])
     photos = [image["bytes"] for image in ordered["image"]]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from visits.neighbours import visit_steps
+from visits.neighbours import visit_runs
 
 SEEN_TWICE = 16
 
@@ -27,9 +27,7 @@ class VisitSampler(Sampler[int]):
     """
 
     def __init__(self, ids: Sequence[str], groups: Sequence[str | None], seed: int) -> None:
-        following = dict(visit_steps(ids, groups).tolist())
-        firsts = sorted(set(range(len(ids))) - set(following.values()))
-        self.runs = [list(_followed(first, following)) for first in firsts]
+        self.runs = visit_runs(ids, groups)
         self.num_rows = len(ids)
         self.seed = seed
         self.epoch = 0
@@ -46,13 +44,6 @@ class VisitSampler(Sampler[int]):
         for run in torch.randperm(len(self.runs), generator=generator).tolist():
             yield from self.runs[run]
         self.epoch += 1  # as accelerate's own sampler does, whoever does not set it
-
-
-def _followed(row: int, following: dict[int, int]) -> Iterator[int]:
-    yield row
-    while row in following:
-        row = following[row]
-        yield row
 
 
 def run_layout(groups: Sequence[str | None]) -> dict[str, torch.Tensor]:

@@ -30,6 +30,21 @@ def visit_steps(ids: Sequence[str], groups: Sequence[str | None]) -> np.ndarray:
     return np.column_stack([ordered[:-1][is_step], ordered[1:][is_step]]).reshape(-1, 2)
 
 
+def visit_runs(ids: Sequence[str], groups: Sequence[str | None]) -> list[list[int]]:
+    """Return the rows of each bin, its visits in their order; a row without a group is a bin.
+
+    Args: as in visit_steps.
+    """
+    following = dict(visit_steps(ids, groups).tolist())
+    runs = []
+    for row in sorted(set(range(len(ids))) - set(following.values())):
+        run = [row]
+        while run[-1] in following:
+            run.append(following[run[-1]])
+        runs.append(run)
+    return runs
+
+
 def _place(bin_id: str) -> tuple[float, str]:
     is_number = bin_id.isascii() and bin_id.isdecimal()
     return (int(bin_id) if is_number else math.inf), bin_id
