@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Sampler
 from transformers import (
+    EvalPrediction,
     PreTrainedModel,
     Trainer,
     TrainerCallback,
@@ -336,8 +337,7 @@ class BinTrainer(Trainer):
         head = head_of(self.model)
         assert head is not None
         assert self.change_logits is not None
-        before, after = labels[steps_of(self.eval_dataset)].T
-        columns = change_columns(self.counts)[before, after]
+        columns = self._true_changes(labels, steps_of(self.eval_dataset))
         logits, columns = of_changed(self.change_logits, columns, self.counts)
         if len(columns) == 0:
             return
@@ -352,56 +352,85 @@ class BinTrainer(Trainer):
         inputs: dict[str, Any],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
-    ) -> tuple[None, torch.Tensor, torch.Tensor]:
+    ) -> tuple[None, Any, Any]:
         """Return (None, logits, labels) of an evaluation batch, in full precision.
 
         Half precision moves a probability by a percent, and a served model answers in full
         precision. The loss is left to the metrics: Trainer's own mean over batches counts some
         photos twice when several processes evaluate.
+
+        Of pairs the logits are those of the earlier photos' counts, of the later ones', and of the
+        changes; the labels are those of both counts.
         """
         inputs = self._prepare_inputs(inputs)
         if self.average is not None:
             model = self.average.model
         plain_model = self.accelerator.unwrap_model(model, keep_torch_compile=False)
-        head = head_of(plain_model)
-        with torch.no_grad():
+
+        def counted(name: str) -> torch.Tensor:
             # The class's own forward: accelerate wraps the instance's in autocast for bf16.
-            outputs = type(plain_model).forward(
-                plain_model, self._normalized(inputs["pixel_values"])
-            )
+            return type(plain_model).forward(plain_model, self._normalized(inputs[name])).logits
+
+        with torch.no_grad():
+            logits, labels = counted("pixel_values"), inputs["labels"]
             if "earlier_labels" not in inputs:
-                return None, outputs.logits, inputs["labels"]
+                return None, logits, labels
+            head = head_of(plain_model)
             assert head is not None
             later = head.projected()
-            type(plain_model).forward(plain_model, self._normalized(inputs["earlier_pixel_values"]))
-            logits = head(head.projected(), later)
-        return None, logits, self.change_columns[inputs["earlier_labels"], inputs["labels"]]
+            of_earlier = counted("earlier_pixel_values")
+            of_both = (of_earlier, logits, head(head.projected(), later))
+        return None, of_both, (inputs["earlier_labels"], labels)
 
-    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        *args: Any,
+        metric_key_prefix: str = "eval",
+        **kwargs: Any,
+    ) -> EvalLoopOutput:
         """Evaluate as Trainer does, with the first process's running statistics in all of them.
 
         Where the model has a change head it is asked about each two visits that follow each other
         among these photos: `change_logits` has its answers, and `change_loss` is their mean loss,
-        of pairs that differ.
+        of pairs that differ. Those photos are counted as they come in pairs, the others alone.
         """
         self._share_buffers()
         self.change_logits = None
-        output = super().evaluation_loop(dataloader, *args, **kwargs)
-        if head_of(self.model) is None or len(steps := steps_of(dataloader.dataset)) == 0:
-            return output
-        pairs = self.get_test_dataloader(VisitPairs(dataloader.dataset, steps))
+        kwargs["metric_key_prefix"] = metric_key_prefix
+        photos: Any = dataloader.dataset
+        if head_of(self.model) is None or len(steps := steps_of(photos)) == 0:
+            return super().evaluation_loop(dataloader, *args, **kwargs)
+        logits = np.empty((len(photos), len(self.counts)), dtype=np.float32)
+        labels = np.empty(len(photos), dtype=np.int64)
+        # The metrics are of all photos.
         compute_metrics, self.compute_metrics = self.compute_metrics, None  # type: ignore[has-type]
         try:
-            changes = super().evaluation_loop(pairs, "Changes", prediction_loss_only=False)
+            others = np.setdiff1d(np.arange(len(photos)), steps)
+            if len(others):
+                alone = self.get_test_dataloader(photos.select(others))
+                output = super().evaluation_loop(alone, *args, **kwargs)
+                logits[others], labels[others] = output.predictions, output.label_ids
+            pairs = self.get_test_dataloader(VisitPairs(photos, steps))
+            output = super().evaluation_loop(pairs, *args, **kwargs)
         finally:
             self.compute_metrics = compute_metrics
-        self.change_logits = changes.predictions
-        logits, columns = of_changed(changes.predictions, changes.label_ids, self.counts)
-        if len(columns):
-            prefix = kwargs.get("metric_key_prefix", "eval")
-            loss = calibration_figures(logits, columns)["loss"]
-            output.metrics[f"{prefix}_change_loss"] = loss
-        return output
+        *of_counts, self.change_logits = output.predictions
+        for side, rows in enumerate(steps.T):
+            logits[rows], labels[rows] = of_counts[side], output.label_ids[side]
+        assert compute_metrics is not None
+        metrics = compute_metrics(EvalPrediction(predictions=logits, label_ids=labels))
+        columns = self._true_changes(labels, steps)
+        of_changes = of_changed(self.change_logits, columns, self.counts)
+        if len(of_changes[0]):
+            metrics["change_loss"] = calibration_figures(*of_changes)["loss"]
+        named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(logits, labels, output.metrics | named, len(photos))
+
+    def _true_changes(self, labels: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """Return which change each step is, its column, int (num_steps,)."""
+        before, after = labels[steps].T
+        return change_columns(self.counts)[before, after]
 
     def _share_buffers(self) -> None:
         """Give each process the first one's buffers: each has its own of what it has seen.

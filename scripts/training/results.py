@@ -15,6 +15,7 @@ import shutil
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -273,11 +274,12 @@ def write_check(path: Path, trainer: BinTrainer, image_size: int) -> None:
     earlier = photo[::-1].copy()
     labels = torch.zeros(1, dtype=torch.int64)
     one = {"pixel_values": _batch(photo), "labels": labels}
-    content = {"photo_png_base64": _png(photo), "logits": _answer(trainer, one)}
+    logits = _answer(trainer, one)
+    content = {"photo_png_base64": _png(photo), "logits": logits[0].tolist()}
     if head_of(trainer.model) is not None:
         pair = one | {"earlier_pixel_values": _batch(earlier), "earlier_labels": labels}
         content["earlier_photo_png_base64"] = _png(earlier)
-        content["change_logits"] = _answer(trainer, pair)
+        content["change_logits"] = _answer(trainer, pair)[-1][0].tolist()
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content) + "\n")
 
@@ -292,7 +294,6 @@ def _png(photo: np.ndarray) -> str:
     return base64.b64encode(png.getvalue()).decode()
 
 
-def _answer(trainer: BinTrainer, inputs: dict[str, torch.Tensor]) -> list[float]:
-    model = trainer.model.eval()
-    _, logits, _ = trainer.prediction_step(model, inputs, prediction_loss_only=False)
-    return logits[0].float().tolist()
+def _answer(trainer: BinTrainer, inputs: dict[str, torch.Tensor]) -> Any:
+    """Return the logits of BinTrainer.prediction_step."""
+    return trainer.prediction_step(trainer.model.eval(), inputs, prediction_loss_only=False)[1]

@@ -21,7 +21,7 @@ from transformers import (
 
 from paths import ROOT
 from training.arguments import BinTrainingArguments, ModelArguments
-from training.bin_dataset import decoded_photos, load_bins
+from training.bin_dataset import decoded_photos, load_bins, steps_of
 from training.bin_trainer import BinTrainer
 from training.evaluation import MetricsLine, counting_metrics, softmax
 from training.models import load_image_processor, load_model
@@ -210,6 +210,30 @@ def test_what_is_shown_twice_is_seen_under_another_light(
     first, again = shown[:twice], shown[-twice:]
     apart = (first - again).abs().mean(dim=(1, 2, 3))
     assert 0.01 < float(apart.min()) <= float(apart.max()) < 1.0
+
+
+def test_an_evaluation_with_changes_counts_each_photo_as_one_without_and_looks_at_it_once(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path, regularize=False)
+    photos, steps = trainer.eval_dataset, steps_of(trainer.eval_dataset)
+    num_visits = len(np.unique(steps))
+    assert 0 < num_visits < len(photos)  # so that some are alone
+    seen: list[int] = []
+    handle = trainer.model.base_model.register_forward_hook(
+        lambda network, inputs, output: seen.append(len(output.last_hidden_state))
+    )
+    together = trainer.predict(photos)
+    handle.remove()
+    # But for the middle one of three visits, which is in two pairs.
+    assert sum(seen) == len(photos) - num_visits + 2 * len(steps)
+    del trainer.model.change_head
+    alone = trainer.predict(photos)
+    assert np.array_equal(together.label_ids, alone.label_ids)
+    np.testing.assert_allclose(together.predictions, alone.predictions, atol=1e-5)
+    for name, value in alone.metrics.items():
+        if "runtime" not in name and "second" not in name:
+            assert together.metrics[name] == pytest.approx(value, abs=1e-5), name
 
 
 def test_changes_are_learned_with_the_counts(
@@ -473,7 +497,7 @@ import hashlib, json, sys
 from pathlib import Path
 import torch
 from training.arguments import BinTrainingArguments, ModelArguments
-from training.bin_dataset import decoded_photos, load_bins
+from training.bin_dataset import decoded_photos, load_bins, steps_of
 from training.bin_trainer import BinTrainer
 from training.models import load_image_processor, load_model
 
