@@ -2,11 +2,11 @@
 
     python data_prep/build_catalog.py --source ../shared/abid --output data/catalog.parquet
 
-A row holds the id (a string), the count, the items' ASINs and quantities, the group of photos that
-show the same bin, and for a record that cannot be used the reason. Beside the file comes
-bins_by_count.png. It can be killed at any moment: the same command again reads only what is
-missing. build_dataset.py builds a catalog itself; run this alone to look at a bucket first, or to
-build several datasets from one catalog.
+A row holds the id (a string), the count, the items' ASINs, quantities, volumes and weights, the
+group of photos that show the same bin, and for a record that cannot be used the reason. Beside the
+file comes bins_by_count.png. It can be killed at any moment: the same command again reads only what
+is missing. build_dataset.py builds a catalog itself; run this alone to look at a bucket first, or
+to build several datasets from one catalog.
 """
 
 import shlex
@@ -20,6 +20,7 @@ from obstore.exceptions import BaseError
 from catalog.bin_visits import count_visits
 from catalog.count_chart import LARGEST_BAR, draw_counts
 from catalog.file import bins_by_count, open_beside
+from catalog.item_sizes import sizes_line
 from catalog.reading import CHART_NAME, build_catalog, describe_unanswered, read_bin_list
 from command_line import EntryParser, InputError, say
 from dataset.splits import assign_splits, num_leaked
@@ -27,6 +28,7 @@ from object_store import UnansweredError, describe_failure, write_object
 from whole_files import check_platform
 
 GO_ON = "The same command goes on from here.\n"
+UNITS_NAMED = 10
 # What the published projects on this dataset do: 1 to 5 items, a tenth drawn photo by photo.
 USUAL_COUNTS, USUAL_TEST_FRACTION, USUAL_SEED = (1, 5), 0.1, 42
 
@@ -89,6 +91,8 @@ def describe_catalog(catalog: pa.Table) -> str:
         f"{group_sizes[group_sizes > 1].sum():,} share a group with another photo of the same bin.",
         _visits_line(catalog),
         _leak_line(catalog),
+        sizes_line(catalog),
+        *_unknown_units(catalog),
         f"{num_set_aside:,} records set aside; in {num_differing:,} more the items' quantities do "
         "not sum to the count (kept, and flagged).",
     ]
@@ -116,6 +120,17 @@ def _with_usual_counts(catalog: pa.Table) -> pa.Table:
         pc.greater_equal(catalog["count"], fewest), pc.less_equal(catalog["count"], most)
     )
     return catalog.select(["id", "count", "bin_group"]).filter(in_range)
+
+
+def _unknown_units(catalog: pa.Table) -> list[str]:
+    """Return a line that names the units that no size could be read of; none where all could."""
+    units = pc.value_counts(pc.list_flatten(catalog["unknown_units"])).to_pylist()
+    if not units:
+        return []
+    units.sort(key=lambda unit: (-unit["counts"], unit["values"]))
+    named = ", ".join(f"{unit['values']} in {unit['counts']:,}" for unit in units[:UNITS_NAMED])
+    more = f" and {len(units) - UNITS_NAMED:,} more" if len(units) > UNITS_NAMED else ""
+    return [f"Sizes in units that are not known count as missing; records: {named}{more}."]
 
 
 def _visits_line(catalog: pa.Table) -> str:

@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from catalog.item_sizes import item_size
+
 LARGEST_QUANTITY = 2**31 - 1
 # Real files have some KB; one of gigabytes must not fill the memory once more as parsed JSON.
 LARGEST_METADATA = 2**20  # bytes
@@ -16,13 +18,22 @@ DECISIVE_KEYS = ("EXPECTED_QUANTITY", "BIN_FCSKU_DATA", "image_fname")
 
 @dataclass(frozen=True)
 class BinRecord:
-    """What the metadata of one bin says; `count` is None where `set_aside` gives a reason."""
+    """What the metadata of one bin says; `count` is None where `set_aside` gives a reason.
+
+    Args:
+        volumes: cubic inches, and weights: pounds, of one piece of each item, in the order of
+            `asins`; None where the record does not say.
+        unknown_units: of sizes that are missing for it.
+    """
 
     id: str
     count: int | None
     asins: tuple[str, ...] = ()
     quantities: tuple[int | None, ...] = ()
     set_aside: str | None = None
+    volumes: tuple[float | None, ...] = ()
+    weights: tuple[float | None, ...] = ()
+    unknown_units: tuple[str, ...] = ()
 
     @property
     def quantities_match(self) -> bool:
@@ -67,6 +78,7 @@ def parse_bin_record(bin_id: str, content: bytes) -> BinRecord:
     for key in DECISIVE_KEYS:
         if key in ambiguous_keys:
             count, reason = None, f"ambiguous: {key} is there twice, with different values"
+    sizes = [item_size(item) for item in items.values()]
     return BinRecord(
         id=bin_id,
         count=count,
@@ -74,6 +86,9 @@ def parse_bin_record(bin_id: str, content: bytes) -> BinRecord:
         asins=tuple(asin.encode("utf-8", "replace").decode() for asin in items),
         quantities=tuple(_parse_quantity(item) for item in items.values()),
         set_aside=reason,
+        volumes=tuple(size.volume for size in sizes),
+        weights=tuple(size.weight for size in sizes),
+        unknown_units=tuple(sorted({unit for size in sizes for unit in size.unknown_units})),
     )
 
 

@@ -24,8 +24,14 @@ CATALOG_SCHEMA = pa.schema(
         pa.field("quantities", pa.list_(pa.int32()), nullable=False),  # null: not an integer
         pa.field("bin_group", pa.string(), nullable=False),
         pa.field("set_aside", pa.string()),  # why the record cannot be used; null where it can
+        # Of one piece of each item, cubic inches and pounds; null: not known.
+        pa.field("volumes", pa.list_(pa.float32())),
+        pa.field("weights", pa.list_(pa.float32())),
+        pa.field("unknown_units", pa.list_(pa.string())),  # of sizes that are null for it
     ]
 )
+# What a catalog of an earlier version lacks: all of it is null then.
+SIZES = ("volumes", "weights", "unknown_units")
 
 
 class DamagedCatalogError(InputError):
@@ -102,7 +108,7 @@ def read_catalog(location: str | Path, flag: str = "--catalog") -> pa.Table:
     except (BaseError, OSError) as error:
         raise InputError(f"{flag} {location}: {describe_failure(error)}.") from error
     try:
-        catalog = table_of_parquet(content)
+        catalog = _with_sizes(table_of_parquet(content))
         _check(catalog)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
@@ -110,6 +116,14 @@ def read_catalog(location: str | Path, flag: str = "--catalog") -> pa.Table:
             f"{flag} {location}: not a catalog of data_prep/build_catalog.py, or damaged "
             f"({reason}): build it again."
         ) from error
+    return catalog
+
+
+def _with_sizes(catalog: pa.Table) -> pa.Table:
+    if catalog.schema.equals(pa.schema([f for f in CATALOG_SCHEMA if f.name not in SIZES])):
+        for name in SIZES:
+            nothing = pa.nulls(catalog.num_rows, CATALOG_SCHEMA.field(name).type)
+            catalog = catalog.append_column(CATALOG_SCHEMA.field(name), nothing)
     return catalog
 
 

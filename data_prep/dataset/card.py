@@ -88,7 +88,9 @@ One photo of a warehouse bin a row, with the number of items that the inventory 
 `image` (JPEG, {settings["image_size"]}x{settings["image_size"]}), `label` (a class whose *name* is
 the number of items), `id` (a string: `1` and `00001` are different bins), `bin_group`,
 `expected_quantity` (items), `asins` and `quantities` (the items that should be there; a quantity is
-null where the record gives none, and both are where no record was read).
+null where the record gives none), `volumes` (cubic inches) and `weights` (pounds) of one piece of
+each of these items; null where the record gives none, or none that can be. All four are null where
+no record was read. {totals.items}
 
 ## Visits
 

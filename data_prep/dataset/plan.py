@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from catalog.file import CATALOG_SCHEMA
 from dataset.shards import SHARD_COLUMNS, Shard
 from dataset.splits import assign_splits, hash_order
 
@@ -89,9 +90,9 @@ def select_official_bins(
         official, absent = keep_listed(official, listed)
         set_aside = [{"id": bin_id, "reason": "not in the official lists"} for bin_id in absent]
     bins = _in_range(official, min_count, max_count)
-    for name, item_type in (("asins", pa.string()), ("quantities", pa.int32())):
+    for name in ("asins", "quantities", "volumes", "weights"):
         if catalog is None:
-            items = pa.nulls(bins.num_rows, pa.list_(item_type))
+            items = pa.nulls(bins.num_rows, CATALOG_SCHEMA.field(name).type)
         else:
             rows = pc.index_in(bins["id"], value_set=catalog["id"])
             items = catalog[name].take(rows)

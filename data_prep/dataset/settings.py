@@ -24,6 +24,8 @@ SETTINGS = "settings.json"
 CATALOG = "catalog.parquet"
 # How --max_bins draws: an output of an earlier version, which cut the last group, is another's.
 DRAWING = "whole bin groups"
+# What a row says of its items: shards of an earlier version do not, and are not gone on with.
+SIZES = "volumes and weights"
 
 
 def dataset_settings(
@@ -45,6 +47,7 @@ def dataset_settings(
     return {
         **{name: getattr(arguments, name) for name in named},
         "drawn": DRAWING if arguments.max_bins else None,
+        "item_sizes": SIZES,
         "test_fraction": fractions.get("test", 0.0),
         "validation_fraction": fractions.get("validation", 0.0),
         "bin_list": listed and _digest("\n".join(listed).encode()),
@@ -111,7 +114,9 @@ def claim_output(
             + "): choose another folder, or remove this one."
         )
     stale = list(object_sizes(store, "data"))  # of shards that were not finished
-    if not own_catalog and any(name in differing for name in ("source", "catalog", "bin_list")):
+    if not own_catalog and any(
+        name in differing for name in ("source", "catalog", "bin_list", "item_sizes")
+    ):
         stale += [path for path in object_sizes(store) if path.startswith(CATALOG)]
     obstore.delete(store, stale)
     write_object(store, SETTINGS, content)

@@ -26,7 +26,7 @@ from worker_pool import map_in_workers
 # The Hub's viewer and random access read whole row groups.
 ROWS_PER_ROW_GROUP = 100
 BYTES_PER_ROW_GROUP = 90_000_000
-SHARD_COLUMNS = ["id", "count", "bin_group", "asins", "quantities"]
+SHARD_COLUMNS = ["id", "count", "bin_group", "asins", "quantities", "volumes", "weights"]
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class ShardWriter:
                 "bin_group": bins["bin_group"],
                 "expected_quantity": bins["count"],
                 "asins": bins["asins"],
-                "quantities": bins["quantities"],
+                **{n: bins[n] for n in ("quantities", "volumes", "weights")},
             },
             schema=dataset_schema(self.label_names),
         )
@@ -244,6 +244,8 @@ def dataset_schema(label_names: Sequence[str]) -> pa.Schema:
         "expected_quantity": value("int32"),
         "asins": {"feature": value("string"), "_type": "List"},
         "quantities": {"feature": value("int32"), "_type": "List"},
+        "volumes": {"feature": value("float32"), "_type": "List"},
+        "weights": {"feature": value("float32"), "_type": "List"},
     }
     return pa.schema(
         {
@@ -254,6 +256,8 @@ def dataset_schema(label_names: Sequence[str]) -> pa.Schema:
             "expected_quantity": pa.int32(),
             "asins": pa.list_(pa.string()),
             "quantities": pa.list_(pa.int32()),
+            "volumes": pa.list_(pa.float32()),
+            "weights": pa.list_(pa.float32()),
         },
         metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )

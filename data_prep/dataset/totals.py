@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog.bin_visits import Visits, count_visits
+from catalog.item_sizes import sizes_line
 from dataset.equal_photos import EqualPhotos
 from dataset.photos import channel_mean_and_std
 from dataset.shards import ShardStatistics
@@ -26,6 +27,7 @@ class DatasetTotals:
     channel_mean: np.ndarray | None  # (3,), of the train split, 0 to 1; None without one
     channel_std: np.ndarray | None
     equal: EqualPhotos
+    items: str  # how many of them have a size: catalog.item_sizes.sizes_line
 
     @property
     def num_kept(self) -> int:
@@ -52,7 +54,7 @@ def add_up(
 
     Args:
         statistics: of all shards.
-        bins: those that were planned: columns id, count, bin_group and split.
+        bins: those that were planned: SHARD_COLUMNS and split.
         set_aside_records: those that never came as far as a shard.
     """
     kept: dict[str, Counter[str]] = {}
@@ -66,9 +68,7 @@ def add_up(
     mean, std = channel_mean_and_std(train_histogram) if train_histogram.any() else (None, None)
     kept_splits = [split for split in SPLITS if kept.get(split)]
     kept_ids = [bin_id for shard in statistics for bin_id in shard.kept_ids]
-    bins = bins.select(["id", "count", "bin_group", "split"]).filter(
-        pc.is_in(bins["id"], value_set=pa.array(kept_ids, pa.string()))
-    )
+    bins = bins.filter(pc.is_in(bins["id"], value_set=pa.array(kept_ids, pa.string())))
     set_aside = [*set_aside_records, *(entry for shard in statistics for entry in shard.set_aside)]
     return DatasetTotals(
         kept={split: kept[split] for split in kept_splits},
@@ -81,6 +81,7 @@ def add_up(
         channel_mean=mean,
         channel_std=std,
         equal=equal,
+        items=sizes_line(bins),
     )
 
 

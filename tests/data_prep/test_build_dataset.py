@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import re
 import shlex
@@ -160,6 +161,36 @@ def test_a_sample_that_an_earlier_version_drew_is_not_gone_on_with(
             assert code == 2
             assert "other settings (drawn None, now 'whole bin groups'): choose" in lines[-1]
         assert file_bytes(built) == before
+
+
+def test_shards_without_the_sizes_of_items_are_not_mixed_with_others(
+    bucket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built = build(bucket, tmp_path / "bins")
+    settings = json.loads((built / "settings.json").read_text())
+    del settings["item_sizes"]
+    (built / "settings.json").write_text(json.dumps(settings))
+    next((built / "statistics").glob("test-*")).unlink()
+    code, lines = build_fails(capsys, bucket, built)
+    assert code == 2
+    assert "other settings (item_sizes None, now 'volumes and weights'): choose" in lines[-1]
+
+
+def test_a_row_has_the_sizes_of_its_items_as_their_records_give_them(
+    bucket: Path, tmp_path: Path
+) -> None:
+    for row in all_rows(build(bucket, tmp_path / "bins")):
+        items = json.loads((bucket / "metadata" / f"{row['id']}.json").read_text())
+        sizes = (row[name] for name in ("asins", "volumes", "weights"))
+        for asin, volume, weight in zip(*sizes, strict=True):
+            item = items["BIN_FCSKU_DATA"][asin]
+            edges = [item[name] for name in ("length", "width", "height")]
+            if None in edges:
+                assert volume is None
+            else:
+                product = math.prod(edge["value"] for edge in edges)
+                assert volume == pytest.approx(product, rel=1e-6)
+            assert (weight is None) == (item["weight"] is None)
 
 
 def test_a_sample_too_small_for_any_bin_with_all_its_visits_is_refused(

@@ -164,8 +164,24 @@ def metadata(quantity: Any, **items: Any) -> bytes:
 
 def test_a_record_gives_count_items_and_quantities() -> None:
     record = parse_bin_record("00007", metadata(3, B0=1, B1=2))
-    assert record == BinRecord("00007", 3, ("B0", "B1"), (1, 2), None)
+    nothing = (None, None)
+    expected = BinRecord("00007", 3, ("B0", "B1"), (1, 2), None, volumes=nothing, weights=nothing)
+    assert record == expected
     assert record.quantities_match
+
+
+def test_a_record_gives_the_size_of_each_item_and_names_the_units_that_nobody_knows() -> None:
+    edges = {name: {"unit": "IN", "value": 2.0} for name in ("length", "width", "height")}
+    items = {
+        "B0": edges | {"quantity": 1, "weight": {"unit": "pounds", "value": 1.5}},
+        "B1": edges | {"quantity": 1, "weight": {"unit": "stone", "value": 1.5}},
+        "B2": {"quantity": 1, "weight": {"unit": "stone", "value": 2}, "length": None},
+    }
+    content = json.dumps({"BIN_FCSKU_DATA": items, "EXPECTED_QUANTITY": 3}).encode()
+    record = parse_bin_record("00007", content)
+    assert record.volumes == (8.0, 8.0, None)
+    assert record.weights == (1.5, None, None)
+    assert record.unknown_units == ("'stone'",)
 
 
 def test_the_undamaged_file_of_the_mutations_is_used() -> None:

@@ -5,7 +5,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from build_catalog import describe_catalog
-from catalog.file import CATALOG_SCHEMA, bins_by_count, open_beside, read_catalog, write_catalog
+from catalog.file import (
+    CATALOG_SCHEMA,
+    SIZES,
+    bins_by_count,
+    open_beside,
+    read_catalog,
+    write_catalog,
+)
 from command_line import InputError
 
 
@@ -28,6 +35,24 @@ def test_a_catalog_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_catalog(catalog, store, name)
     assert read_catalog(tmp_path / "new" / "catalog.parquet").equals(catalog)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["catalog.parquet"]
+
+
+def test_a_catalog_of_an_earlier_version_says_nothing_of_sizes(tmp_path: Path) -> None:
+    catalog = catalog_of(("1", 3, "1"), ("2", None, "1"))
+    pq.write_table(catalog.drop_columns(list(SIZES)), tmp_path / "catalog.parquet")
+    assert read_catalog(tmp_path / "catalog.parquet").equals(catalog)
+    assert "Of 0 items in these records 0 have a volume and 0 a weight." in describe_catalog(
+        catalog
+    )
+
+
+def test_the_description_says_how_many_items_have_a_size_and_names_strange_units() -> None:
+    rows = catalog_of(("1", 3, "1"), ("2", 2, "2")).to_pylist()
+    rows[0] |= {"asins": ["B0", "B1"], "volumes": [8.0, None], "unknown_units": ["'ell'"]}
+    rows[1] |= {"asins": ["B0"], "volumes": [8.0], "weights": [0.5], "unknown_units": ["'ell'"]}
+    text = describe_catalog(pa.Table.from_pylist(rows, schema=CATALOG_SCHEMA))
+    assert "Of 3 items in these records 2 have a volume and 1 a weight." in text
+    assert "Sizes in units that are not known count as missing; records: 'ell' in 2." in text
 
 
 def test_a_catalog_that_is_not_there_says_what_makes_one(tmp_path: Path) -> None:
