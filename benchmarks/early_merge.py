@@ -5,9 +5,9 @@
 
 Trains a ViT twice by the default recipe, once with the change head, which compares what the last
 layer makes of each photo, and once with both photos stacked into six channels, the patch embedding
-doubled, and all layers of the network behind it. Reads validation alone: the loss of the changes
-and that of the counts, and what a pair costs to answer. A run that is finished is not repeated, one
-that was killed goes on. Other words on the command line are train.py's.
+doubled, and all layers of the network behind it. Reads validation alone, after the last epoch and
+before any calibration: the loss of the changes and that of the counts; and what a pair costs to
+answer. A run that is finished is not repeated. Other words on the command line are train.py's.
 """
 
 import argparse
@@ -27,6 +27,9 @@ from training_recipe import markdown
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
+# No checkpoint: train.py would not know the doubled embedding in it.
+FLAGS = ["--do_train", "--do_eval", "--calibrate", "false", "--save_strategy", "no"]
+FLAGS += ["--load_best_model_at_end", "false"]
 NUM_PAIRS, ROUNDS = 16, 5
 
 
@@ -127,7 +130,7 @@ def main() -> None:
         results = run_dir / "all_results.json"
         if not (results.exists() and "eval_change_loss" in json.loads(results.read_text())):
             train.attach_head = attach
-            train.main([*flags, "--output_dir", str(run_dir), "--do_train", "--do_eval"])
+            train.main([*flags, "--output_dir", str(run_dir), *FLAGS])
         figures = json.loads(results.read_text())
         rows.append(
             [
