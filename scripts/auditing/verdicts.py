@@ -280,9 +280,13 @@ class Judge:
         )
         counted = found_in(self.by_hand.counts, rows)
         likelihoods[counted >= 0] = np.equal.outer(counted[counted >= 0], self.counts)
-        refuted = np.equal.outer(found_in(self.by_hand.refuted, rows), self.counts)
-        is_refuted = refuted.any(axis=1)
-        likelihoods[is_refuted] = ~refuted[is_refuted]
+        ruled_out = found_in(self.by_hand.refuted, rows)
+        refuted = np.equal.outer(ruled_out, self.counts)
+        likelihoods = np.where(refuted, 0.0, likelihoods)
+        # What a record that is known to be wrong says is that it is wrong; one that was written
+        # since is a record as any other.
+        is_wrong = refuted.any(axis=1) & (ruled_out == expected)
+        likelihoods[is_wrong] = ~refuted[is_wrong]
         return likelihoods
 
     def _part_verdicts(
@@ -339,7 +343,7 @@ class Judge:
                 saving=0.0 if is_right else (self.costs or ERROR_UNITS).missed_error,
                 reason=f"counted by hand: {counted}",
             )
-        is_refuted = part.first + row in self.by_hand.refuted
+        is_refuted = self.by_hand.refuted.get(part.first + row) == int(part.expected[row])
         if is_refuted and verdict.decision == OK:  # whatever a check costs: it is wrong
             verdict = replace(verdict, decision=CHECK, reason="")
         fault = self.visit_faults.get(part.first + row)

@@ -27,8 +27,10 @@ BLURRED_SHARE = 0.25
 # Edges of an erased patch as a share of the photo's: the smallest items are larger.
 PATCH_EDGES = (0.03, 0.08)
 PATCHES = 3
-# How far two visits of a bin are moved apart, a share of how far any photo is: the camera stands.
-APART = 0.05
+# How far photos of one bin are moved apart, a share of how far any two are. Two visits hardly: they
+# lie apart already, half of them by 8 pixels of 224 and more. A photo that is shown twice does not,
+# and is moved as far: half of them by 7 pixels and more.
+APART, APART_SEEN_TWICE = 0.05, 0.7
 MIXUP_ALPHA = 0.2  # Zhang et al., mixup: Beyond empirical risk minimization, ICLR 2018
 
 
@@ -59,7 +61,7 @@ def normalize(pixel_values: torch.Tensor, mean: list[float], std: list[float]) -
 
 
 def random_geometry(
-    pixel_values: torch.Tensor, run: torch.Tensor, apart: float = 0.0
+    pixel_values: torch.Tensor, run: torch.Tensor, apart: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Turn, shear, shrink and shift each photo inside its frame, and keep all of it in sight.
 
@@ -68,14 +70,15 @@ def random_geometry(
     Args:
         pixel_values: float (batch, 3, height, width), normalized.
         run: as in random_flip.
-        apart: how far photos of a run are moved apart, a share of how far any two are.
+        apart: float (batch,), how far each is moved apart from the others of its run, a share of
+            how far any two are; None: not at all.
     """
     moves = random_moves(run, apart)
     grid = functional.affine_grid(moves, list(pixel_values.shape), align_corners=False)
     return functional.grid_sample(pixel_values, grid, align_corners=False)
 
 
-def random_moves(run: torch.Tensor, apart: float = 0.0) -> torch.Tensor:
+def random_moves(run: torch.Tensor, apart: torch.Tensor | None = None) -> torch.Tensor:
     """Return matrices for `affine_grid`, float (num_photos, 2, 3): frame to photo, both -1 to 1.
 
     All four corners of a photo stay in its frame.
@@ -84,7 +87,8 @@ def random_moves(run: torch.Tensor, apart: float = 0.0) -> torch.Tensor:
     """
 
     def nearly(numbers: torch.Tensor) -> torch.Tensor:
-        return numbers.lerp(torch.rand_like(numbers), apart) if apart else numbers
+        """Return numbers of the runs, (..., num_photos), moved apart."""
+        return numbers if apart is None else numbers.lerp(torch.rand_like(numbers), apart)
 
     # A strength of its own for each run: some stay nearly as they are, as all are in evaluation.
     strength, angle, shear, size = nearly(torch.rand(4, len(run), device=run.device)[:, run])
@@ -99,7 +103,7 @@ def random_moves(run: torch.Tensor, apart: float = 0.0) -> torch.Tensor:
     reach = forward.abs().sum(dim=2).amax(dim=1)
     forward = forward * (scale / reach.clamp(min=1))[:, None, None]
     room = 1 - forward.abs().sum(dim=2)
-    shift = (2 * nearly(torch.rand(len(run), 2, device=run.device)[run]) - 1) * room
+    shift = (2 * nearly(torch.rand(len(run), 2, device=run.device)[run].T).T - 1) * room
     backward = torch.linalg.inv(forward)
     return torch.cat([backward, -backward @ shift[:, :, None]], dim=2)
 
@@ -126,12 +130,13 @@ def random_colour(pixel_values: torch.Tensor) -> torch.Tensor:
 
 def _blur_some(pixel_values: torch.Tensor) -> torch.Tensor:
     """Average each pixel of some photos with its neighbours; changes its argument."""
-    num_blurred = round(BLURRED_SHARE * pixel_values.shape[0])
-    # Batches come in random order: the first photos are as good as any.
-    sharp = pixel_values[:num_blurred]
+    num_photos, device = len(pixel_values), pixel_values.device
+    # Not the first ones: those are shown twice where changes are learned.
+    chosen = torch.randperm(num_photos, device=device)[: round(BLURRED_SHARE * num_photos)]
+    sharp = pixel_values[chosen]
     blurred = functional.avg_pool2d(sharp, 3, stride=1, padding=1, count_include_pad=False)
-    strength = torch.rand(num_blurred, 1, 1, 1, device=pixel_values.device)
-    sharp.lerp_(blurred, strength)
+    strength = torch.rand(len(chosen), 1, 1, 1, device=device)
+    pixel_values[chosen] = sharp.lerp(blurred, strength)
     return pixel_values
 
 

@@ -33,6 +33,7 @@ from diagnostics.callback import Diagnostics, run_facts
 from training.arguments import BinTrainingArguments
 from training.augmentation import (
     APART,
+    APART_SEEN_TWICE,
     mixed,
     mixing_shares,
     normalize,
@@ -127,6 +128,7 @@ class BinTrainer(Trainer):
         self.change_columns = torch.from_numpy(change_columns(counts)).to(args.device)
         self.change_logits: np.ndarray | None = None  # of the pairs that were evaluated last
         self.visit_model = VisitModel(ErrorModel())  # until it is fitted, or read
+        self.visit_sampler: VisitSampler | None = None
         self.count_weights = self._count_weights(len(counts))
         self.calibration: dict[str, float] = {}
         self.average: WeightAverage | None = None
@@ -205,7 +207,10 @@ class BinTrainer(Trainer):
             again = batch["seen_twice"]
             pixel_values[again] = random_colour(pixel_values[again])
         if self.args.augment_geometry:
-            apart = 0.0 if head_of(self.model) is None else APART
+            apart = None
+            if "seen_twice" in batch:
+                apart = torch.full_like(pixel_values[:, 0, 0, 0], APART)
+                apart[batch["seen_twice"]] = APART_SEEN_TWICE
             pixel_values = random_geometry(pixel_values, run, apart)
         if not self.args.mixup:
             return pixel_values, None
@@ -259,7 +264,19 @@ class BinTrainer(Trainer):
         if head_of(self.model) is None:
             return super()._get_train_sampler(*args, **kwargs)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return VisitSampler(*visits_of(self.train_dataset), seed)
+        self.visit_sampler = VisitSampler(*visits_of(self.train_dataset), seed)
+        return self.visit_sampler
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return Trainer's, which knows whose order follows from the epoch.
+
+        Behind batches that several processes share out, of which a run that goes on skips some,
+        accelerate would find no sampler but its own (1.12), and the order be that of epoch 0.
+        """
+        dataloader: Any = super().get_train_dataloader()
+        if self.visit_sampler is not None:
+            dataloader.set_sampler(self.visit_sampler)
+        return dataloader
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Return the names of the parameters that --weight_decay is for: matrices alone."""
@@ -525,7 +542,8 @@ class BinTrainer(Trainer):
 
         With more evaluations than checkpoints it would not be there in the end.
         """
-        if "eval_change_loss" in metrics and self.args.metric_for_best_model == "loss":
+        judged_by = str(self.args.metric_for_best_model).removeprefix("eval_")
+        if "eval_change_loss" in metrics and judged_by == "loss":
             # What is minimized, both parts of it.
             both = metrics["eval_loss"] + CHANGE_WEIGHT * metrics["eval_change_loss"]
             metrics = metrics | {"eval_loss": both}

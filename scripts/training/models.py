@@ -22,6 +22,7 @@ from transformers.utils import (
     is_torchvision_available,
 )
 
+from count_distribution import counts_of_labels
 from one_line_parser import reason_of
 from training.arguments import ModelArguments
 from visits.error_model import ERROR_MODEL, ErrorModel
@@ -149,7 +150,13 @@ def load_change_head(
     if found[0] is None:
         return VisitModel(ErrorModel())
     folder = Path(found[0]).parent
-    load_head(model, folder, image_size)
+    settings = load_head(model, folder, image_size)
+    counts = counts_of_labels([name for _, name in sorted(model.config.id2label.items())])
+    if settings.counts != counts:
+        raise ValueError(
+            f"{found[0]} belongs to a model of other counts ({settings.counts[0]} to "
+            f"{settings.counts[-1]}): copy the model folder again."
+        )
     return read_visit_model(folder)
 
 

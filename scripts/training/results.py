@@ -98,7 +98,7 @@ def fit_visit_model(
     settings = ChangeSettings(
         counts=trainer.counts,
         num_features=head.num_features,
-        learned_rate=share_unchanged(len(steps), len(records)),
+        learned_rate=share_unchanged(len(steps), len(records), trainer.args.train_batch_size),
         # As if one pair more had been seen, half of which had not changed.
         unchanged_rate=(num_unchanged + 0.5) / (len(steps) + 1),
         temperature=trainer.calibration.get("calibration_change_temperature", 1.0),
@@ -144,9 +144,13 @@ def predict_test_split(
         table = change_table(test, visits, outcomes)
     trainer.log(prediction.metrics)
     trainer.save_metrics("test", prediction.metrics)
-    if table is not None and trainer.is_world_process_zero():
-        with whole_file(Path(str(trainer.args.output_dir)) / CHANGES) as temporary:
-            pq.write_table(table, temporary)
+    if trainer.is_world_process_zero():
+        path = Path(str(trainer.args.output_dir)) / CHANGES
+        if table is None:  # there may be one of other photos
+            path.unlink(missing_ok=True)
+        else:
+            with whole_file(path) as temporary:
+                pq.write_table(table, temporary)
     if trainer.calibration:
         temperature = trainer.calibration["calibration_temperature"]
         before = prediction.predictions * temperature

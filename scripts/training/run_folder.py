@@ -147,7 +147,7 @@ def write_record(output_dir: Path, record: dict[str, Any]) -> None:
 
 
 def write_figures(output_dir: Path, split: str, figures: dict[str, Any]) -> None:
-    """Write SPLIT_results.json, and add its figures to all_results.json.
+    """Write SPLIT_results.json, and put its figures into all_results.json, in place of older ones.
 
     One that cannot be read is named on standard error, and replaced.
     """
@@ -162,6 +162,7 @@ def write_figures(output_dir: Path, split: str, figures: dict[str, Any]) -> None
                 "--do_predict do not measure now is not in it.",
                 file=sys.stderr,
             )
+    known = {name: value for name, value in known.items() if not name.startswith(f"{split}_")}
     for name, content in ((f"{split}_results.json", figures), (METRICS, known | figures)):
         with whole_file(output_dir / name) as temporary:
             temporary.write_text(json.dumps(content, indent=4, sort_keys=True) + "\n")

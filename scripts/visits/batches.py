@@ -85,10 +85,15 @@ def num_seen_twice(num_photos: int) -> int:
     return max(1, num_photos // SEEN_TWICE)
 
 
-def share_unchanged(num_steps: int, num_photos: int) -> float:
-    """Return which share of the pairs in training is one photo twice, of so many steps."""
-    twice = num_photos / SEEN_TWICE
-    return twice / (twice + num_steps)
+def share_unchanged(num_steps: int, num_photos: int, batch_size: int) -> float:
+    """Return which share of the pairs in training is one photo twice.
+
+    Args:
+        num_steps: from a visit to the next, among num_photos. Where a batch ends some are cut.
+        batch_size: photos that are taken at once.
+    """
+    twice = num_photos / batch_size * num_seen_twice(batch_size)
+    return twice / (twice + num_steps * (1 - 1 / batch_size))
 
 
 def with_unchanged(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

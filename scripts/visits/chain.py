@@ -19,10 +19,11 @@ logarithmic pool), and the chain is a conditional random field:
     P(c_1 .. c_n)  is proportional to  product of  p(c_t)^a r(c_t)  and of  s(c_t, c_t+1)
     s(c, c')  =  h(c' - c)^b u(c, c')^g  where the count has changed
 
-The weights are those of the greatest likelihood on the validation split (`fit_weights`): concave,
-so there is one. A visit that is alone keeps what its photo says, p(c) r(c). Forward and backward
-sums give each visit's distribution given all of them. Sources: Lafferty, McCallum and Pereira,
-Conditional random fields, ICML 2001; Rabiner, A tutorial on hidden Markov models, 1989.
+The weights are those of the greatest likelihood on the validation split (`fit_weights`), which is
+concave where counts have changed, and so has one greatest value. A visit that is alone keeps what
+its photo says, p(c) r(c). Forward and backward sums give each visit's distribution given all of
+them. Sources: Lafferty, McCallum and Pereira, Conditional random fields, ICML 2001; Rabiner, A
+tutorial on hidden Markov models, 1989.
 
 A visit that nothing happened since (d = 0) hardly occurs in the photos that all this was learned
 from. How often it is so, a user knows and this project does not: the rate is what h and u have for
@@ -155,14 +156,14 @@ def visit_posteriors(
 
     Returns: float (num_rows, num_counts); rows sum to 1.
     """
-    chains = _chains(visits.steps, len(visits.probabilities))
-    forward, backward = _messages(chains, *_potentials(visits, weights, usual, records, chains))
-    joint = forward + backward
-    joint -= _log_sum(joint, axis=2)[:, :, None]
-    is_visit = chains >= 0
-    posteriors = np.empty_like(visits.probabilities, dtype=np.float64)
-    posteriors[chains[is_visit]] = np.exp(joint[is_visit])
-    return posteriors
+    evidence = _evidence(visits, weights, records)
+    joint = evidence.copy()  # all there is of a visit that is alone
+    if len(visits.steps):
+        chains = _chains(visits.steps, len(evidence))
+        forward, backward = _messages(*_potentials(visits, weights, usual, evidence, chains))
+        is_visit = chains >= 0
+        joint[chains[is_visit]] = (forward + backward)[is_visit]
+    return np.exp(joint - _log_sum(joint, axis=1)[:, None])
 
 
 def step_joints(visits: Visits, weights: ChainWeights, usual: np.ndarray) -> np.ndarray:
@@ -182,14 +183,15 @@ def step_joints(visits: Visits, weights: ChainWeights, usual: np.ndarray) -> np.
 def log_likelihood(
     visits: Visits, weights: ChainWeights, usual: np.ndarray, true: np.ndarray
 ) -> float:
-    """Return the logarithm of how likely the true counts of all visits are, together.
+    """Return the logarithm of how likely the true counts of all visits in steps are, together.
 
     Args:
         true: int (num_rows,), the column of the count that each visit found.
     """
-    chains = _chains(visits.steps, len(visits.probabilities))
-    single, pair = _potentials(visits, weights, usual, None, chains)
-    forward, _ = _messages(chains, single, pair)
+    evidence = _evidence(visits, weights, None)
+    chains = _chains(visits.steps, len(evidence))
+    single, pair = _potentials(visits, weights, usual, evidence, chains)
+    forward, _ = _messages(single, pair)
     is_visit = chains >= 0
     column = true[np.maximum(chains, 0)]
     of_singles = np.take_along_axis(single, column[:, :, None], axis=2)[:, :, 0]
@@ -203,8 +205,8 @@ def fit_weights(
 ) -> ChainWeights:
     """Return the weights under which the true counts are likeliest, none below 0.
 
-    Newton's method on differences: three numbers, and a likelihood that is concave in them. Few
-    visits leave the weights near what is believed before.
+    Newton's method on differences, for those weights that may move: one at 0 that would go below it
+    stays. Few visits leave the weights near what is believed before.
 
     Args:
         true: as in log_likelihood.
@@ -232,10 +234,14 @@ def fit_weights(
     point = prior
     for _ in range(NEWTON_STEPS):
         slope, curvature = _derivatives(value, point)
-        step = np.linalg.solve(curvature, slope)
-        while value(np.maximum(point - step, 0)) < value(point) and np.abs(step).max() > 1e-6:
+        free = (point > 0) | (slope > 0)
+        step = np.zeros(len(point))
+        step[free] = -np.linalg.solve(curvature[np.ix_(free, free)], slope[free])
+        if step @ slope < 0:  # downhill, where the likelihood is not concave
+            step = np.where(free, slope, 0.0) / max(1.0, float(np.abs(slope).max()))
+        while value(np.maximum(point + step, 0)) < value(point) and np.abs(step).max() > 1e-6:
             step = step / 2
-        moved = np.maximum(point - step, 0)
+        moved = np.maximum(point + step, 0)
         if np.abs(moved - point).max() < 1e-5:
             break
         point = moved
@@ -262,43 +268,54 @@ def _derivatives(
 
 
 def _chains(steps: np.ndarray, num_rows: int) -> np.ndarray:
-    """Return the rows of each chain in order, int (num_chains, longest), -1 after its end."""
+    """Return the rows of each chain in order, int (num_chains, longest), -1 after its end.
+
+    Rows without a step are in none: the longest chain may be long, and most rows are alone.
+    """
     following = np.full(num_rows, -1)
     following[steps[:, 0]] = steps[:, 1]
-    current = np.setdiff1d(np.arange(num_rows), steps[:, 1])
-    columns = [current]
+    current = np.setdiff1d(steps[:, 0], steps[:, 1])
+    columns = []
     while (current >= 0).any():
-        current = np.where(current >= 0, following[current], -1)
         columns.append(current)
-    return np.column_stack(columns[:-1]) if len(columns) > 1 else current[:, None]
+        current = np.where(current >= 0, following[current], -1)
+    return np.column_stack(columns)
+
+
+def _evidence(visits: Visits, weights: ChainWeights, records: np.ndarray | None) -> np.ndarray:
+    """Return the logarithms of what photo and record of each visit say, (num_rows, num_counts)."""
+    is_alone = np.ones(len(visits.probabilities), dtype=bool)
+    is_alone[visits.steps.ravel()] = False
+    of_photo = np.where(is_alone, 1.0, weights.photo)[:, None]
+    evidence = of_photo * np.log(np.maximum(visits.probabilities, SMALLEST))
+    if records is not None:
+        with np.errstate(divide="ignore"):  # a count that is known leaves no other
+            evidence = evidence + np.log(records)
+    return evidence
 
 
 def _potentials(
     visits: Visits,
     weights: ChainWeights,
     usual: np.ndarray,
-    records: np.ndarray | None,
+    evidence: np.ndarray,
     chains: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the logarithms of what speaks for each count, and for each two that follow.
 
+    Args:
+        evidence: of _evidence. chains: of _chains.
+
     Returns: float (num_chains, longest, num_counts), and (num_chains, longest - 1, num_counts,
         num_counts): before, after. All counts alike behind a chain's end, which says nothing.
     """
-    num_rows, num_counts = visits.probabilities.shape
-    is_alone = np.ones(num_rows, dtype=bool)
-    is_alone[visits.steps.ravel()] = False
-    of_photo = np.where(is_alone, 1.0, weights.photo)[:, None]
-    single = of_photo * np.log(np.maximum(visits.probabilities, SMALLEST))
-    if records is not None:
-        with np.errstate(divide="ignore"):  # a count that is known leaves no other
-            single = single + np.log(records)
+    num_rows, num_counts = evidence.shape
     step_to = np.full(num_rows, -1)
     step_to[visits.steps[:, 1]] = np.arange(len(visits.steps))
 
     is_visit = chains >= 0
     behind_the_end = -np.log(num_counts)  # so that all counts there make a factor of 1
-    singles = np.where(is_visit[:, :, None], single[np.maximum(chains, 0)], behind_the_end)
+    singles = np.where(is_visit[:, :, None], evidence[np.maximum(chains, 0)], behind_the_end)
     pairs = np.zeros((*chains[:, 1:].shape, num_counts, num_counts))
     is_later = is_visit[:, 1:]
     pairs[is_later] = _of_steps(visits, weights, usual)[step_to[chains[:, 1:][is_later]]]
@@ -332,15 +349,13 @@ def _of_steps(visits: Visits, weights: ChainWeights, usual: np.ndarray) -> np.nd
     return pooled
 
 
-def _messages(
-    chains: np.ndarray, single: np.ndarray, pair: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _messages(single: np.ndarray, pair: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return forward sums, with each visit's own evidence, and backward sums, without it."""
     forward, backward = single.copy(), np.zeros_like(single)
-    for place in range(1, chains.shape[1]):
+    for place in range(1, single.shape[1]):
         before = forward[:, place - 1, :, None] + pair[:, place - 1]
         forward[:, place] += _log_sum(before, axis=1)
-    for place in range(chains.shape[1] - 2, -1, -1):
+    for place in range(single.shape[1] - 2, -1, -1):
         after = (backward[:, place + 1] + single[:, place + 1])[:, None, :] + pair[:, place]
         backward[:, place] = _log_sum(after, axis=2)
     return forward, backward

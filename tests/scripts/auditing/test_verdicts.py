@@ -213,6 +213,15 @@ def test_a_record_that_a_person_found_wrong_is_wrong_whatever_the_photo_shows() 
             assert found[row].reason.endswith("found wrong by hand, and not counted")
 
 
+def test_a_record_that_was_corrected_since_a_person_found_it_wrong_is_judged_as_any_other() -> None:
+    rows = [(2, AGREES), (2, AGREES)]
+    (_, plain) = verdicts([part(rows)], judge())
+    (_, marked) = verdicts([part(rows)], replace(judge(), by_hand=CheckedBins(refuted={1: 3})))
+    assert marked.decision == OK
+    assert "found wrong" not in marked.reason
+    assert 0 < marked.wrong_probability < plain.wrong_probability  # one count less that it may be
+
+
 def test_a_row_that_has_no_place_among_its_bins_visits_says_so() -> None:
     by = replace(judge(), visit_faults={0: "visit 'x' is no number"})
     first, second = verdicts([part([(2, AGREES), (2, AGREES)])], by)

@@ -108,7 +108,7 @@ def test_photos_of_a_run_are_flipped_turned_and_mixed_alike_or_nearly_so() -> No
     assert not torch.equal(flipped, original)
     moves = random_moves(run)
     assert torch.equal(moves[::2], moves[1::2])
-    moves = random_moves(run, APART)
+    moves = random_moves(run, torch.full((100,), APART))
     apart = (moves[::2] - moves[1::2]).abs().mean()
     assert 0 < float(apart) < 0.1 * float((moves[:-2] - moves[2:]).abs().mean())
     assert torch.equal(mixing_shares(run)[::2], mixing_shares(run)[1::2]) is False  # drawn anew

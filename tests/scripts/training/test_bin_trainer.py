@@ -20,7 +20,9 @@ from transformers import (
 )
 
 from paths import ROOT
+from training import augmentation
 from training.arguments import BinTrainingArguments, ModelArguments
+from training.augmentation import random_moves
 from training.bin_dataset import decoded_photos, load_bins, steps_of
 from training.bin_trainer import BinTrainer
 from training.evaluation import MetricsLine, counting_metrics, softmax
@@ -185,10 +187,11 @@ def test_the_best_weights_are_those_of_the_best_checkpoint(
     assert not torch.equal(trainer.model.classifier.weight, last)
 
 
+@pytest.mark.parametrize("metric", ["loss", "eval_loss"])
 def test_the_best_weights_are_best_at_counts_and_changes_together(
-    dataset_dir: Path, config_dir: Path, tmp_path: Path
+    metric: str, dataset_dir: Path, config_dir: Path, tmp_path: Path
 ) -> None:
-    trainer = make_trainer(dataset_dir, config_dir, tmp_path)
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path, metric_for_best_model=metric)
     judged = []
     for counts, changes in ((1.5, 1.2), (1.4, 1.4), (1.6, 1.0)):
         metrics = {"eval_loss": counts, "eval_change_loss": changes}
@@ -234,6 +237,29 @@ def test_an_evaluation_with_changes_counts_each_photo_as_one_without_and_looks_a
     for name, value in alone.metrics.items():
         if "runtime" not in name and "second" not in name:
             assert together.metrics[name] == pytest.approx(value, abs=1e-5), name
+
+
+def test_what_is_shown_twice_lies_as_far_apart_as_two_visits_do(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path, mixup=False)
+    moves: list[torch.Tensor] = []
+
+    def noted(*given: Any) -> torch.Tensor:
+        moves.append(random_moves(*given))
+        return moves[-1]
+
+    monkeypatch.setattr(augmentation, "random_moves", noted)
+    torch.manual_seed(0)
+    for batch in 20 * [next(iter(trainer.get_train_dataloader()))]:
+        batch = with_unchanged(batch)
+        trainer._augmented(batch)
+    shifts = torch.stack(moves)[:, :, :, 2]
+    in_steps = (shifts[:, batch["later"]] - shifts[:, batch["earlier"]]).norm(dim=2)
+    is_twice = torch.isin(batch["later"], batch["seen_twice"])
+    # Half a frame is 1: four of 112 pixels, and next to none.
+    assert float(in_steps[:, is_twice].median()) > 4 / 112
+    assert float(in_steps[:, ~is_twice].median()) < 1 / 112
 
 
 def test_changes_are_learned_with_the_counts(

@@ -77,6 +77,14 @@ def test_results_of_an_earlier_state_are_removed_and_nothing_else(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["arguments.json"]
 
 
+def test_figures_of_a_split_take_the_place_of_all_that_were_there_of_it(tmp_path: Path) -> None:
+    write_figures(tmp_path, "test", {"test_loss": 1.0, "test_change_loss": 2.0})
+    write_figures(tmp_path, "eval", {"eval_loss": 3.0})
+    write_figures(tmp_path, "test", {"test_loss": 4.0})
+    written = json.loads((tmp_path / "all_results.json").read_text())
+    assert written == {"test_loss": 4.0, "eval_loss": 3.0}
+
+
 def test_results_are_sent_where_sagemaker_collects_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

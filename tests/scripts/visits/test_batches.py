@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from visits.batches import (
@@ -65,11 +66,19 @@ def test_the_first_photos_of_a_batch_are_there_twice_as_pairs_of_their_own() -> 
     assert num_seen_twice(3) == 1
 
 
-def test_the_share_of_unchanged_pairs_is_that_of_whole_batches() -> None:
-    groups = [None if number % 3 == 0 else str(number // 3) for number in range(96)]
-    layout = run_layout(groups)
-    num_twice, num_steps = num_seen_twice(96), len(layout["later"])
-    assert share_unchanged(num_steps, 96) == num_twice / (num_twice + num_steps)
+@pytest.mark.parametrize("batch_size", [2, 5, 8, 16, 24, 64])
+def test_the_share_of_unchanged_pairs_is_that_of_the_batches(batch_size: int) -> None:
+    groups = [None if number % 3 == 0 else str(number // 3) for number in range(4800)]
+    ids = [str(number) for number in range(4800)]
+    sampler = VisitSampler(ids, groups, seed=1)
+    num_twice = num_steps = 0
+    order = list(sampler)
+    for first in range(0, 4800, batch_size):
+        batch = [groups[row] for row in order[first : first + batch_size]]
+        num_twice += num_seen_twice(len(batch))
+        num_steps += len(run_layout(batch)["later"])
+    share = share_unchanged(len(sampler.runs) // 2, 4800, batch_size)
+    assert share == pytest.approx(num_twice / (num_twice + num_steps), rel=0.02)
 
 
 def test_a_pair_has_both_photos() -> None:

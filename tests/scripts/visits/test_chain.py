@@ -1,5 +1,6 @@
 """Chains against sums over every way that the counts of a bin's visits may have been."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from visits.chain import (
     BELIEVED,
     BELIEVED_WITHOUT_CHANGES,
+    PRIOR_FORCE,
     ChainWeights,
     Visits,
     change_columns,
@@ -116,7 +118,7 @@ def test_each_visit_has_what_all_ways_together_say(with_records: bool, gap: bool
 def test_the_likelihood_is_that_of_the_one_way_it_was() -> None:
     visits, true = drawn_visits(STEPS, 6), np.array([0, 3, 2, 1, 1, 2])
     expected = 0.0
-    for chain in CHAINS:
+    for chain in (chain for chain in CHAINS if len(chain) > 1):
         ways = by_every_way(visits, chain)
         expected += float(np.log(ways[tuple(true[chain])] / ways.sum()))
     assert log_likelihood(visits, WEIGHTS, USUAL, true) == pytest.approx(expected)
@@ -225,3 +227,32 @@ def test_one_count_can_only_stay() -> None:
     visits = Visits(np.ones((2, 1)), np.array([[0, 1]]), np.ones((1, 1)), (3,))
     usual = usual_steps(np.zeros((1, 1)), 0.5)
     assert visit_posteriors(visits, WEIGHTS, usual).tolist() == [[1.0], [1.0]]
+
+
+def test_a_weight_that_ends_at_zero_leaves_the_others_their_best() -> None:
+    generator = np.random.default_rng(3)
+    num_bins, counts = 300, (1, 2, 3, 4, 5)
+    true = generator.integers(0, 5, size=2 * num_bins)
+    true[1::2] = (true[::2] + generator.integers(1, 5, size=num_bins)) % 5
+    photos = generator.dirichlet(np.full(5, 0.5), size=2 * num_bins)
+    photos[np.arange(2 * num_bins), true] += 0.5
+    photos /= photos.sum(axis=1, keepdims=True)
+    # The opposite of what is so: the less of it the better.
+    of_changes = np.full((num_bins, 9), 0.01)
+    of_changes[np.arange(num_bins), 4 - (true[1::2] - true[::2])] = 1.0
+    of_changes /= of_changes.sum(axis=1, keepdims=True)
+    steps = np.arange(2 * num_bins).reshape(-1, 2)
+    visits = Visits(photos, steps, of_changes, counts)
+    usual = usual_steps((np.ones((5, 5)) - np.eye(5)) / 4, 0.01)
+    fitted = fit_weights(visits, usual, true)
+    assert fitted.change == 0.0
+
+    def value(weights: ChainWeights) -> float:
+        off = sum((getattr(weights, n) - 0.5) ** 2 for n in ("photo", "change", "usual"))
+        return log_likelihood(visits, weights, usual, true) - PRIOR_FORCE * off
+
+    for name in ("photo", "change", "usual"):
+        for move in (-0.05, 0.05):
+            other = replace(fitted, **{name: getattr(fitted, name) + move})
+            if getattr(other, name) >= 0:
+                assert value(other) < value(fitted), (name, move)
