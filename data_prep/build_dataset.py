@@ -138,7 +138,7 @@ def report(
         visits_line(totals),
         "",
         *([change_table(totals, label_names), ""] if totals.num_pairs else []),
-        totals.items,
+        totals.sizes_line,
         equal_photos_line(totals, split_by),
         channel_line(totals),
     ]

@@ -90,7 +90,7 @@ the number of items), `id` (a string: `1` and `00001` are different bins), `bin_
 `expected_quantity` (items), `asins` and `quantities` (the items that should be there; a quantity is
 null where the record gives none), `volumes` (cubic inches) and `weights` (pounds) of one piece of
 each of these items; null where the record gives none, or none that can be. All four are null where
-no record was read. {totals.items}
+no record was read. {totals.sizes_line}
 
 ## Visits
 

@@ -25,7 +25,7 @@ CATALOG = "catalog.parquet"
 # How --max_bins draws: an output of an earlier version, which cut the last group, is another's.
 DRAWING = "whole bin groups"
 # What a row says of its items: shards of an earlier version do not, and are not gone on with.
-SIZES = "volumes and weights"
+ITEM_SIZES = "volumes and weights"
 
 
 def dataset_settings(
@@ -47,7 +47,7 @@ def dataset_settings(
     return {
         **{name: getattr(arguments, name) for name in named},
         "drawn": DRAWING if arguments.max_bins else None,
-        "item_sizes": SIZES,
+        "item_sizes": ITEM_SIZES,
         "test_fraction": fractions.get("test", 0.0),
         "validation_fraction": fractions.get("validation", 0.0),
         "bin_list": listed and _digest("\n".join(listed).encode()),

@@ -27,7 +27,7 @@ class DatasetTotals:
     channel_mean: np.ndarray | None  # (3,), of the train split, 0 to 1; None without one
     channel_std: np.ndarray | None
     equal: EqualPhotos
-    items: str  # how many of them have a size: catalog.item_sizes.sizes_line
+    sizes_line: str  # of catalog.item_sizes
 
     @property
     def num_kept(self) -> int:
@@ -81,7 +81,7 @@ def add_up(
         channel_mean=mean,
         channel_std=std,
         equal=equal,
-        items=sizes_line(bins),
+        sizes_line=sizes_line(bins),
     )
 
 

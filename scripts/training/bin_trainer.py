@@ -268,7 +268,7 @@ class BinTrainer(Trainer):
         return self.visit_sampler
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return Trainer's, which knows whose order follows from the epoch.
+        """Return Trainer's, which tells the epoch to the sampler whose order follows from it.
 
         Behind batches that several processes share out, of which a run that goes on skips some,
         accelerate would find no sampler but its own (1.12), and the order be that of epoch 0.
@@ -418,31 +418,39 @@ class BinTrainer(Trainer):
         photos: Any = dataloader.dataset
         if head_of(self.model) is None or len(steps := steps_of(photos)) == 0:
             return super().evaluation_loop(dataloader, *args, **kwargs)
-        logits = np.empty((len(photos), len(self.counts)), dtype=np.float32)
-        labels = np.empty(len(photos), dtype=np.int64)
         # The metrics are of all photos.
         compute_metrics, self.compute_metrics = self.compute_metrics, None  # type: ignore[has-type]
         try:
-            others = np.setdiff1d(np.arange(len(photos)), steps)
-            if len(others):
-                alone = self.get_test_dataloader(photos.select(others))
-                output = super().evaluation_loop(alone, *args, **kwargs)
-                logits[others], labels[others] = output.predictions, output.label_ids
-            pairs = self.get_test_dataloader(VisitPairs(photos, steps))
-            output = super().evaluation_loop(pairs, *args, **kwargs)
+            output, change_logits = self._loop_over_visits(photos, steps, *args, **kwargs)
         finally:
             self.compute_metrics = compute_metrics
-        *of_counts, self.change_logits = output.predictions
-        for side, rows in enumerate(steps.T):
-            logits[rows], labels[rows] = of_counts[side], output.label_ids[side]
         assert compute_metrics is not None
-        metrics = compute_metrics(EvalPrediction(predictions=logits, label_ids=labels))
-        columns = self._true_changes(labels, steps)
-        of_changes = of_changed(self.change_logits, columns, self.counts)
+        metrics = compute_metrics(EvalPrediction(output.predictions, output.label_ids))
+        self.change_logits = change_logits
+        columns = self._true_changes(output.label_ids, steps)
+        of_changes = of_changed(change_logits, columns, self.counts)
         if len(of_changes[0]):
             metrics["change_loss"] = calibration_figures(*of_changes)["loss"]
         named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        return EvalLoopOutput(logits, labels, output.metrics | named, len(photos))
+        return output._replace(metrics=output.metrics | named)
+
+    def _loop_over_visits(
+        self, photos: Any, steps: np.ndarray, *args: Any, **kwargs: Any
+    ) -> tuple[EvalLoopOutput, np.ndarray]:
+        """Return the logits of all photos, each looked at once, and those of the changes."""
+        logits = np.empty((len(photos), len(self.counts)), dtype=np.float32)
+        labels = np.empty(len(photos), dtype=np.int64)
+        others = np.setdiff1d(np.arange(len(photos)), steps)
+        if len(others):
+            alone = self.get_test_dataloader(photos.select(others))
+            output = super().evaluation_loop(alone, *args, **kwargs)
+            logits[others], labels[others] = output.predictions, output.label_ids
+        pairs = self.get_test_dataloader(VisitPairs(photos, steps))
+        output = super().evaluation_loop(pairs, *args, **kwargs)
+        *of_counts, change_logits = output.predictions
+        for side, rows in enumerate(steps.T):
+            logits[rows], labels[rows] = of_counts[side], output.label_ids[side]
+        return EvalLoopOutput(logits, labels, output.metrics, len(photos)), change_logits
 
     def _true_changes(self, labels: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """Return which change each step is, its column, int (num_steps,)."""
