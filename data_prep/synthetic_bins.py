@@ -11,7 +11,7 @@ fabric, bands and remaining items, another count. Such a run shares an ASIN from
 different runs share none. The same seed and num_bins give the same bytes for any num_workers.
 
 Expect 34-40 s of processor time and 83 MB for 6,000 bins. The photos are easier than the real ones:
-the ViT of `make demo`, with 0.8 million weights, counts 78 % of its 528 test bins right, where
+the ViT of `make demo`, with 0.8 million weights, counts 76 % of its 528 test bins right, where
 always saying 3 gets 27 %. Such a score says that everything works and nothing about real bins.
 """
 
