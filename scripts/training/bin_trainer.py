@@ -56,6 +56,7 @@ from training.checkpoints import (
     remove_old_checkpoints,
     whole_checkpoint,
 )
+from training.device import start_decoding_worker
 from training.evaluation import MetricsLine, counting_metrics
 from training.losses import balanced_weights, counting_loss, cross_entropy, item_distances
 from training.models import load_strictly
@@ -467,6 +468,13 @@ class BinTrainer(Trainer):
         models = [self.model] if self.average is None else [self.model, self.average.model]
         for buffer in (buffer for model in models for buffer in model.buffers()):
             distributed.broadcast(buffer, src=0)
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        """Return Trainer's, whose workers are silent where the training is killed."""
+        dataloader = super()._get_dataloader(*args, **kwargs)
+        initialize = dataloader.worker_init_fn
+        dataloader.worker_init_fn = partial(start_decoding_worker, initialize)
+        return dataloader
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
         """Return Trainer's, of every photo: dropping the last batch is meant for training."""

@@ -1,8 +1,11 @@
 """Where a training runs: in a SageMaker job or not, what its device can do, and with whom."""
 
+import multiprocessing
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -23,6 +26,32 @@ def decoding_workers() -> int:
         return 0
     num_devices_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(8, (os.cpu_count() or 1) // num_devices_here))
+
+
+def start_decoding_worker(initialize: Callable[[int], None] | None, worker: int) -> None:
+    """Begin a process that decodes photos, which says nothing of what a killed training leaves.
+
+    Where a training is killed as it takes a batch, Python would print how the connection broke.
+
+    Args:
+        initialize: the data loader's own beginning; None has none.
+        worker: the process's number within its data loader.
+    """
+    if initialize is not None:
+        initialize(worker)
+    say = sys.excepthook
+
+    def say_to_a_training(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        training = multiprocessing.parent_process()
+        if training is not None and isinstance(error, EOFError | ConnectionError):
+            training.join(5)  # its connections are gone before it is
+            if not training.is_alive():
+                return
+        say(kind, error, trace)
+
+    sys.excepthook = say_to_a_training
 
 
 def trains_on_cpu(use_cpu: bool) -> bool:
