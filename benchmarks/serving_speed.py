@@ -85,14 +85,15 @@ def make_model(name: str, folder: Path) -> None:
 
 def add_change_head(model: Any, model_dir: Path) -> None:
     """Write a model and a change head of random weights into a model folder."""
-    module, settings = (importlib.import_module(f"visits.{name}") for name in ("head", "settings"))
+    names = ("visits.head", "visits.settings", "side_heads")
+    module, settings, side_heads = (importlib.import_module(name) for name in names)
     num_changes = 2 * len(COUNTS) - 1
     module.attach_head(model, num_changes, 224)
     # As with the counts; no change, which is its own mirror.
     torch.nn.init.constant_(model.change_head.classifier.bias[num_changes // 2], 5.0)
     state = model.state_dict()
-    model.save_pretrained(model_dir, state_dict=module.without_head(state))
-    module.save_head(state, model_dir)
+    model.save_pretrained(model_dir, state_dict=side_heads.without_side_heads(state))
+    side_heads.save_side_heads(state, model_dir)
     num_features = model.change_head.num_features
     settings.write_settings(
         model_dir, settings.ChangeSettings(tuple(COUNTS), num_features, 0.5, 0.5)

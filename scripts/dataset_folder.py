@@ -21,6 +21,7 @@ from count_distribution import counts_of_labels
 from one_line_parser import reason_of
 
 COLUMNS = ("image", "label", "id", "bin_group", "expected_quantity", "asins", "quantities")
+ITEM_COLUMNS = ("volumes", "weights")  # a folder that was built before these has neither
 SHARD = re.compile(r"(\w+)-\d+-of-\d+\.parquet")
 BUILD = "run data_prep/build_dataset.py"
 AGAIN = f"copy the dataset again, or {BUILD}"
@@ -34,22 +35,24 @@ class DatasetFolder:
         shards: the files of each split that holds bins, in the order of their rows.
         num_bins: how many each of these splits holds.
         label_names: the name of each label id, a count in items.
+        columns: that training and audits read.
     """
 
     path: Path
     shards: dict[str, list[Path]]
     num_bins: dict[str, int]
     label_names: tuple[str, ...]
+    columns: tuple[str, ...]
 
-    def tables(self, split: str, columns: Sequence[str] = COLUMNS) -> Iterator[pa.Table]:
-        """Yield a split's rows, a row group at a time.
+    def tables(self, split: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield a split's rows, a row group at a time; default: all of `columns`.
 
         Raises: ValueError: a shard is damaged.
         """
         for path in self.shards[split]:
             with open_shard(path) as parquet:
                 for group in range(parquet.num_row_groups):
-                    yield parquet.read_row_group(group, columns=list(columns))
+                    yield parquet.read_row_group(group, columns=list(columns or self.columns))
 
     def table(self, split: str, columns: Sequence[str]) -> pa.Table:
         """Return columns of a split. Raises: ValueError: a shard is damaged."""
@@ -92,7 +95,9 @@ def open_dataset(folder: Path) -> DatasetFolder:
                 f"{folder} holds {num_bins.get(split, 0):,} bins of the split {split}, and its "
                 f"README.md names {named:,}: a shard is missing, or one too many; {AGAIN}."
             )
-    dataset = DatasetFolder(folder, shards, num_bins, label_names)
+    names = next(iter(schemas.values())).names
+    columns = (*COLUMNS, *(name for name in ITEM_COLUMNS if name in names))
+    dataset = DatasetFolder(folder, shards, num_bins, label_names, columns)
     for split in shards:
         _check_records(dataset, split)
     return dataset

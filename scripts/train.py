@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import datasets
+import torch
 import transformers
 from datasets import Dataset, DatasetDict
 
@@ -33,12 +34,15 @@ from transformers import PreTrainedModel, set_seed
 
 from count_distribution import counts_of_labels
 from diagnostics.machine_usage import print_memory
+from items.heads import attach_item_heads
 from serving.served_code import check_served_code, write_served_code
 from training.arguments import BinTrainingArguments, DataArguments, ModelArguments
 from training.bin_dataset import (
     dataset_fingerprint,
     dataset_settings,
     has_changes,
+    has_items,
+    items_of,
     load_bins,
     photo_size,
     photos,
@@ -54,7 +58,13 @@ from training.device import (
     in_sagemaker_job,
 )
 from training.hub import push_to_hub, read_hub_token
-from training.models import load_change_head, load_image_processor, load_model, model_source
+from training.models import (
+    load_change_head,
+    load_heads_of_items,
+    load_image_processor,
+    load_model,
+    model_source,
+)
 from training.results import (
     fit_visit_model,
     predict_test_split,
@@ -232,14 +242,17 @@ def load_trainer(
     image_processor = load_image_processor(model_arguments, image_size)
     model = load_model(model_arguments, label_names, image_size, arguments.do_train)
     train_photos = photos(dataset, "train", data_arguments.max_train_samples)
-    visit_model = VisitModel(ErrorModel())
+    visit_model, item_settings = VisitModel(ErrorModel()), None
     eval_photos = photos(dataset, "validation", data_arguments.max_eval_samples)
     if arguments.do_train:
         if arguments.learn_changes and len(steps_of(train_photos)):
             make_change_head(model, counts, image_size)
+        if arguments.learn_items and train_photos is not None and has_items(train_photos):
+            make_item_heads(model, counts, image_size, train_photos)
         check_judged_by(arguments, model, eval_photos)
     else:
         visit_model = load_change_head(model, model_arguments, image_size)
+        item_settings = load_heads_of_items(model, model_arguments, image_size)
     if arguments.log_memory:
         print_memory("model_loaded")
     trainer = BinTrainer(
@@ -252,6 +265,8 @@ def load_trainer(
         eval_dataset=eval_photos,
     )
     trainer.visit_model = visit_model
+    if item_settings is not None:
+        trainer.item_settings = item_settings
     track_whole_run(trainer)
     return trainer
 
@@ -262,6 +277,18 @@ def make_change_head(model: PreTrainedModel, counts: Sequence[int], image_size: 
         attach_head(model, len(possible_changes(counts)), image_size)
     except ValueError as error:
         print(f"Changes are not learned: {error}.", file=sys.stderr)
+
+
+def make_item_heads(
+    model: PreTrainedModel, counts: Sequence[int], image_size: int, train_photos: Dataset
+) -> None:
+    """Give a model new item heads, which start from what is usual, or say why it has none."""
+    try:
+        heads = attach_item_heads(model, max(counts), image_size)
+    except ValueError as error:
+        print(f"Items are not learned: {error}.", file=sys.stderr)
+        return
+    heads.start_from(torch.from_numpy(items_of(train_photos)))
 
 
 def check_judged_by(
@@ -298,7 +325,7 @@ def train(trainer: BinTrainer, resume_from: str | None, bins: Dataset, model_dir
     error_model = fit_error_model(*records.values())
     trainer.visit_model = fit_visit_model(trainer, error_model, validation)
     if trainer.is_world_process_zero():
-        write_model(trainer, model_dir, trainer.visit_model.settings)
+        write_model(trainer, model_dir)
         write_served_code(model_dir)  # what an endpoint runs
         write_error_model(model_dir, error_model)  # for audit.py
         if trainer.state.global_step > trainer.first_step:

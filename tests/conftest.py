@@ -86,6 +86,7 @@ def run_dir(dataset_dir: Path, config_dir: Path, tmp_path_factory: pytest.TempPa
         ["--dataset_dir", str(dataset_dir), "--config_name", str(config_dir)]
         + ["--output_dir", str(folder), "--do_train", "--do_eval", "--do_predict"]
         + ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--disable_tqdm", "true"]
+        + ["--learn_items", "true"]
     )
     return folder
 

@@ -6,6 +6,9 @@ many heads as there are counts, five, it is so on purpose.
 
 from typing import Any
 
+import torch
+from transformers import AutoConfig, AutoModelForImageClassification
+
 IMAGE_SIZE = 64
 
 TRANSFORMER = {
@@ -138,3 +141,10 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
     "vit": TRANSFORMER,
     "vit_msn": TRANSFORMER,
 }
+
+
+def drawn_model(family: str) -> Any:
+    """Return a tiny model of three counts, the same random one every time, in evaluation mode."""
+    config = AutoConfig.for_model(family, **TINY_CONFIGS[family], num_labels=3)
+    torch.manual_seed(0)
+    return AutoModelForImageClassification.from_config(config).eval()

@@ -159,6 +159,12 @@ class BinTrainingArguments(TrainingArguments):
         "Learn from two visits of a bin what has changed between them, beside what each photo "
         "shows: a change head beside the model. Nothing where the dataset has no such visits.",
     )
+    learn_items: bool = described(
+        False,
+        "Learn how large, how heavy and how many different the items are, as the records say, "
+        "beside how many there are: item heads beside the model. Nothing where the dataset does "
+        "not say so.",
+    )
     calibrate: bool = described(
         True,
         "Fit a temperature on the validation split when the training has ended, and fold it into "

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,22 @@ from filelock import FileLock
 from PIL import Image as PillowImage
 from tqdm import tqdm
 
-from dataset_folder import AGAIN, BUILD, DatasetFolder, check_contents, open_dataset
+from dataset_folder import (
+    AGAIN,
+    BUILD,
+    ITEM_COLUMNS,
+    DatasetFolder,
+    check_contents,
+    open_dataset,
+)
+from items.sizes import SIZES, size_targets
 from one_line_parser import reason_of
 from output_files import whole_file
 from visits.batches import run_layout
 from visits.neighbours import visit_steps
+
+# What the targets of the item heads are made of.
+ITEMS = ("quantities", *ITEM_COLUMNS)
 
 try:
     import simplejpeg
@@ -54,13 +65,15 @@ def load_bins(dataset_dir: str, needed_splits: Sequence[str]) -> DatasetDict:
 def _mapped_file(folder: DatasetFolder, split: str) -> Path:
     """Return a split as one Arrow file, which is mapped into memory instead of read.
 
-    It is made once, in the cache of `datasets`, under a name that its shards' places, sizes and
-    times give: load_dataset would do the same, but it takes a folder's name for a pattern.
+    It is made once, in the cache of `datasets`, under a name that its columns and its shards'
+    places, sizes and times give: load_dataset would do the same, but it takes a folder's name for a
+    pattern.
 
     Raises: ValueError: a shard is damaged, or the cache cannot be written.
     """
     stats = [(str(path.resolve()), path.stat()) for path in folder.shards[split]]
-    key = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+    files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    key = repr((folder.columns, files))
     name = f"{split}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.arrow"
     path = Path(datasets.config.HF_DATASETS_CACHE).expanduser() / "bins" / name
     if path.exists():
@@ -139,12 +152,38 @@ def decoded_photos(dataset: Dataset, max_samples: int | None) -> Dataset:
     """
     if max_samples is not None:
         dataset = dataset.select(range(min(max_samples, len(dataset))))
-    return dataset.with_transform(_decode, columns=["image", "label", "bin_group"])
+    columns = ["image", "label", "bin_group", *(ITEMS if has_items(dataset) else ())]
+    return dataset.with_transform(_decode, columns=columns)
 
 
 def _decode(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
     photos = [torch.from_numpy(rgb_pixels(image["bytes"])) for image in rows["image"]]
-    return {"pixel_values": photos, "labels": rows["label"], "bin_group": rows["bin_group"]}
+    decoded = {"pixel_values": photos, "labels": rows["label"], "bin_group": rows["bin_group"]}
+    if "volumes" in rows:
+        decoded["items"] = _item_targets(rows)
+    return decoded
+
+
+def has_items(dataset: Dataset) -> bool:
+    """Return whether the records of a split tell how large and heavy their items are."""
+    return {*ITEMS} <= {*dataset.column_names}
+
+
+def items_of(dataset: Dataset) -> np.ndarray:
+    """Return what the records of a split say of their items, float (num_photos, len(SIZES) + 1).
+
+    The logarithms of items.sizes, and last how many distinct items there are.
+
+    Args:
+        dataset: with has_items.
+    """
+    rows = dataset.with_format(None).select_columns(list(ITEMS))[:]
+    return np.array(_item_targets(rows)).reshape(len(dataset), len(SIZES) + 1)
+
+
+def _item_targets(rows: Mapping[str, Sequence[Any]]) -> list[list[float]]:
+    records = zip(*(rows[name] for name in ITEMS), strict=True)
+    return [[*size_targets(*record), len(record[0])] for record in records]
 
 
 def steps_of(dataset: Dataset) -> np.ndarray:
@@ -190,7 +229,8 @@ def collate(rows: Sequence[dict[str, Any]], keeps_visits: bool = False) -> dict[
 
     Returns: pixel_values uint8 (batch, 3, height, width), labels int64 (batch,); for pairs of
         visits.batches.VisitPairs the same of the earlier photos and counts beside them; for others
-        which belong together: visits.batches.run_layout.
+        which belong together: visits.batches.run_layout, and where the dataset has them `items`
+        float32 (batch, len(SIZES) + 1), as in items_of.
     """
 
     def photos(name: str) -> torch.Tensor:
@@ -205,6 +245,8 @@ def collate(rows: Sequence[dict[str, Any]], keeps_visits: bool = False) -> dict[
             "earlier_pixel_values": photos("earlier_pixel_values"),
             "earlier_labels": labels("earlier_labels"),
         }
+    if "items" in rows[0]:
+        batch["items"] = torch.tensor([row["items"] for row in rows])
     return batch | run_layout([row["bin_group"] if keeps_visits else None for row in rows])
 
 

@@ -30,6 +30,11 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
 from diagnostics.callback import Diagnostics, run_facts
+from items.heads import ItemHeads, item_heads_of, item_loss
+from items.measures import distinct_items, fitted_spread_factors, item_figures
+from items.settings import ItemSettings
+from items.sizes import SIZES
+from side_heads import save_side_heads, side_heads, without_side_heads
 from training.arguments import BinTrainingArguments
 from training.augmentation import (
     APART,
@@ -41,7 +46,7 @@ from training.augmentation import (
     random_flip,
     random_geometry,
 )
-from training.bin_dataset import collate, steps_of, visits_of
+from training.bin_dataset import collate, has_items, items_of, steps_of, visits_of
 from training.calibration import (
     before_and_after,
     calibration_figures,
@@ -72,11 +77,11 @@ from training.run_folder import write_figures
 from visits.batches import VisitPairs, VisitSampler, with_unchanged
 from visits.chain import change_columns, of_changed
 from visits.error_model import ErrorModel
-from visits.head import ChangeHead, head_of, save_head, without_head
+from visits.head import ChangeHead, head_of
 from visits.settings import VisitModel
 
-# Of the changes beside the counts, in the loss that is minimized.
-CHANGE_WEIGHT = 1.0
+# Of the changes, and of the items, beside the counts, in the loss that is minimized.
+CHANGE_WEIGHT, ITEM_WEIGHT = 1.0, 0.5
 
 
 class BinTrainer(Trainer):
@@ -109,9 +114,9 @@ class BinTrainer(Trainer):
             # a second against 56 with the plain one (ViT-Tiny, two cores). In fp32 the fused form
             # saves a tenth.
             model.set_attn_implementation("eager")
-        if head_of(model) is not None:
-            # It is asked beside the model, where a search for what a batch left out misses it; each
-            # batch asks all of it.
+        if side_heads(model):
+            # They are asked beside the model, where a search for what a batch left out misses them;
+            # each batch asks all of them.
             args.ddp_find_unused_parameters = False
         super().__init__(
             model=model,
@@ -128,6 +133,9 @@ class BinTrainer(Trainer):
         self.distances = item_distances(counts).to(args.device)
         self.change_columns = torch.from_numpy(change_columns(counts)).to(args.device)
         self.change_logits: np.ndarray | None = None  # of the pairs that were evaluated last
+        self.item_answers: np.ndarray | None = None  # of the photos that were evaluated last
+        item_heads = item_heads_of(self.model)
+        self.item_settings = ItemSettings(item_heads.max_distinct) if item_heads else None
         self.visit_model = VisitModel(ErrorModel())  # until it is fitted, or read
         self.visit_sampler: VisitSampler | None = None
         self.count_weights = self._count_weights(len(counts))
@@ -194,6 +202,8 @@ class BinTrainer(Trainer):
         total = loss.mean()
         if head is not None:
             total = total + CHANGE_WEIGHT * self._change_loss(head, batch, share)
+        if (item_heads := item_heads_of(self.model)) is not None:
+            total = total + ITEM_WEIGHT * self._item_loss(item_heads, batch, share)
         return (total, outputs) if return_outputs else total
 
     def _augmented(
@@ -237,6 +247,19 @@ class BinTrainer(Trainer):
             wanted = wanted.lerp(targets(batch["partner"]), share[later, None])
         smoothing = self.args.label_smoothing_factor
         return cross_entropy(logits.float(), wanted, smoothing).mean()
+
+    def _item_loss(
+        self, heads: ItemHeads, batch: dict[str, torch.Tensor], share: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the mean loss of the items in photos that the model has just seen, each once."""
+        targets = batch["items"]
+        with self.accelerator.autocast():
+            answers = heads()[: len(targets)].float()
+        loss = item_loss(answers, targets)
+        if share is not None:
+            partner, share = batch["partner"][: len(targets)], share[: len(targets)]
+            loss = loss.lerp(item_loss(answers, targets[partner]), share)
+        return loss.mean()
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Return the batches of a step, as Trainer does."""
@@ -345,6 +368,8 @@ class BinTrainer(Trainer):
         self.calibration |= before_and_after("eval", logits, labels, temperature)
         if self.change_logits is not None:
             self._calibrate_changes(labels)
+        if self.item_answers is not None:
+            self._calibrate_items(self.item_answers)
         return prediction._replace(predictions=logits / temperature)
 
     def _calibrate_changes(self, labels: np.ndarray) -> None:
@@ -364,6 +389,22 @@ class BinTrainer(Trainer):
         self.change_logits = self.change_logits / temperature
         self.calibration |= {"calibration_change_temperature": temperature}
 
+    def _calibrate_items(self, answers: np.ndarray) -> None:
+        """Fit how sure the item heads are on the validation split, and fold it into them."""
+        heads = item_heads_of(self.model)
+        assert heads is not None
+        targets = items_of(self.eval_dataset)
+        factors = fitted_spread_factors(answers, targets)
+        logits, columns = distinct_items(answers, targets)
+        temperature = fitted_temperature(logits, columns) if len(columns) else 1.0
+        heads.calibrate(torch.from_numpy(factors), temperature)
+        self.item_settings = ItemSettings(heads.max_distinct, SIZES, tuple(factors), temperature)
+        self.calibration |= {
+            f"calibration_items_{name}_spread": float(factor)
+            for name, factor in zip(SIZES, factors, strict=True)
+        }
+        self.calibration |= {"calibration_items_distinct_temperature": temperature}
+
     def prediction_step(
         self,
         model: nn.Module,
@@ -371,34 +412,38 @@ class BinTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, Any, Any]:
-        """Return (None, logits, labels) of an evaluation batch, in full precision.
+        """Return (None, answers, labels) of an evaluation batch, in full precision.
 
         Half precision moves a probability by a percent, and a served model answers in full
         precision. The loss is left to the metrics: Trainer's own mean over batches counts some
         photos twice when several processes evaluate.
 
-        Of pairs the logits are those of the earlier photos' counts, of the later ones', and of the
-        changes; the labels are those of both counts.
+        Returns: the answers by name: `counts`, logits, and `items` where there are item heads; of
+            pairs also `changes`, logits, and the same of the earlier photos: `earlier_counts` and
+            `earlier_items`. The labels are those of both counts then, the earlier one's first.
         """
         inputs = self._prepare_inputs(inputs)
         if self.average is not None:
             model = self.average.model
         plain_model = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+        head, item_heads = head_of(plain_model), item_heads_of(plain_model)
 
-        def counted(name: str) -> torch.Tensor:
+        def answered(name: str) -> dict[str, torch.Tensor]:
             # The class's own forward: accelerate wraps the instance's in autocast for bf16.
-            return type(plain_model).forward(plain_model, self._normalized(inputs[name])).logits
+            output = type(plain_model).forward(plain_model, self._normalized(inputs[name]))
+            answers = {"counts": output.logits}
+            return answers if item_heads is None else answers | {"items": item_heads()}
 
         with torch.no_grad():
-            logits, labels = counted("pixel_values"), inputs["labels"]
+            answers, labels = answered("pixel_values"), inputs["labels"]
             if "earlier_labels" not in inputs:
-                return None, logits, labels
-            head = head_of(plain_model)
+                return None, answers, labels
             assert head is not None
             later = head.projected()
-            of_earlier = counted("earlier_pixel_values")
-            of_both = (of_earlier, logits, head(head.projected(), later))
-        return None, of_both, (inputs["earlier_labels"], labels)
+            of_earlier = answered("earlier_pixel_values")
+            answers |= {f"earlier_{name}": values for name, values in of_earlier.items()}
+            answers["changes"] = head(head.projected(), later)
+        return None, answers, (inputs["earlier_labels"], labels)
 
     def evaluation_loop(
         self,
@@ -411,47 +456,66 @@ class BinTrainer(Trainer):
 
         Where the model has a change head it is asked about each two visits that follow each other
         among these photos: `change_logits` has its answers, and `change_loss` is their mean loss,
-        of pairs that differ. Those photos are counted as they come in pairs, the others alone.
+        of pairs that differ. Where it has item heads, `item_answers` has what they say.
         """
         self._share_buffers()
-        self.change_logits = None
-        kwargs["metric_key_prefix"] = metric_key_prefix
         photos: Any = dataloader.dataset
-        if head_of(self.model) is None or len(steps := steps_of(photos)) == 0:
-            return super().evaluation_loop(dataloader, *args, **kwargs)
+        steps = np.empty((0, 2), dtype=np.int64)
+        if head_of(self.model) is not None:
+            steps = steps_of(photos)
+        kwargs["metric_key_prefix"] = metric_key_prefix
         # The metrics are of all photos.
         compute_metrics, self.compute_metrics = self.compute_metrics, None  # type: ignore[has-type]
         try:
-            output, change_logits = self._loop_over_visits(photos, steps, *args, **kwargs)
+            output, answers = self._loop_over_visits(dataloader, steps, *args, **kwargs)
         finally:
             self.compute_metrics = compute_metrics
         assert compute_metrics is not None
         metrics = compute_metrics(EvalPrediction(output.predictions, output.label_ids))
-        self.change_logits = change_logits
-        columns = self._true_changes(output.label_ids, steps)
-        of_changes = of_changed(change_logits, columns, self.counts)
-        if len(of_changes[0]):
-            metrics["change_loss"] = calibration_figures(*of_changes)["loss"]
+        self.change_logits, self.item_answers = answers.get("changes"), answers.get("items")
+        if self.change_logits is not None:
+            columns = self._true_changes(output.label_ids, steps)
+            of_changes = of_changed(self.change_logits, columns, self.counts)
+            if len(of_changes[0]):
+                metrics["change_loss"] = calibration_figures(*of_changes)["loss"]
+        if self.item_answers is not None and has_items(photos):
+            figures = item_figures(self.item_answers, items_of(photos))
+            metrics |= {f"items_{name}": value for name, value in figures.items()}
         named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return output._replace(metrics=output.metrics | named)
 
     def _loop_over_visits(
-        self, photos: Any, steps: np.ndarray, *args: Any, **kwargs: Any
-    ) -> tuple[EvalLoopOutput, np.ndarray]:
-        """Return the logits of all photos, each looked at once, and those of the changes."""
-        logits = np.empty((len(photos), len(self.counts)), dtype=np.float32)
-        labels = np.empty(len(photos), dtype=np.int64)
+        self, dataloader: DataLoader, steps: np.ndarray, *args: Any, **kwargs: Any
+    ) -> tuple[EvalLoopOutput, dict[str, np.ndarray]]:
+        """Return what is said of all photos, each looked at once, by name: as in prediction_step.
+
+        Those of `steps` are looked at as they come in pairs, whose `changes` are in their order.
+        """
+        photos: Any = dataloader.dataset
         others = np.setdiff1d(np.arange(len(photos)), steps)
+        answers: dict[str, np.ndarray] = {}
+        told: list[tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]] = []
         if len(others):
-            alone = self.get_test_dataloader(photos.select(others))
+            alone = self.get_test_dataloader(photos.select(others)) if len(steps) else dataloader
             output = super().evaluation_loop(alone, *args, **kwargs)
-            logits[others], labels[others] = output.predictions, output.label_ids
-        pairs = self.get_test_dataloader(VisitPairs(photos, steps))
-        output = super().evaluation_loop(pairs, *args, **kwargs)
-        *of_counts, change_logits = output.predictions
-        for side, rows in enumerate(steps.T):
-            logits[rows], labels[rows] = of_counts[side], output.label_ids[side]
-        return EvalLoopOutput(logits, labels, output.metrics, len(photos)), change_logits
+            told.append((others, output.predictions, output.label_ids))
+        if len(steps):
+            pairs = self.get_test_dataloader(VisitPairs(photos, steps))
+            output = super().evaluation_loop(pairs, *args, **kwargs)
+            of_pairs = output.predictions
+            answers["changes"] = of_pairs.pop("changes")
+            earlier = {n: of_pairs.pop(n) for n in list(of_pairs) if n.startswith("earlier_")}
+            earlier = {name.removeprefix("earlier_"): told for name, told in earlier.items()}
+            for side, of_photos in enumerate((earlier, of_pairs)):
+                told.append((steps[:, side], of_photos, output.label_ids[side]))
+        labels = np.empty(len(photos), dtype=np.int64)
+        for rows, of_photos, labels_there in told:
+            labels[rows] = labels_there
+            for name, values in of_photos.items():
+                whole = answers.setdefault(name, np.empty((len(photos), values.shape[1]), "f4"))
+                whole[rows] = values
+        loop = EvalLoopOutput(answers["counts"], labels, output.metrics, len(photos))
+        return loop, answers
 
     def _true_changes(self, labels: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """Return which change each step is, its column, int (num_steps,)."""
@@ -615,8 +679,8 @@ class BinTrainer(Trainer):
             state = self.average.model.state_dict()
         else:
             state = state_dict or self.model.state_dict()
-        super()._save(str(folder), without_head(state))
-        save_head(state, folder)
+        super()._save(str(folder), without_side_heads(state))
+        save_side_heads(state, folder)
         if self.average is not None:
             save_trained_weights(self.model, folder)
         return None

@@ -23,11 +23,14 @@ from transformers.utils import (
 )
 
 from count_distribution import counts_of_labels
+from items.heads import load_item_heads
+from items.settings import HEADS_SETTINGS, HEADS_WEIGHTS, ItemSettings
 from one_line_parser import reason_of
+from side_heads import read_side_heads
 from training.arguments import ModelArguments
 from visits.error_model import ERROR_MODEL, ErrorModel
-from visits.head import HEAD_WEIGHTS, head_of, load_head, read_head
-from visits.settings import HEAD_SETTINGS, VisitModel, read_visit_model
+from visits.head import load_head
+from visits.settings import HEAD_SETTINGS, HEAD_WEIGHTS, VisitModel, read_visit_model
 
 # Pillow's code for what data_prep/dataset/photos.py resizes with.
 BILINEAR = 2
@@ -134,30 +137,47 @@ def load_change_head(
     Returns: what its folder, or its repository, knows of visits.
     Raises: ValueError: a file of the head is damaged, or the model's counts are not the head's.
     """
-    source = model_source(arguments)
-    files = (HEAD_SETTINGS, HEAD_WEIGHTS, ERROR_MODEL)
-    # All three are fetched, one by one, where the model is on the Hub.
+    folder = _folder_with(arguments, HEAD_SETTINGS, HEAD_WEIGHTS, ERROR_MODEL)
+    if folder is None:
+        return VisitModel(ErrorModel())
+    settings = load_head(model, folder, image_size)
+    counts = counts_of_labels([name for _, name in sorted(model.config.id2label.items())])
+    if settings.counts != counts:
+        raise ValueError(
+            f"{folder / HEAD_SETTINGS} belongs to a model of other counts ({settings.counts[0]} to "
+            f"{settings.counts[-1]}): copy the model folder again."
+        )
+    return read_visit_model(folder)
+
+
+def load_heads_of_items(
+    model: PreTrainedModel, arguments: ModelArguments, image_size: int
+) -> ItemSettings | None:
+    """Give a model the item heads that lie beside it, if there are any.
+
+    Returns: what they are; None where there are none.
+    Raises: ValueError: a file of theirs is damaged.
+    """
+    folder = _folder_with(arguments, HEADS_SETTINGS, HEADS_WEIGHTS)
+    return None if folder is None else load_item_heads(model, folder, image_size)
+
+
+def _folder_with(arguments: ModelArguments, *names: str) -> Path | None:
+    """Return where these files lie beside a model; None where the first one does not.
+
+    They are fetched, one by one, where the model is on the Hub.
+    """
     found = [
         cached_file(
-            source,
+            model_source(arguments),
             name,
             revision=arguments.model_revision,
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
-        for name in files
+        for name in names
     ]
-    if found[0] is None:
-        return VisitModel(ErrorModel())
-    folder = Path(found[0]).parent
-    settings = load_head(model, folder, image_size)
-    counts = counts_of_labels([name for _, name in sorted(model.config.id2label.items())])
-    if settings.counts != counts:
-        raise ValueError(
-            f"{found[0]} belongs to a model of other counts ({settings.counts[0]} to "
-            f"{settings.counts[-1]}): copy the model folder again."
-        )
-    return read_visit_model(folder)
+    return None if found[0] is None else Path(found[0]).parent
 
 
 def forget_cached(model: torch.nn.Module) -> None:
@@ -294,8 +314,7 @@ def load_strictly(model: PreTrainedModel, checkpoint: Path) -> None:
         )
         if lacking := {name: keys for name, keys in report.items() if keys}:
             raise ValueError(f"these are not the model's weights: {lacking}")
-        head = read_head(checkpoint) if head_of(model) else {}
-        model.load_state_dict(loaded.state_dict() | head)
+        model.load_state_dict(loaded.state_dict() | read_side_heads(model, checkpoint))
     except Exception as error:  # a damaged file makes transformers raise nearly anything
         raise ValueError(f"{checkpoint} cannot be loaded ({reason_of(error)}).") from error
     forget_cached(model)

@@ -15,7 +15,6 @@ import shutil
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +25,11 @@ from PIL import Image
 from transformers.trainer_utils import PredictionOutput
 
 from count_distribution import counts_of_labels, mode_count
+from items.settings import HEADS_SETTINGS, HEADS_WEIGHTS
+from items.settings import write_settings as write_item_settings
+from items.sizes import SIZES
 from output_files import sync, whole_file
+from side_heads import save_side_heads, without_side_heads
 from training.bin_dataset import decoded_photos, steps_of
 from training.bin_trainer import BinTrainer
 from training.calibration import before_and_after
@@ -36,13 +39,13 @@ from training.run_folder import CHANGES, PREDICTIONS, remove_results
 from visits.batches import share_unchanged
 from visits.chain import Visits, fit_weights, possible_changes, visit_posteriors
 from visits.error_model import ErrorModel
-from visits.head import HEAD_WEIGHTS, head_of, save_head, without_head
+from visits.head import head_of
 from visits.measures import change_figures, pair_outcomes, visit_figures
-from visits.settings import HEAD_SETTINGS, ChangeSettings, VisitModel, write_settings
+from visits.settings import HEAD_SETTINGS, HEAD_WEIGHTS, ChangeSettings, VisitModel, write_settings
 
 
-def write_model(trainer: BinTrainer, model_dir: Path, settings: ChangeSettings | None) -> None:
-    """Write model, image processor and change head into a model folder, each file whole.
+def write_model(trainer: BinTrainer, model_dir: Path) -> None:
+    """Write model, image processor and side heads into a model folder, each file whole.
 
     Figures and predictions of the run folder go before weights that they are not of are there.
 
@@ -54,10 +57,12 @@ def write_model(trainer: BinTrainer, model_dir: Path, settings: ChangeSettings |
     try:
         with plain_write_errors(model_dir):
             state = trainer.model.state_dict()
-            trainer.model.save_pretrained(saved, state_dict=without_head(state))
-        if settings is not None:
-            save_head(state, saved)
-            write_settings(saved, settings)
+            trainer.model.save_pretrained(saved, state_dict=without_side_heads(state))
+            save_side_heads(state, saved)
+        if trainer.visit_model.settings is not None:
+            write_settings(saved, trainer.visit_model.settings)
+        if trainer.item_settings is not None:
+            write_item_settings(saved, trainer.item_settings)
         trainer.image_processor.save_pretrained(saved)
         for path in saved.iterdir():
             sync(path)
@@ -68,8 +73,8 @@ def write_model(trainer: BinTrainer, model_dir: Path, settings: ChangeSettings |
         # A run that was stopped here has trained before.
         if has_trained or filecmp.cmpfiles(saved, model_dir, weights, shallow=False)[0] != weights:
             remove_results(Path(str(trainer.args.output_dir)))
-        if settings is None:  # of an earlier training into this folder
-            for name in (HEAD_SETTINGS, HEAD_WEIGHTS):
+        for name in (HEAD_SETTINGS, HEAD_WEIGHTS, HEADS_SETTINGS, HEADS_WEIGHTS):
+            if not (saved / name).exists():  # of an earlier training into this folder
                 (model_dir / name).unlink(missing_ok=True)
         for path in sorted(saved.iterdir()):
             os.replace(path, model_dir / path.name)
@@ -161,6 +166,8 @@ def predict_test_split(
         table = prediction_table(test.select(range(num_bins)), prediction)
         if visits is not None:
             table = with_all_visits(table, visits, model)
+        if trainer.item_answers is not None:
+            table = with_items(table, trainer.item_answers)
         with whole_file(Path(str(trainer.args.output_dir)) / PREDICTIONS) as temporary:
             pq.write_table(table, temporary)
 
@@ -233,6 +240,22 @@ def with_all_visits(table: pa.Table, visits: Visits, model: VisitModel) -> pa.Ta
     return table
 
 
+def with_items(table: pa.Table, answers: np.ndarray) -> pa.Table:
+    """Return predictions, and what is said of the items: items_SIZE, a logarithm, and its spread.
+
+    Args:
+        answers: float (num_bins, 2 * len(SIZES) + max_distinct), of items.heads.
+    """
+    for column, name in enumerate(SIZES):
+        table = table.append_column(f"items_{name}", pa.array(answers[:, column]))
+        spreads = np.exp(answers[:, len(SIZES) + column])
+        table = table.append_column(f"items_{name}_spread", pa.array(spreads))
+    for column, probabilities in enumerate(softmax(answers[:, 2 * len(SIZES) :]).T):
+        values = pa.array(probabilities)
+        table = table.append_column(f"items_distinct_probability_{column + 1}", values)
+    return table
+
+
 def change_table(bins: Dataset, visits: Visits, outcomes: dict[str, np.ndarray]) -> pa.Table:
     """Return one row for each two visits that follow each other: their ids, counts and the change.
 
@@ -278,12 +301,12 @@ def write_check(path: Path, trainer: BinTrainer, image_size: int) -> None:
     earlier = photo[::-1].copy()
     labels = torch.zeros(1, dtype=torch.int64)
     one = {"pixel_values": _batch(photo), "labels": labels}
-    logits = _answer(trainer, one)
+    logits = _answer(trainer, one)["counts"]
     content = {"photo_png_base64": _png(photo), "logits": logits[0].tolist()}
     if head_of(trainer.model) is not None:
         pair = one | {"earlier_pixel_values": _batch(earlier), "earlier_labels": labels}
         content["earlier_photo_png_base64"] = _png(earlier)
-        content["change_logits"] = _answer(trainer, pair)[-1][0].tolist()
+        content["change_logits"] = _answer(trainer, pair)["changes"][0].tolist()
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content) + "\n")
 
@@ -298,6 +321,6 @@ def _png(photo: np.ndarray) -> str:
     return base64.b64encode(png.getvalue()).decode()
 
 
-def _answer(trainer: BinTrainer, inputs: dict[str, torch.Tensor]) -> Any:
-    """Return the logits of BinTrainer.prediction_step."""
+def _answer(trainer: BinTrainer, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the answers of BinTrainer.prediction_step, by name."""
     return trainer.prediction_step(trainer.model.eval(), inputs, prediction_loss_only=False)[1]

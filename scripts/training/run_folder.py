@@ -39,7 +39,7 @@ TRAINING_IDENTITY = (
     *DECIDE_WEIGHTS,
     *("max_train_samples", "world_size", "model_revision", "fp16", "optim_args", "untried_flags"),
     *("loss", "neighbour_weight", "class_weights", "augment_geometry", "augment_colour", "mixup"),
-    *("regularize", "calibrate", "learn_changes"),
+    *("regularize", "calibrate", "learn_changes", "learn_items"),
 )
 
 

@@ -102,8 +102,8 @@ def with_unchanged(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
     Args:
         batch: of training.bin_dataset.collate, with the keys of run_layout.
 
-    Returns: the batch, longer by num_seen_twice; `seen_twice`, int64 (num_seen_twice,), the rows at
-        its end; `earlier` and `later`, int64 (num_pairs,) rows.
+    Returns: the batch, its photos and labels longer by num_seen_twice; `seen_twice`, int64
+        (num_seen_twice,), the rows at their end; `earlier` and `later`, int64 (num_pairs,) rows.
     """
     num_photos = len(batch["labels"])
     num_twice = num_seen_twice(num_photos)
@@ -113,11 +113,15 @@ def with_unchanged(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
         name: torch.cat([batch[name], batch[name][:num_twice]])
         for name in ("pixel_values", "labels", "run", "partner")
     }
-    return longer | {
-        "earlier": torch.cat([batch["later"] - 1, first]),
-        "later": torch.cat([batch["later"], again]),
-        "seen_twice": again,
-    }
+    return (
+        dict(batch)
+        | longer
+        | {
+            "earlier": torch.cat([batch["later"] - 1, first]),
+            "later": torch.cat([batch["later"], again]),
+            "seen_twice": again,
+        }
+    )
 
 
 class VisitPairs(Dataset[dict[str, Any]]):

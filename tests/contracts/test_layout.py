@@ -19,8 +19,9 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "dataset": ("catalog",),
     "drawing": (),
     "diagnostics": (),
+    "items": (),
     "visits": (),
-    "training": ("diagnostics", "visits"),
+    "training": ("diagnostics", "items", "visits"),
     "serving": ("visits",),
     "auditing": ("serving", "visits"),
     "aws": (),
@@ -37,7 +38,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
 GROUND: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("command_line", "object_store", "whole_files", "worker_pool"), ()),
     **dict.fromkeys(
-        ("count_distribution", "dataset_folder", "one_line_parser", "output_files"), ()
+        ("count_distribution", "dataset_folder", "one_line_parser", "output_files", "side_heads"),
+        (),
     ),
     "container": ("aws",),
 }

@@ -21,7 +21,9 @@ from transformers import pipeline
 
 import train
 from held_run_folder import held_run_folder
+from items.sizes import SIZES, size_targets
 from paths import ROOT
+from training.bin_dataset import ITEMS
 from training.bin_trainer import BinTrainer
 from training.checkpoints import COMPLETE, checkpoint_folders
 from training.run_folder import only_run_in
@@ -78,6 +80,8 @@ def test_a_run_leaves_results_predictions_arguments_and_a_model(
         "code",
         "config.json",
         "error_model.json",
+        "item_heads.json",
+        "item_heads.safetensors",
         "model.safetensors",
         "preprocessor_config.json",
     ]
@@ -85,6 +89,8 @@ def test_a_run_leaves_results_predictions_arguments_and_a_model(
     assert table.column_names == [
         *("id", "bin_group", "expected_quantity", "count"),
         *(f"{of}probability_{count}" for of in ("", "visits_") for count in range(1, 6)),
+        *(f"items_{name}{what}" for name in SIZES for what in ("", "_spread")),
+        *(f"items_distinct_probability_{number}" for number in range(1, 6)),
     ]
     test = load_dataset(str(dataset_dir), split="test")
     assert table["id"].to_pylist() == test["id"]
@@ -137,6 +143,53 @@ def test_without_changes_or_visits_to_learn_them_from_there_is_no_head(
     argv[argv.index(str(tmp_path / "run"))] = str(tmp_path / "few")
     train.main([*argv, "--max_train_samples", "2"])
     assert not list((tmp_path / "model").glob("change_head*"))
+
+
+def test_items_are_learned_and_told_beside_the_counts(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    figures = results(run_dir)
+    for name in ("volume", "largest", "smallest", "weight"):
+        assert figures[f"test_items_{name}_r2"] <= 1
+        assert 0 <= figures[f"test_items_{name}_covered"] <= 1
+    told = pq.read_table(run_dir / "predictions_test.parquet").to_pylist()
+    test = load_dataset(str(dataset_dir), split="test")
+    volumes = [size_targets(*(row[name] for name in ITEMS))[0] for row in test]
+    off = np.array(volumes) - [row["items_volume"] for row in told]
+    is_known = ~np.isnan(off)
+    assert is_known.any()
+    covered = np.abs(off / [row["items_volume_spread"] for row in told])[is_known] < 1.6449
+    assert covered.mean() == pytest.approx(figures["test_items_volume_covered"])
+    distinct = [[row[f"items_distinct_probability_{n}"] for n in range(1, 6)] for row in told]
+    assert np.sum(distinct, axis=1) == pytest.approx(1)
+    # The model folder has the heads, calibrated as they are: the same figures again.
+    argv = ["--dataset_dir", str(dataset_dir), "--model_name_or_path", str(run_dir / "model")]
+    train.main([*argv, "--output_dir", str(tmp_path), "--do_predict", "--disable_tqdm", "true"])
+    again = {name: value for name, value in results(tmp_path).items() if "items" in name}
+    assert again == pytest.approx({name: figures[name] for name in again}, abs=1e-5)
+    assert len(again) == 9
+
+
+def test_without_items_or_records_that_tell_them_there_are_no_heads_of_items(
+    dataset_dir: Path, config_dir: Path, run_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run_dir / "model", tmp_path / "model")  # whose heads would be another model's
+    old = tmp_path / "old"  # a dataset folder of before records were read so far
+    shutil.copytree(dataset_dir, old)
+    for path in (old / "data").glob("*.parquet"):
+        pq.write_table(pq.read_table(path).drop_columns(["volumes", "weights"]), path)
+        (old / "statistics" / f"{path.stem}.json").unlink()
+    model_files = []
+    for name, folder, more in (
+        ("off", dataset_dir, []),
+        ("old", old, ["--learn_items", "true"]),
+    ):
+        argv = flags(folder, config_dir, tmp_path / name, "--do_train", "--do_predict", *more)
+        train.main([*argv, "--num_train_epochs", "1", "--model_dir", str(tmp_path / "model")])
+        assert not list((tmp_path / "model").glob("item_heads*"))
+        assert not [figure for figure in results(tmp_path / name) if "items" in figure]
+        model_files.append((tmp_path / "model" / "model.safetensors").read_bytes())
+    assert model_files[0] == model_files[1]
 
 
 def test_the_pipeline_gives_the_trainers_probabilities(run_dir: Path, dataset_dir: Path) -> None:

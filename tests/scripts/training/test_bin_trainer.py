@@ -19,32 +19,37 @@ from transformers import (
     TrainerState,
 )
 
+from items.heads import attach_item_heads, item_heads_of
+from items.settings import HEADS_WEIGHTS
 from paths import ROOT
+from side_heads import read_side_heads
 from training import augmentation
 from training.arguments import BinTrainingArguments, ModelArguments
 from training.augmentation import random_moves
-from training.bin_dataset import decoded_photos, load_bins, steps_of
+from training.bin_dataset import decoded_photos, items_of, load_bins, steps_of
 from training.bin_trainer import BinTrainer
 from training.evaluation import MetricsLine, counting_metrics, softmax
 from training.models import load_image_processor, load_model
 from training.regularization import TRAINED_WEIGHTS
 from training.trainer_flags import DECIDE_WEIGHTS, MAY_CHANGE
 from visits.batches import with_unchanged
-from visits.head import HEAD_WEIGHTS, attach_head, read_head
+from visits.head import attach_head
+from visits.settings import HEAD_WEIGHTS
 
 LABELS = ["1", "2", "3", "4", "5"]
 
 
 def make_trainer(
-    dataset_dir: Path, config_dir: Path, output_dir: Path, *, has_head: Any = True, **flags: Any
+    dataset_dir: Path, config_dir: Path, output_dir: Path, *, has_heads: Any = True, **flags: Any
 ) -> BinTrainer:
     dataset = load_bins(str(dataset_dir), ["train", "validation"])
     arguments = ModelArguments(config_name=str(config_dir))
     flags = {"bf16": False} | flags  # the same sums on every CPU
     torch.manual_seed(0)
     model = load_model(arguments, LABELS, 32, train=True)
-    if has_head:
+    if has_heads:
         attach_head(model, num_changes=9, image_size=32)
+        attach_item_heads(model, max_distinct=5, image_size=32)
     return BinTrainer(
         model=model,
         args=BinTrainingArguments(
@@ -111,7 +116,7 @@ def test_gradients_of_accumulated_batches_are_those_of_one_large_batch(
             dataset_dir,
             config_dir,
             tmp_path / str(batch_size),
-            has_head=False,  # small batches part visits that a large one compares
+            has_heads=False,  # small batches part visits that a large one compares
             per_device_train_batch_size=batch_size,
             gradient_accumulation_steps=accumulated,
             max_steps=1,
@@ -275,6 +280,45 @@ def test_changes_are_learned_with_the_counts(
     assert (tmp_path / "checkpoint-12" / HEAD_WEIGHTS).is_file()
 
 
+def test_items_are_learned_with_the_counts(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(
+        dataset_dir, config_dir, tmp_path, num_train_epochs=12, learning_rate=3e-3, mixup=False
+    )
+    trainer.eval_dataset = trainer.train_dataset  # what it has seen it knows
+    heads = item_heads_of(trainer.model)
+    assert heads is not None
+    heads.start_from(torch.from_numpy(items_of(trainer.train_dataset)))
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert after["eval_items_volume_r2"] > before["eval_items_volume_r2"] + 0.1
+    trainer.calibrate()
+    assert trainer.item_settings is not None
+    assert trainer.item_settings.spread_factors is not None
+    assert (tmp_path / "checkpoint-12" / HEADS_WEIGHTS).is_file()
+
+
+def test_each_answer_is_that_of_its_photo_alone_in_pairs_and_without(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path)
+    photos = trainer.eval_dataset
+    prediction = trainer.predict(photos)
+    assert len(steps_of(photos)) > 1
+    assert len(photos) > len(np.unique(steps_of(photos)))  # some have no other visit
+    model = trainer.model.eval()
+    for row in range(0, len(photos), 5):
+        with torch.no_grad():
+            pixel_values = photos[row]["pixel_values"].permute(2, 0, 1)[None]
+            logits = model(pixel_values=trainer._normalized(pixel_values)).logits
+            items = item_heads_of(model)()  # type: ignore[misc]
+        np.testing.assert_allclose(prediction.predictions[row], logits[0], atol=1e-5)
+        assert trainer.item_answers is not None
+        np.testing.assert_allclose(trainer.item_answers[row], items[0], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "saves", [{"save_strategy": "steps", "save_steps": 2}, {"save_strategy": "best"}]
 )
@@ -302,7 +346,7 @@ def test_training_goes_on_without_the_average_that_is_evaluated_and_saved(
     for step in (1, 2, 3):
         folder = tmp_path / f"checkpoint-{step}"
         kept = AutoModelForImageClassification.from_pretrained(folder).state_dict()
-        kept |= read_head(folder)
+        kept |= read_side_heads(trainer.model, folder)
         trained = load_file(folder / TRAINED_WEIGHTS)
         for name, tensor in evaluated.at_step[step].items():
             assert torch.equal(kept[name], tensor), name

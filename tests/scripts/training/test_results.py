@@ -58,6 +58,8 @@ def test_a_disk_needs_room_for_one_more_copy_of_the_weights_alone(
         state=SimpleNamespace(global_step=1),
         first_step=0,
         args=SimpleNamespace(output_dir=tmp_path),
+        visit_model=SimpleNamespace(settings=None),
+        item_settings=None,
     )
     model_dir = tmp_path / "model"
     model_dir.mkdir()
@@ -65,7 +67,7 @@ def test_a_disk_needs_room_for_one_more_copy_of_the_weights_alone(
     (tmp_path / "all_results.json").write_text("{}")
     old = os.umask(0o027)
     try:
-        write_model(trainer, model_dir, settings=None)
+        write_model(trainer, model_dir)
     finally:
         os.umask(old)
     assert not (tmp_path / "all_results.json").exists()

@@ -5,18 +5,16 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForImageClassification
+from transformers import AutoModelForImageClassification
 
-from model_families import TINY_CONFIGS
+from model_families import drawn_model
+from side_heads import save_side_heads, without_side_heads
 from visits.chain import ChainWeights
 from visits.head import (
     ChangeHead,
     attach_head,
     head_of,
     load_head,
-    position_features,
-    save_head,
-    without_head,
 )
 from visits.settings import ChangeSettings, read_settings, write_settings
 
@@ -27,12 +25,6 @@ SETTINGS = ChangeSettings(
     unchanged_rate=0.01,
     weights=ChainWeights(0.4, 0.6, 0.5),
 )
-
-
-def drawn_model(family: str) -> Any:
-    config = AutoConfig.for_model(family, **TINY_CONFIGS[family], num_labels=3)
-    torch.manual_seed(0)
-    return AutoModelForImageClassification.from_config(config).eval()
 
 
 def photos(num_photos: int, image_size: int) -> torch.Tensor:
@@ -64,7 +56,7 @@ def test_a_head_sees_places_and_leaves_the_models_answers_alone(family: str) -> 
     logits, changes = answers(model, pixel_values)
     assert torch.equal(logits, before)
     assert changes.shape == (2, 5)
-    assert set(without_head(model.state_dict())) == names
+    assert set(without_side_heads(model.state_dict())) == names
     # Moved to another place, the same features are another photo to it, if the network sees places.
     assert not torch.allclose(*changes)
 
@@ -84,16 +76,6 @@ def test_a_temperature_divides_all_answers() -> None:
     undivided = head(before, after)
     head.divide_logits(2.5)
     torch.testing.assert_close(head(before, after), undivided / 2.5)
-
-
-def test_tokens_that_stand_for_no_place_are_left_out() -> None:
-    tokens = torch.arange(11.0)[None, :, None].expand(1, 11, 4)
-    assert position_features(tokens)[0, :, 0].tolist() == list(range(2, 11))
-    feature_map = torch.arange(12.0).reshape(1, 2, 2, 3)
-    assert position_features(feature_map).shape == (1, 6, 2)
-    assert position_features(feature_map)[0, 1].tolist() == [1, 7]
-    with pytest.raises(ValueError, match="has no positions"):
-        position_features(torch.zeros(1, 4))
 
 
 def test_a_copy_of_a_model_looks_through_its_own_eyes() -> None:
@@ -118,8 +100,8 @@ def test_what_is_saved_is_loaded_again_beside_a_model_that_knows_nothing_of_it(
     model.eval()
     pixel_values = photos(3, 64)
     expected = answers(model, pixel_values)
-    model.save_pretrained(tmp_path, state_dict=without_head(model.state_dict()))
-    save_head(model.state_dict(), tmp_path)
+    model.save_pretrained(tmp_path, state_dict=without_side_heads(model.state_dict()))
+    save_side_heads(model.state_dict(), tmp_path)
     write_settings(tmp_path, SETTINGS)
     assert read_settings(tmp_path) == SETTINGS
     loaded, report = AutoModelForImageClassification.from_pretrained(

@@ -1,0 +1,145 @@
+"""The item heads: what a photo says of a bin's items beside their number.
+
+Of each of SIZES a mean and a spread of its logarithm, so that a head says how sure it is, and the
+number of distinct items as a distribution. Source of learning the spread: Nix and Weigend,
+Estimating the mean and variance of the target probability distribution, ICNN 1994.
+
+Answers are float (num_photos, 2 * len(SIZES) + max_distinct): the means, the logarithms of the
+spreads, and the logits of 1 to max_distinct items; targets are those of items.sizes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from items.settings import HEADS_SETTINGS, HEADS_WEIGHTS, ItemSettings, read_settings
+from items.sizes import SIZES
+from one_line_parser import reason_of
+from side_heads import ITEM_HEADS, SideHead, load_side_head, num_position_features
+
+WIDTH = 256
+DROPOUT = 0.2
+# Of the logarithm of a spread, in standard deviations of the targets: one photo that a head is
+# ever so sure about does not decide where the others go.
+LEAST, MOST = -3.0, 1.0
+
+
+class ItemHeads(SideHead):
+    """Says how large, how heavy and how many different the items in a photo are.
+
+    Args:
+        num_features: of a position in the network's last layer.
+        max_distinct: the greatest number of distinct items that is told.
+    """
+
+    center: torch.Tensor
+    scale: torch.Tensor
+    log_spread: torch.Tensor
+
+    def __init__(self, num_features: int, max_distinct: int) -> None:
+        super().__init__(num_features)
+        self.max_distinct = max_distinct
+        self.norm = nn.LayerNorm(num_features)
+        self.dense = nn.Linear(num_features, WIDTH)
+        self.dropout = nn.Dropout(DROPOUT)
+        self.answers = nn.Linear(WIDTH, 2 * len(SIZES) + max_distinct)
+        # Mean and standard deviation of the targets in training, from which is learned how far off
+        # a photo is; and what is added to the logarithm of each spread.
+        self.register_buffer("center", torch.zeros(len(SIZES)))
+        self.register_buffer("scale", torch.ones(len(SIZES)))
+        self.register_buffer("log_spread", torch.zeros(len(SIZES)))
+
+    def start_from(self, targets: torch.Tensor) -> None:
+        """Take what the targets in training usually are for what is said without a photo.
+
+        Args:
+            targets: float (num_photos, len(SIZES) + 1), of training.bin_dataset.items_of.
+        """
+        for column in range(len(SIZES)):
+            known = targets[:, column][~targets[:, column].isnan()]
+            if len(known) > 1 and (deviation := known.std()) > 0:
+                self.center[column], self.scale[column] = known.mean(), deviation
+        self.log_spread.copy_(self.scale.log())
+
+    def forward(self) -> torch.Tensor:
+        """Return the answers to the photos that this thread asked the model about last."""
+        parts = functional.gelu(self.dense(self.norm(self.seen_positions())))
+        raw = self.answers(self.dropout(parts.mean(dim=1)))
+        means, spreads, distinct = raw.split([len(SIZES), len(SIZES), self.max_distinct], dim=1)
+        means = self.center + self.scale * means
+        return torch.cat([means, self.log_spread + spreads.clamp(LEAST, MOST), distinct], dim=1)
+
+    @torch.no_grad()
+    def calibrate(self, spread_factors: torch.Tensor, temperature: float) -> None:
+        """Widen the spreads of all answers from now on, and divide the logits of distinct items.
+
+        Args:
+            spread_factors: float (len(SIZES),).
+        """
+        self.log_spread.add_(spread_factors.log().to(self.log_spread))
+        for parameter in self.answers.parameters():
+            parameter[2 * len(SIZES) :].div_(temperature)
+
+
+def item_loss(answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return how unlikely what is known of each photo's items is, float (num_photos,).
+
+    The negative log likelihood, a mean over all targets, in which missing ones count nothing.
+
+    Args:
+        answers: as ItemHeads returns them.
+        targets: float (num_photos, len(SIZES) + 1): of the logarithms, NaN where they are missing,
+            and how many distinct items there are.
+    """
+    means, spreads, distinct = answers.split(
+        [len(SIZES), len(SIZES), answers.shape[1] - 2 * len(SIZES)], dim=1
+    )
+    logarithms, column = targets[:, :-1], targets[:, -1].long() - 1
+    is_known = ~logarithms.isnan()
+    # A NaN would reach the gradient through a product with 0.
+    distances = (torch.where(is_known, logarithms, means.detach()) - means) / spreads.exp()
+    of_sizes = torch.where(is_known, distances.square() / 2 + spreads, 0.0)
+    column = torch.where(column < distinct.shape[1], column, -100)  # more than are told
+    of_distinct = functional.cross_entropy(distinct, column, reduction="none")
+    return (of_sizes.sum(dim=1) + of_distinct) / targets.shape[1]
+
+
+def attach_item_heads(model: Any, max_distinct: int, image_size: int) -> ItemHeads:
+    """Give a model item heads of its own, with random weights.
+
+    Args:
+        image_size: edge of the photos that the model takes, pixels.
+
+    Raises: ValueError: the model does not say what it sees where.
+    """
+    model.item_heads = ItemHeads(num_position_features(model, image_size), max_distinct)
+    model.item_heads.watch(model)
+    return model.item_heads
+
+
+def load_item_heads(model: Any, folder: Path, image_size: int) -> ItemSettings:
+    """Give a model the item heads that lie in a folder.
+
+    Returns: what they are.
+    Raises: ValueError: a file is missing or damaged, or the heads are not this model's.
+    """
+    settings = read_settings(folder)
+    if settings is None:
+        raise ValueError(f"{folder / HEADS_SETTINGS} is missing: copy the model folder again.")
+    heads = attach_item_heads(model, settings.max_distinct, image_size)
+    try:
+        load_side_head(heads, folder / HEADS_WEIGHTS)
+    except Exception as error:  # safetensors and torch raise what they like
+        raise ValueError(
+            f"{folder / HEADS_WEIGHTS} cannot be loaded ({reason_of(error)}): copy the model "
+            "folder again."
+        ) from error
+    return settings
+
+
+def item_heads_of(model: Any) -> ItemHeads | None:
+    """Return a model's item heads, None where it has none."""
+    return getattr(model, ITEM_HEADS, None)

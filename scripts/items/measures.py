@@ -1,0 +1,67 @@
+"""How well a photo tells what the items are: the figures of a split, pure functions of answers."""
+
+import numpy as np
+
+from items.sizes import SIZES
+
+# Of a normal distribution: 90 % of it lies within so many standard deviations.
+NINETY_PERCENT = 1.6449
+
+
+def item_figures(answers: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """Return the figures of all targets that some photo has.
+
+    Args:
+        answers: float (num_photos, 2 * len(SIZES) + max_distinct), of items.heads.
+        targets: float (num_photos, len(SIZES) + 1), of training.bin_dataset.items_of.
+
+    Returns: of each size NAME_r2, the share of the variance of its logarithm that is told, and
+        NAME_covered, the share of the photos within what is said to hold 90 % of them;
+        distinct_accuracy.
+    """
+    figures: dict[str, float] = {}
+    for column, name in enumerate(SIZES):
+        known, off, spreads = _told(answers, targets, column)
+        if len(known) < 2 or known.std() == 0:
+            continue
+        figures[f"{name}_r2"] = float(1 - (off**2).mean() / known.var())
+        figures[f"{name}_covered"] = float((np.abs(off) < NINETY_PERCENT * spreads).mean())
+    logits, columns = distinct_items(answers, targets)
+    is_right = logits.argmax(axis=1) == columns
+    return figures | ({"distinct_accuracy": float(is_right.mean())} if len(columns) else {})
+
+
+def distinct_items(answers: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logits of the numbers of distinct items, and which of them is true of each photo.
+
+    Args: as in item_figures. Photos of more distinct items than are told are left out.
+
+    Returns: float (num_told, max_distinct) and int (num_told,).
+    """
+    logits, columns = answers[:, 2 * len(SIZES) :], targets[:, -1].astype(np.int64) - 1
+    is_told = columns < logits.shape[1]
+    return logits[is_told], columns[is_told]
+
+
+def fitted_spread_factors(answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return by what to multiply each spread, so that these targets are as likely as can be.
+
+    Args: as in item_figures.
+
+    Returns: float (len(SIZES),); 1 where nothing is known.
+    """
+    factors = np.ones(len(SIZES))
+    for column in range(len(SIZES)):
+        _, off, spreads = _told(answers, targets, column)
+        if len(off) and (wanted := np.sqrt(((off / spreads) ** 2).mean())) > 0:
+            factors[column] = wanted
+    return factors
+
+
+def _told(
+    answers: np.ndarray, targets: np.ndarray, column: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a size where it is known, how far off the means of it are, and their spreads."""
+    is_known = ~np.isnan(targets[:, column])
+    known, told = targets[is_known, column], answers[is_known]
+    return known, known - told[:, column], np.exp(told[:, len(SIZES) + column])

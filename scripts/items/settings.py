@@ -1,0 +1,57 @@
+"""What item heads are, beside their weights: item_heads.json in a model folder."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from items.sizes import SIZES
+from one_line_parser import reason_of
+from output_files import whole_file
+
+HEADS_SETTINGS, HEADS_WEIGHTS = "item_heads.json", "item_heads.safetensors"
+
+
+@dataclass(frozen=True)
+class ItemSettings:
+    """What item heads are.
+
+    Args:
+        max_distinct: the greatest number of distinct items that is told.
+        sizes: what the means and spreads are of, in their order.
+        spread_factors: (len(sizes),), what the spreads were multiplied by when they were
+            calibrated; None where they were not.
+        temperature: what the logits of the distinct items were divided by.
+    """
+
+    max_distinct: int
+    sizes: tuple[str, ...] = SIZES
+    spread_factors: tuple[float, ...] | None = None
+    temperature: float = 1.0
+
+
+def write_settings(folder: Path, settings: ItemSettings) -> None:
+    """Write item_heads.json into a model folder, whole."""
+    with whole_file(folder / HEADS_SETTINGS) as temporary:
+        temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n")
+
+
+def read_settings(folder: Path) -> ItemSettings | None:
+    """Return what write_settings wrote, None where there is nothing.
+
+    Raises: ValueError: the file cannot be read.
+    """
+    path = folder / HEADS_SETTINGS
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text())
+        for name in ("sizes", "spread_factors"):
+            content[name] = content[name] and tuple(content[name])
+        settings = ItemSettings(**content)
+        if settings.sizes != SIZES or not 0 < settings.max_distinct < 1000:
+            raise ValueError("it tells other sizes")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({reason_of(error)}): copy the model folder again."
+        ) from error
+    return settings
