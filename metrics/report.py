@@ -3,10 +3,10 @@
     python metrics/report.py runs/vit_tiny --dataset data/bins
 
 OUTPUT_DIR (default: RUN/report) gets index.html, which holds everything, the PNGs in it, and
-report.json with the figures: those of changes between visits of a bin too, if the run tells any,
-and those of scripts/audit.py --evaluate, if it measured some. With the dataset it also shows errors
-by the number of distinct items, and a gallery of the worst errors: those photos are Amazon's
-(CC BY-NC-SA 3.0 US), share the page accordingly.
+report.json with the figures: those of changes between visits of a bin and of its items' sizes too,
+if the run tells any, and those of scripts/audit.py --evaluate, if it measured some. With the
+dataset it also shows errors by the number of distinct items, and a gallery of the worst errors:
+those photos are Amazon's (CC BY-NC-SA 3.0 US), share the page accordingly.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ import pyarrow as pa
 from compare_runs import read_json, read_predictions_file
 from dataset_rows import rows_of_test_split
 from evaluation import Evaluation, figures, read_evaluation, worst_errors
+from item_figures import items_of_run
 from report_page import GalleryPhoto, report_page
 from report_plots import write_plots
 from strict_parser import StrictParser
@@ -65,7 +66,8 @@ def write_report(run_dir: Path, dataset: Path | None, output_dir: Path) -> Path:
     path = run_dir / "all_results.json"
     results = read_json(path) if path.exists() else {}
     visits = visits_of_run(run_dir, results, predictions)
-    found |= {"visits": visits, "audit": audit_figures(run_dir)}
+    found |= {"visits": visits, "items": items_of_run(predictions, evaluation.group)}
+    found["audit"] = audit_figures(run_dir)
     plots = write_plots(found, output_dir)
     gallery = [] if bins is None else gallery_photos(evaluation, bins)
     with whole_file(output_dir / "report.json") as temporary:

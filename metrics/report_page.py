@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from compare_runs import model_name
+from item_figures import ABOUT_ITEMS, OF_ITEMS, item_rows
 from report_plots import PLOTS
 from visit_figures import ABOUT_CHANGES, ABOUT_VISITS, OF_CHANGES, OF_VISITS, rows_by_way
 
@@ -114,6 +115,7 @@ Area under risk against coverage: {100 * figures["risk_coverage"]["area"]:.1f} %
 <h2>Each count</h2>
 {_table(("items", "photos", "accuracy %", "RMSE"), _key_rows(figures["by_count"]))}
 {_visits(figures["visits"])}
+{_items(figures["items"])}
 {_audit(figures["audit"])}
 {_gallery(gallery)}
 </html>
@@ -163,6 +165,14 @@ def _visits(visits: Mapping[str, Any] | None) -> str:
 {_table(("told by", *OF_CHANGES.values()), changes)}
 <p class="note">{ABOUT_VISITS}</p>
 {_table(("counted from", *OF_VISITS.values()), counts)}"""
+
+
+def _items(items: Mapping[str, Any] | None) -> str:
+    if items is None:
+        return ""
+    return f"""<h2>Sizes of the items</h2>
+<p class="note">{ABOUT_ITEMS}</p>
+{_table(("told of a photo", *OF_ITEMS.values()), item_rows(items))}"""
 
 
 def _audit(audit: Mapping[str, Any] | None) -> str:

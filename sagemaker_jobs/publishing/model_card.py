@@ -48,6 +48,14 @@ PLOTS = {
 # Of changes and visits, as metrics/report.py names them.
 OF_CHANGES = ("direction", "count_accuracy", "count_rmse", "count_loss", "calibration_error")
 OF_VISITS = ("accuracy", "rmse", "loss")
+# Of the items, likewise.
+OF_SIZES = ("r2", "covered")
+SIZES = {
+    "volume": "volume of all items",
+    "largest": "volume of the largest item",
+    "smallest": "volume of the smallest item",
+    "weight": "weight of all items",
+}
 
 
 def model_card(
@@ -73,6 +81,7 @@ def model_card(
         "## Calibration",
         calibration(figures),
         *telling_changes(figures.get("visits")),
+        *telling_items(figures.get("items")),
         *finding_wrong_records(figures.get("audit")),
         "## Data, split, licence",
         data_note(arguments, counts, figures),
@@ -238,6 +247,31 @@ def telling_changes(visits: Mapping[str, Any] | None) -> list[str]:
         "\n".join(counts),
         "Few of these pairs, or none, show the same count: what the head says of a bin that nobody "
         "touched was learned from single photos shown twice, and is not measured.",
+    ]
+
+
+def telling_items(items: Mapping[str, Any] | None) -> list[str]:
+    """Return how well the items' sizes are told, with a heading; nothing if they are not.
+
+    Args:
+        items: of report.json.
+    """
+    if items is None:
+        return []
+    rows = [
+        "| told of a photo | variance told | within what should hold 90 % |",
+        "|---|--:|--:|",
+        *(_row(SIZES[name], of, OF_SIZES) for name, of in items["sizes"].items()),
+        _row("number of distinct items: right", items, ["distinct_accuracy"]).rstrip() + "  |",
+    ]
+    return [
+        "## What the items are",
+        "The item heads beside the model (`item_heads.safetensors`, `item_heads.json`) say how "
+        "large, how heavy and how many different the items are; `transformers` does not know them. "
+        "Volumes and weights as the records have them, by their logarithms: the share of the "
+        "variance that the photo tells, and of the test photos within what the model says to hold "
+        "90 % of them.",
+        "\n".join(rows),
     ]
 
 

@@ -30,7 +30,7 @@ from items.settings import write_settings as write_item_settings
 from items.sizes import SIZES
 from output_files import sync, whole_file
 from side_heads import save_side_heads, without_side_heads
-from training.bin_dataset import decoded_photos, steps_of
+from training.bin_dataset import decoded_photos, has_items, items_of, steps_of
 from training.bin_trainer import BinTrainer
 from training.calibration import before_and_after
 from training.checkpoints import plain_write_errors
@@ -166,8 +166,8 @@ def predict_test_split(
         table = prediction_table(test.select(range(num_bins)), prediction)
         if visits is not None:
             table = with_all_visits(table, visits, model)
-        if trainer.item_answers is not None:
-            table = with_items(table, trainer.item_answers)
+        if trainer.item_answers is not None and has_items(photos):
+            table = with_items(table, trainer.item_answers, items_of(photos))
         with whole_file(Path(str(trainer.args.output_dir)) / PREDICTIONS) as temporary:
             pq.write_table(table, temporary)
 
@@ -240,16 +240,24 @@ def with_all_visits(table: pa.Table, visits: Visits, model: VisitModel) -> pa.Ta
     return table
 
 
-def with_items(table: pa.Table, answers: np.ndarray) -> pa.Table:
-    """Return predictions, and what is said of the items: items_SIZE, a logarithm, and its spread.
+def with_items(table: pa.Table, answers: np.ndarray, targets: np.ndarray) -> pa.Table:
+    """Return predictions, and what is said of the items, beside what their records say of them.
+
+    Of each size items_SIZE, a logarithm, its spread, and the recorded one, null where there is
+    none; of the number of distinct items the probabilities, and the recorded one.
 
     Args:
         answers: float (num_bins, 2 * len(SIZES) + max_distinct), of items.heads.
+        targets: float (num_bins, len(SIZES) + 1), of items_of.
     """
     for column, name in enumerate(SIZES):
         table = table.append_column(f"items_{name}", pa.array(answers[:, column]))
         spreads = np.exp(answers[:, len(SIZES) + column])
         table = table.append_column(f"items_{name}_spread", pa.array(spreads))
+        recorded = pa.array(targets[:, column], from_pandas=True)  # NaN: null
+        table = table.append_column(f"items_{name}_recorded", recorded)
+    recorded = pa.array(targets[:, -1].astype(np.int64))
+    table = table.append_column("items_distinct_recorded", recorded)
     for column, probabilities in enumerate(softmax(answers[:, 2 * len(SIZES) :]).T):
         values = pa.array(probabilities)
         table = table.append_column(f"items_distinct_probability_{column + 1}", values)

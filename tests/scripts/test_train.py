@@ -89,7 +89,8 @@ def test_a_run_leaves_results_predictions_arguments_and_a_model(
     assert table.column_names == [
         *("id", "bin_group", "expected_quantity", "count"),
         *(f"{of}probability_{count}" for of in ("", "visits_") for count in range(1, 6)),
-        *(f"items_{name}{what}" for name in SIZES for what in ("", "_spread")),
+        *(f"items_{name}{what}" for name in SIZES for what in ("", "_spread", "_recorded")),
+        "items_distinct_recorded",
         *(f"items_distinct_probability_{number}" for number in range(1, 6)),
     ]
     test = load_dataset(str(dataset_dir), split="test")

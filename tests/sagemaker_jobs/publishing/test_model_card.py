@@ -147,6 +147,18 @@ def test_changes_are_told_beside_their_rivals_where_they_were_measured() -> None
     assert "| its own photo | 40.0% [30.0%, 50.0%] | 0.400 [0.300, 0.500] " in text
 
 
+def test_sizes_of_items_are_told_where_they_were_measured() -> None:
+    assert "What the items are" not in card()
+    items = {
+        "sizes": {"volume": {"r2": figure(0.7), "covered": figure(0.9)}},
+        "distinct_accuracy": figure(0.5),
+    }
+    text = model_card("ann/bins", ARGUMENTS, COUNTS, {**FIGURES, "items": items})
+    assert "| volume of all items | 70.0% [60.0%, 80.0%] | 90.0% [80.0%, 100.0%] |" in text
+    assert "| number of distinct items: right | 50.0% [40.0%, 60.0%] |  |" in text
+    assert "weight" not in text.split("## What the items are")[1].split("|---|")[1].split("##")[0]
+
+
 def test_what_an_audit_finds_is_told_where_it_was_measured() -> None:
     assert "Finding wrong records" not in card()
     kind = {
