@@ -21,6 +21,7 @@ DISTINCT = "number of distinct items"
 # Each with its heading.
 OF_ITEMS = {"r2": "variance told %", "covered": "within what should hold 90 %, %"}
 NINETY_PERCENT = 1.6449  # of a normal distribution: within so many standard deviations
+SAME = 1e-6  # no bins differ by so little, but sums that are rounded
 ABOUT_ITEMS = (
     "Volumes and weights as the records have them, by their logarithms: the share of the variance "
     "that the photo tells, and of photos within what the model says to hold 90 % of them."
@@ -34,8 +35,9 @@ def items_of_run(predictions: pa.Table, group: np.ndarray) -> dict[str, Any] | N
         predictions: predictions_test.parquet.
         group: (num_bins,), the name of each bin's group.
 
-    Returns: `sizes`: for each of SIZES that is known of two photos at least, its OF_ITEMS, and
-        `distinct_accuracy`: each the value and the ends of its 95 % interval over bin groups.
+    Returns: `sizes`: for each of SIZES that is known of two photos at least, its OF_ITEMS; and
+        `distinct_accuracy`, of the photos of which it can be told: each the value and the ends of
+        its 95 % interval over bin groups.
     """
     if "items_distinct_recorded" not in predictions.column_names:
         return None
@@ -48,7 +50,7 @@ def items_of_run(predictions: pa.Table, group: np.ndarray) -> dict[str, Any] | N
     for name in SIZES:
         recorded = columns[f"items_{name}_recorded"]
         is_known = np.isfinite(recorded)
-        if len(np.unique(recorded[is_known])) < 2:
+        if not is_known.any() or np.ptp(recorded[is_known]) < SAME:
             continue
         off = recorded - columns[f"items_{name}"]
         is_covered = np.abs(off) < NINETY_PERCENT * columns[f"items_{name}_spread"]
@@ -61,7 +63,11 @@ def items_of_run(predictions: pa.Table, group: np.ndarray) -> dict[str, Any] | N
     names = [name for name in columns if name.startswith("items_distinct_probability_")]
     numbers = np.array([int(name.rpartition("_")[2]) for name in names])
     told = numbers[np.column_stack([columns[name] for name in names]).argmax(axis=1)]
-    value, drawn = bootstrap_means(group, (told == columns["items_distinct_recorded"])[:, None])
+    recorded = columns["items_distinct_recorded"]
+    is_told = recorded <= numbers.max()  # NaN is not
+    if not is_told.any():
+        return {"sizes": sizes}
+    value, drawn = bootstrap_means(group[is_told], (told == recorded)[is_told, None])
     return {"sizes": sizes, "distinct_accuracy": _interval(value[0], drawn[:, 0])}
 
 
@@ -71,7 +77,9 @@ def item_rows(items: Mapping[str, Any]) -> list[list[str]]:
         [SIZES[name], *(_cell(figures[figure]) for figure in OF_ITEMS)]
         for name, figures in items["sizes"].items()
     ]
-    return [*rows, [f"{DISTINCT}: right", _cell(items["distinct_accuracy"]), ""]]
+    if "distinct_accuracy" in items:
+        rows.append([f"{DISTINCT}: right", _cell(items["distinct_accuracy"]), ""])
+    return rows
 
 
 def _share_told(means: np.ndarray) -> np.ndarray:

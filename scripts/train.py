@@ -247,7 +247,7 @@ def load_trainer(
     if arguments.do_train:
         if arguments.learn_changes and len(steps_of(train_photos)):
             make_change_head(model, counts, image_size)
-        if arguments.learn_items and train_photos is not None and has_items(train_photos):
+        if arguments.learn_items and train_photos is not None:
             make_item_heads(model, counts, image_size, train_photos)
         check_judged_by(arguments, model, eval_photos)
     else:
@@ -284,6 +284,8 @@ def make_item_heads(
 ) -> None:
     """Give a model new item heads, which start from what is usual, or say why it has none."""
     try:
+        if not has_items(train_photos):
+            raise ValueError("the dataset was built before records were read for sizes")
         heads = attach_item_heads(model, max(counts), image_size)
     except ValueError as error:
         print(f"Items are not learned: {error}.", file=sys.stderr)

@@ -262,7 +262,11 @@ def telling_items(items: Mapping[str, Any] | None) -> list[str]:
         "| told of a photo | variance told | within what should hold 90 % |",
         "|---|--:|--:|",
         *(_row(SIZES[name], of, OF_SIZES) for name, of in items["sizes"].items()),
-        _row("number of distinct items: right", items, ["distinct_accuracy"]).rstrip() + "  |",
+        *(
+            [_row("number of distinct items: right", items, ["distinct_accuracy", ""])]
+            if "distinct_accuracy" in items
+            else []
+        ),
     ]
     return [
         "## What the items are",

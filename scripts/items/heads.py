@@ -25,6 +25,8 @@ DROPOUT = 0.2
 # Of the logarithm of a spread, in standard deviations of the targets: one photo that a head is
 # ever so sure about does not decide where the others go.
 LEAST, MOST = -3.0, 1.0
+SAME = 1e-6  # no bins differ by so little, but sums that are rounded
+NOTHING = -1  # a column that stands for none
 
 
 class ItemHeads(SideHead):
@@ -56,12 +58,14 @@ class ItemHeads(SideHead):
         """Take what the targets in training usually are for what is said without a photo.
 
         Args:
-            targets: float (num_photos, len(SIZES) + 1), of training.bin_dataset.items_of.
+            targets: float (num_photos, len(SIZES) + 1), of items.sizes.item_targets.
         """
         for column in range(len(SIZES)):
             known = targets[:, column][~targets[:, column].isnan()]
-            if len(known) > 1 and (deviation := known.std()) > 0:
-                self.center[column], self.scale[column] = known.mean(), deviation
+            if len(known):
+                self.center[column] = known.mean()
+            if len(known) > 1 and (deviation := known.std()) > SAME:
+                self.scale[column] = deviation
         self.log_spread.copy_(self.scale.log())
 
     def forward(self) -> torch.Tensor:
@@ -74,7 +78,7 @@ class ItemHeads(SideHead):
 
     @torch.no_grad()
     def calibrate(self, spread_factors: torch.Tensor, temperature: float) -> None:
-        """Widen the spreads of all answers from now on, and divide the logits of distinct items.
+        """Multiply the spreads of all answers from now on, divide the logits of distinct items.
 
         Args:
             spread_factors: float (len(SIZES),).
@@ -91,19 +95,19 @@ def item_loss(answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
     Args:
         answers: as ItemHeads returns them.
-        targets: float (num_photos, len(SIZES) + 1): of the logarithms, NaN where they are missing,
-            and how many distinct items there are.
+        targets: as in ItemHeads.start_from, NaN where they are missing.
     """
     means, spreads, distinct = answers.split(
         [len(SIZES), len(SIZES), answers.shape[1] - 2 * len(SIZES)], dim=1
     )
-    logarithms, column = targets[:, :-1], targets[:, -1].long() - 1
+    logarithms, number = targets[:, :-1], targets[:, -1]
     is_known = ~logarithms.isnan()
     # A NaN would reach the gradient through a product with 0.
     distances = (torch.where(is_known, logarithms, means.detach()) - means) / spreads.exp()
     of_sizes = torch.where(is_known, distances.square() / 2 + spreads, 0.0)
-    column = torch.where(column < distinct.shape[1], column, -100)  # more than are told
-    of_distinct = functional.cross_entropy(distinct, column, reduction="none")
+    is_told = number <= distinct.shape[1]  # NaN is not
+    column = torch.where(is_told, number - 1, NOTHING).long()
+    of_distinct = functional.cross_entropy(distinct, column, reduction="none", ignore_index=NOTHING)
     return (of_sizes.sum(dim=1) + of_distinct) / targets.shape[1]
 
 

@@ -6,6 +6,7 @@ from items.sizes import SIZES
 
 # Of a normal distribution: 90 % of it lies within so many standard deviations.
 NINETY_PERCENT = 1.6449
+SAME = 1e-6  # no bins differ by so little, but sums that are rounded
 
 
 def item_figures(answers: np.ndarray, targets: np.ndarray) -> dict[str, float]:
@@ -13,7 +14,7 @@ def item_figures(answers: np.ndarray, targets: np.ndarray) -> dict[str, float]:
 
     Args:
         answers: float (num_photos, 2 * len(SIZES) + max_distinct), of items.heads.
-        targets: float (num_photos, len(SIZES) + 1), of training.bin_dataset.items_of.
+        targets: float (num_photos, len(SIZES) + 1), of items.sizes.item_targets.
 
     Returns: of each size NAME_r2, the share of the variance of its logarithm that is told, and
         NAME_covered, the share of the photos within what is said to hold 90 % of them;
@@ -22,7 +23,7 @@ def item_figures(answers: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     figures: dict[str, float] = {}
     for column, name in enumerate(SIZES):
         known, off, spreads = _told(answers, targets, column)
-        if len(known) < 2 or known.std() == 0:
+        if len(known) < 2 or known.std() < SAME:
             continue
         figures[f"{name}_r2"] = float(1 - (off**2).mean() / known.var())
         figures[f"{name}_covered"] = float((np.abs(off) < NINETY_PERCENT * spreads).mean())
@@ -34,13 +35,15 @@ def item_figures(answers: np.ndarray, targets: np.ndarray) -> dict[str, float]:
 def distinct_items(answers: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the logits of the numbers of distinct items, and which of them is true of each photo.
 
-    Args: as in item_figures. Photos of more distinct items than are told are left out.
+    Photos of more distinct items than are told, or of which nobody knows, are left out.
+
+    Args: as in item_figures.
 
     Returns: float (num_told, max_distinct) and int (num_told,).
     """
-    logits, columns = answers[:, 2 * len(SIZES) :], targets[:, -1].astype(np.int64) - 1
-    is_told = columns < logits.shape[1]
-    return logits[is_told], columns[is_told]
+    logits, numbers = answers[:, 2 * len(SIZES) :], targets[:, -1]
+    is_told = numbers <= logits.shape[1]  # NaN is not
+    return logits[is_told], numbers[is_told].astype(np.int64) - 1
 
 
 def fitted_spread_factors(answers: np.ndarray, targets: np.ndarray) -> np.ndarray:

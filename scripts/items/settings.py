@@ -48,8 +48,10 @@ def read_settings(folder: Path) -> ItemSettings | None:
         for name in ("sizes", "spread_factors"):
             content[name] = content[name] and tuple(content[name])
         settings = ItemSettings(**content)
-        if settings.sizes != SIZES or not 0 < settings.max_distinct < 1000:
-            raise ValueError("it tells other sizes")
+        if settings.sizes != SIZES:
+            raise ValueError(f"its heads tell other sizes than {', '.join(SIZES)}")
+        if not isinstance(settings.max_distinct, int) or settings.max_distinct < 1:
+            raise ValueError("max_distinct is no number of items")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is damaged ({reason_of(error)}): copy the model folder again."

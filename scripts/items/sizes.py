@@ -1,7 +1,7 @@
 """What a record says of its items beside their number, as targets that a photo can be asked about.
 
-Volumes and weights span a factor of a thousand, and a photo shows them by factors: all targets are
-natural logarithms, of cubic inches and of pounds.
+Volumes and weights span a factor of a thousand, and a photo shows them by factors: their targets
+are natural logarithms, of cubic inches and of pounds. The number of distinct items stands beside.
 """
 
 from collections.abc import Sequence
@@ -12,26 +12,30 @@ import numpy as np
 SIZES = ("volume", "largest", "smallest", "weight")
 
 
-def size_targets(
-    quantities: Sequence[int],
+def item_targets(
+    quantities: Sequence[int] | None,
     volumes: Sequence[float | None] | None,
     weights: Sequence[float | None] | None,
 ) -> list[float]:
-    """Return the logarithms of a bin's SIZES, NaN where an item that counts has no figure.
+    """Return the logarithms of a bin's SIZES, and how many distinct items it holds.
+
+    A size is NaN where one of these items has no figure, all is where there are no items.
 
     Args:
-        quantities: how many there are of each distinct item.
+        quantities: how many there are of each distinct item; None: nobody knows. Items of which
+            there are none do not count.
         volumes, weights: of one of each, cubic inches and pounds; None: nobody knows.
     """
-    held = np.asarray(quantities, dtype=np.float64)
+    held = np.array(quantities or [], dtype=np.float64)
+    is_there = held > 0
+    if not is_there.any():
+        return [np.nan] * (len(SIZES) + 1)
 
     def figures(values: Sequence[float | None] | None) -> np.ndarray:
         # Of another length they would be those of other items.
-        is_whole = values is not None and len(values) == len(held) > 0
-        return np.array(values if is_whole else [None], dtype=np.float64)
+        is_whole = values is not None and len(values) == len(held)
+        return np.array(values if is_whole else [None] * len(held), dtype=np.float64)[is_there]
 
-    of_volumes, of_weights = figures(volumes), figures(weights)
-    total_volume, total_weight = (
-        (of_each * held).sum() if len(held) else np.nan for of_each in (of_volumes, of_weights)
-    )
-    return np.log([total_volume, of_volumes.max(), of_volumes.min(), total_weight]).tolist()
+    held, of_volumes, of_weights = held[is_there], figures(volumes), figures(weights)
+    sizes = (of_volumes @ held, of_volumes.max(), of_volumes.min(), of_weights @ held)
+    return [*np.log(sizes).tolist(), float(len(held))]

@@ -22,18 +22,20 @@ from tqdm import tqdm
 from dataset_folder import (
     AGAIN,
     BUILD,
+    COLUMNS,
     ITEM_COLUMNS,
     DatasetFolder,
     check_contents,
     open_dataset,
 )
-from items.sizes import SIZES, size_targets
+from items.sizes import SIZES, item_targets
 from one_line_parser import reason_of
 from output_files import whole_file
 from visits.batches import run_layout
 from visits.neighbours import visit_steps
 
-# What the targets of the item heads are made of.
+# What a photo is decoded from; and what the targets of the item heads are made of.
+SHOWN = ("image", "label", "bin_group")
 ITEMS = ("quantities", *ITEM_COLUMNS)
 
 try:
@@ -73,7 +75,8 @@ def _mapped_file(folder: DatasetFolder, split: str) -> Path:
     """
     stats = [(str(path.resolve()), path.stat()) for path in folder.shards[split]]
     files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    key = repr((folder.columns, files))
+    # Those of a folder without sizes of items are where earlier versions put them.
+    key = repr(files) + " ".join(folder.columns[len(COLUMNS) :])
     name = f"{split}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.arrow"
     path = Path(datasets.config.HF_DATASETS_CACHE).expanduser() / "bins" / name
     if path.exists():
@@ -152,8 +155,16 @@ def decoded_photos(dataset: Dataset, max_samples: int | None) -> Dataset:
     """
     if max_samples is not None:
         dataset = dataset.select(range(min(max_samples, len(dataset))))
-    columns = ["image", "label", "bin_group", *(ITEMS if has_items(dataset) else ())]
-    return dataset.with_transform(_decode, columns=columns)
+    return dataset.with_transform(_decode, columns=list(SHOWN))
+
+
+def with_items(photos: Dataset) -> Dataset:
+    """Return decoded photos whose batches have what their records say of the items.
+
+    Args:
+        photos: of decoded_photos, with has_items.
+    """
+    return photos.with_transform(_decode, columns=[*SHOWN, *ITEMS])
 
 
 def _decode(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -170,9 +181,7 @@ def has_items(dataset: Dataset) -> bool:
 
 
 def items_of(dataset: Dataset) -> np.ndarray:
-    """Return what the records of a split say of their items, float (num_photos, len(SIZES) + 1).
-
-    The logarithms of items.sizes, and last how many distinct items there are.
+    """Return items.sizes.item_targets of the records, float (num_photos, len(SIZES) + 1).
 
     Args:
         dataset: with has_items.
@@ -182,8 +191,7 @@ def items_of(dataset: Dataset) -> np.ndarray:
 
 
 def _item_targets(rows: Mapping[str, Sequence[Any]]) -> list[list[float]]:
-    records = zip(*(rows[name] for name in ITEMS), strict=True)
-    return [[*size_targets(*record), len(record[0])] for record in records]
+    return [item_targets(*record) for record in zip(*(rows[n] for n in ITEMS), strict=True)]
 
 
 def steps_of(dataset: Dataset) -> np.ndarray:
@@ -229,7 +237,7 @@ def collate(rows: Sequence[dict[str, Any]], keeps_visits: bool = False) -> dict[
 
     Returns: pixel_values uint8 (batch, 3, height, width), labels int64 (batch,); for pairs of
         visits.batches.VisitPairs the same of the earlier photos and counts beside them; for others
-        which belong together: visits.batches.run_layout, and where the dataset has them `items`
+        which belong together: visits.batches.run_layout; of photos of with_items also `items`,
         float32 (batch, len(SIZES) + 1), as in items_of.
     """
 

@@ -46,7 +46,7 @@ from training.augmentation import (
     random_flip,
     random_geometry,
 )
-from training.bin_dataset import collate, has_items, items_of, steps_of, visits_of
+from training.bin_dataset import collate, has_items, items_of, steps_of, visits_of, with_items
 from training.calibration import (
     before_and_after,
     calibration_figures,
@@ -114,6 +114,8 @@ class BinTrainer(Trainer):
             # a second against 56 with the plain one (ViT-Tiny, two cores). In fp32 the fused form
             # saves a tenth.
             model.set_attn_implementation("eager")
+        if item_heads_of(model) is not None and "train_dataset" in kwargs:
+            kwargs["train_dataset"] = with_items(kwargs["train_dataset"])
         if side_heads(model):
             # They are asked beside the model, where a search for what a batch left out misses them;
             # each batch asks all of them.
@@ -357,6 +359,8 @@ class BinTrainer(Trainer):
         if self.eval_dataset is None:
             return None
         prediction = self.predict(self.eval_dataset)
+        if self.item_answers is not None and has_items(self.eval_dataset):
+            self._calibrate_items(self.item_answers)
         logits, labels = prediction.predictions, prediction.label_ids
         temperature = fitted_temperature(logits, labels)
         try:
@@ -364,12 +368,10 @@ class BinTrainer(Trainer):
         except ValueError as error:
             print(f"Not calibrated: {error}.", file=sys.stderr)
             return prediction
-        self.calibration = {"calibration_temperature": temperature}
+        self.calibration |= {"calibration_temperature": temperature}
         self.calibration |= before_and_after("eval", logits, labels, temperature)
         if self.change_logits is not None:
             self._calibrate_changes(labels)
-        if self.item_answers is not None:
-            self._calibrate_items(self.item_answers)
         return prediction._replace(predictions=logits / temperature)
 
     def _calibrate_changes(self, labels: np.ndarray) -> None:
@@ -624,7 +626,7 @@ class BinTrainer(Trainer):
         """
         judged_by = str(self.args.metric_for_best_model).removeprefix("eval_")
         if "eval_change_loss" in metrics and judged_by == "loss":
-            # What is minimized, both parts of it.
+            # What is minimized, but for what is learned of items beside it.
             both = metrics["eval_loss"] + CHANGE_WEIGHT * metrics["eval_change_loss"]
             metrics = metrics | {"eval_loss": both}
         is_best = super()._determine_best_metric(metrics, trial)

@@ -167,7 +167,7 @@ def predict_test_split(
         if visits is not None:
             table = with_all_visits(table, visits, model)
         if trainer.item_answers is not None and has_items(photos):
-            table = with_items(table, trainer.item_answers, items_of(photos))
+            table = with_told_items(table, trainer.item_answers, items_of(photos))
         with whole_file(Path(str(trainer.args.output_dir)) / PREDICTIONS) as temporary:
             pq.write_table(table, temporary)
 
@@ -240,11 +240,11 @@ def with_all_visits(table: pa.Table, visits: Visits, model: VisitModel) -> pa.Ta
     return table
 
 
-def with_items(table: pa.Table, answers: np.ndarray, targets: np.ndarray) -> pa.Table:
+def with_told_items(table: pa.Table, answers: np.ndarray, targets: np.ndarray) -> pa.Table:
     """Return predictions, and what is said of the items, beside what their records say of them.
 
     Of each size items_SIZE, a logarithm, its spread, and the recorded one, null where there is
-    none; of the number of distinct items the probabilities, and the recorded one.
+    none; of the number of distinct items the recorded one, and the probabilities.
 
     Args:
         answers: float (num_bins, 2 * len(SIZES) + max_distinct), of items.heads.
@@ -256,7 +256,7 @@ def with_items(table: pa.Table, answers: np.ndarray, targets: np.ndarray) -> pa.
         table = table.append_column(f"items_{name}_spread", pa.array(spreads))
         recorded = pa.array(targets[:, column], from_pandas=True)  # NaN: null
         table = table.append_column(f"items_{name}_recorded", recorded)
-    recorded = pa.array(targets[:, -1].astype(np.int64))
+    recorded = pa.array(targets[:, -1], pa.int64(), from_pandas=True)
     table = table.append_column("items_distinct_recorded", recorded)
     for column, probabilities in enumerate(softmax(answers[:, 2 * len(SIZES) :]).T):
         values = pa.array(probabilities)

@@ -42,6 +42,9 @@ TRAINING_IDENTITY = (
     *("regularize", "calibrate", "learn_changes", "learn_items"),
 )
 
+# What a run did whose record is of before there was such a flag.
+ADDED_SINCE = {"learn_items": False}
+
 
 @contextmanager
 def only_run_in(output_dir: Path) -> Iterator[None]:
@@ -106,13 +109,12 @@ def check_run_folder(output_dir: Path, record: dict[str, Any], model_dir: Path) 
     names = list(TRAINING_IDENTITY if both_train else EVALUATION_IDENTITY)
     if not record["do_train"] and Path(str(record["model"])).resolve() == model_dir.resolve():
         names.remove("model")
-    differing = [name for name in names if recorded.get(name) != record[name]]
+    before = ADDED_SINCE | recorded
+    differing = [name for name in names if before.get(name) != record[name]]
     if differing:
         raise ValueError(
             f"{output_dir} holds another run ("
-            + ", ".join(
-                f"{name} {recorded.get(name)}, now {record[name]}" for name in differing[:3]
-            )
+            + ", ".join(f"{name} {before.get(name)}, now {record[name]}" for name in differing[:3])
             + (f", and {len(differing) - 3} more" if len(differing) > 3 else "")
             + "): choose another --output_dir."
         )

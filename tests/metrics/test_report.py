@@ -58,15 +58,6 @@ def test_a_report_is_one_page_with_its_pngs_and_json(run_copy: Path, dataset_dir
         ("its own photo", "test_visits_single_accuracy"),
     ):
         assert f"<td>{way}</td><td>{100 * results[name]:.1f} [" in page
-    items = figures["items"]
-    for name in ("volume", "largest", "smallest", "weight"):
-        for figure in ("r2", "covered"):
-            told = items["sizes"][name][figure]
-            assert told["value"] == pytest.approx(results[f"test_items_{name}_{figure}"], abs=1e-5)
-            assert told["low"] <= told["value"] <= told["high"]
-    assert items["distinct_accuracy"]["value"] == results["test_items_distinct_accuracy"]
-    volume = 100 * results["test_items_volume_r2"]
-    assert f"<td>volume of all items</td><td>{volume:.1f} [" in page
     images = [attributes for tag, attributes in Tags(page).found if tag == "img"]
     num_wrong = round((1 - results["test_accuracy"]) * figures["num_bins"])
     assert len(images) == 6 + min(num_wrong, report.GALLERY_SIZE)
@@ -81,14 +72,25 @@ def test_without_the_dataset_there_is_no_gallery(run_copy: Path, tmp_path: Path)
     assert "Surest of a wrong count" not in (tmp_path / "elsewhere" / "index.html").read_text()
 
 
-def test_a_run_that_tells_nothing_of_items_has_the_report_that_it_had(run_copy: Path) -> None:
-    path = run_copy / "predictions_test.parquet"
-    table = pq.read_table(path)
-    pq.write_table(table.select([n for n in table.column_names if "items_" not in n]), path)
-    report.main([str(run_copy)])
-    folder = run_copy / "report"
-    assert json.loads((folder / "report.json").read_text())["items"] is None
-    assert "Sizes of the items" not in (folder / "index.html").read_text()
+def test_how_well_sizes_of_items_are_told_has_a_table(
+    items_run_dir: Path, run_copy: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "report"
+    report.main([str(items_run_dir), "--output_dir", str(folder)])
+    results = json.loads((items_run_dir / "all_results.json").read_text())
+    items = json.loads((folder / "report.json").read_text())["items"]
+    for name in ("volume", "largest", "smallest", "weight"):
+        for figure in ("r2", "covered"):
+            told = items["sizes"][name][figure]
+            assert told["value"] == pytest.approx(results[f"test_items_{name}_{figure}"], abs=1e-5)
+            assert told["low"] <= told["value"] <= told["high"]
+    assert items["distinct_accuracy"]["value"] == results["test_items_distinct_accuracy"]
+    volume = 100 * results["test_items_volume_r2"]
+    page = (folder / "index.html").read_text()
+    assert f"<td>volume of all items</td><td>{volume:.1f} [" in page
+    report.main([str(run_copy)])  # a run that learned nothing of them
+    assert json.loads((run_copy / "report" / "report.json").read_text())["items"] is None
+    assert "Sizes of the items" not in (run_copy / "report" / "index.html").read_text()
 
 
 def test_a_run_that_tells_no_changes_has_the_report_that_it_had(run_copy: Path) -> None:

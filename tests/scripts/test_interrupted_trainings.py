@@ -24,7 +24,7 @@ from training.checkpoints import COMPLETE, checkpoint_folders, checkpoint_to_res
 NUM_RUNS = 10  # each killed twice, and resumed twice
 FULL_RECIPE = ["--loss", "soft_labels", "--class_weights", "balanced", "--regularize", "true"]
 FULL_RECIPE += ["--augment_geometry", "true", "--augment_colour", "true", "--mixup", "true"]
-FULL_RECIPE += ["--calibrate", "true"]
+FULL_RECIPE += ["--calibrate", "true", "--learn_items", "true"]
 
 
 class Trainings:
@@ -82,8 +82,10 @@ def undisturbed(
     return run_dir, ended
 
 
-def weights(run_dir: Path) -> bytes:
-    return (run_dir / "model" / "model.safetensors").read_bytes()
+def weights(run_dir: Path) -> dict[str, bytes]:
+    files = sorted((run_dir / "model").glob("*.safetensors"))
+    assert [path.stem for path in files] == ["change_head", "item_heads", "model"]
+    return {path.name: path.read_bytes() for path in files}
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from transformers import pipeline
 
 import train
 from held_run_folder import held_run_folder
-from items.sizes import SIZES, size_targets
+from items.sizes import SIZES, item_targets
 from paths import ROOT
 from training.bin_dataset import ITEMS
 from training.bin_trainer import BinTrainer
@@ -80,8 +80,6 @@ def test_a_run_leaves_results_predictions_arguments_and_a_model(
         "code",
         "config.json",
         "error_model.json",
-        "item_heads.json",
-        "item_heads.safetensors",
         "model.safetensors",
         "preprocessor_config.json",
     ]
@@ -89,9 +87,6 @@ def test_a_run_leaves_results_predictions_arguments_and_a_model(
     assert table.column_names == [
         *("id", "bin_group", "expected_quantity", "count"),
         *(f"{of}probability_{count}" for of in ("", "visits_") for count in range(1, 6)),
-        *(f"items_{name}{what}" for name in SIZES for what in ("", "_spread", "_recorded")),
-        "items_distinct_recorded",
-        *(f"items_distinct_probability_{number}" for number in range(1, 6)),
     ]
     test = load_dataset(str(dataset_dir), split="test")
     assert table["id"].to_pylist() == test["id"]
@@ -147,15 +142,21 @@ def test_without_changes_or_visits_to_learn_them_from_there_is_no_head(
 
 
 def test_items_are_learned_and_told_beside_the_counts(
-    run_dir: Path, dataset_dir: Path, tmp_path: Path
+    items_run_dir: Path, dataset_dir: Path, tmp_path: Path
 ) -> None:
-    figures = results(run_dir)
+    figures = results(items_run_dir)
     for name in ("volume", "largest", "smallest", "weight"):
         assert figures[f"test_items_{name}_r2"] <= 1
         assert 0 <= figures[f"test_items_{name}_covered"] <= 1
-    told = pq.read_table(run_dir / "predictions_test.parquet").to_pylist()
+    table = pq.read_table(items_run_dir / "predictions_test.parquet")
+    assert [name for name in table.column_names if name.startswith("items_")] == [
+        *(f"items_{name}{what}" for name in SIZES for what in ("", "_spread", "_recorded")),
+        "items_distinct_recorded",
+        *(f"items_distinct_probability_{number}" for number in range(1, 6)),
+    ]
+    told = table.to_pylist()
     test = load_dataset(str(dataset_dir), split="test")
-    volumes = [size_targets(*(row[name] for name in ITEMS))[0] for row in test]
+    volumes = [item_targets(*(row[name] for name in ITEMS))[0] for row in test]
     off = np.array(volumes) - [row["items_volume"] for row in told]
     is_known = ~np.isnan(off)
     assert is_known.any()
@@ -164,7 +165,8 @@ def test_items_are_learned_and_told_beside_the_counts(
     distinct = [[row[f"items_distinct_probability_{n}"] for n in range(1, 6)] for row in told]
     assert np.sum(distinct, axis=1) == pytest.approx(1)
     # The model folder has the heads, calibrated as they are: the same figures again.
-    argv = ["--dataset_dir", str(dataset_dir), "--model_name_or_path", str(run_dir / "model")]
+    model_dir = str(items_run_dir / "model")
+    argv = ["--dataset_dir", str(dataset_dir), "--model_name_or_path", model_dir]
     train.main([*argv, "--output_dir", str(tmp_path), "--do_predict", "--disable_tqdm", "true"])
     again = {name: value for name, value in results(tmp_path).items() if "items" in name}
     assert again == pytest.approx({name: figures[name] for name in again}, abs=1e-5)
@@ -172,9 +174,11 @@ def test_items_are_learned_and_told_beside_the_counts(
 
 
 def test_without_items_or_records_that_tell_them_there_are_no_heads_of_items(
-    dataset_dir: Path, config_dir: Path, run_dir: Path, tmp_path: Path
+    dataset_dir: Path, config_dir: Path, items_run_dir: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(run_dir / "model", tmp_path / "model")  # whose heads would be another model's
+    shutil.copytree(
+        items_run_dir / "model", tmp_path / "model"
+    )  # whose heads would be another model's
     old = tmp_path / "old"  # a dataset folder of before records were read so far
     shutil.copytree(dataset_dir, old)
     for path in (old / "data").glob("*.parquet"):

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,10 +49,10 @@ def test_heads_begin_with_what_is_usual_and_leave_the_models_answers_alone(famil
 
 def test_a_size_that_all_bins_share_is_no_reason_to_divide_by_nothing() -> None:
     heads = ItemHeads(8, 3)
-    targets = torch.tensor([[1.0, NAN, 2.0, 3.0, 1], [1.0, NAN, 2.5, NAN, 1]])
-    heads.start_from(targets)
+    targets = torch.tensor([[1.1, NAN, 2.0, 3.0, 1], [1.1, NAN, 2.5, NAN, 1]]).double()
+    heads.start_from(targets.repeat(1000, 1))  # sums of so many are rounded
     assert heads.scale.tolist()[:2] == [1.0, 1.0]
-    assert heads.center.tolist()[1] == 0
+    assert heads.center.tolist()[:2] == pytest.approx([1.1, 0])
     assert heads.scale.isfinite().all()
 
 
@@ -69,10 +70,11 @@ def test_the_loss_is_the_likelihood_of_what_is_known() -> None:
 
 
 def test_what_is_missing_costs_nothing() -> None:
-    answers = torch.zeros(1, 2 * len(SIZES) + 3, requires_grad=True)
-    loss = item_loss(answers, torch.tensor([[NAN, NAN, NAN, NAN, 4.0]]))  # three are told at most
+    answers = torch.zeros(2, 2 * len(SIZES) + 3, requires_grad=True)
+    # Three distinct items are told at most.
+    loss = item_loss(answers, torch.tensor([[NAN, NAN, NAN, NAN, 4.0], [NAN] * 5]))
     loss.sum().backward()  # type: ignore[no-untyped-call]
-    assert loss.tolist() == [0]
+    assert loss.tolist() == [0, 0]
     assert answers.grad is not None
     assert answers.grad.abs().sum() == 0
 
@@ -111,12 +113,26 @@ def test_what_is_saved_is_loaded_again_beside_a_model_that_knows_nothing_of_it(
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", "\0", '{"max_distinct": 3, "sizes": ["length"]}', '{"max_distinct": 0}'],
+    ["", "[]", "{}", "\0", '{"max_distinct": 3}', '{"sizes": 3, "spread_factors": null}'],
 )
 def test_damaged_settings_are_one_line(content: str, tmp_path: Path) -> None:
     assert read_settings(tmp_path) is None
     (tmp_path / "item_heads.json").write_text(content)
     with pytest.raises(ValueError, match=r"item_heads.json is damaged .*copy the model folder"):
+        read_settings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"sizes": ["length"]}, "its heads tell other sizes"), ({"max_distinct": 0}, "no number")],
+)
+def test_settings_of_other_heads_are_one_line(
+    wrong: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    write_settings(tmp_path, ItemSettings(3))
+    path = tmp_path / "item_heads.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    with pytest.raises(ValueError, match=rf"item_heads.json is damaged .*{said}"):
         read_settings(tmp_path)
 
 

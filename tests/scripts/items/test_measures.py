@@ -49,6 +49,6 @@ def test_what_nobody_knows_has_no_figures() -> None:
     targets[:, :-1] = np.nan
     assert item_figures(answers, targets) == {"distinct_accuracy": 1.0}
     assert fitted_spread_factors(answers, targets).tolist() == [1.0] * len(SIZES)
-    targets[:, -1] = MAX_DISTINCT + 1
+    targets[:, -1] = [MAX_DISTINCT + 1, np.nan] * 25
     assert item_figures(answers, targets) == {}
     assert len(distinct_items(answers, targets)[1]) == 0

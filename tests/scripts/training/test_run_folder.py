@@ -52,6 +52,14 @@ def test_another_run_is_refused(name: str, tmp_path: Path) -> None:
         check_run_folder(tmp_path, {**TRAINING, name: "other"}, tmp_path / "model")
 
 
+def test_a_run_of_before_a_flag_goes_on_where_it_is_off(tmp_path: Path) -> None:
+    before = {name: value for name, value in TRAINING.items() if name != "learn_items"}
+    write_record(tmp_path, before)
+    check_run_folder(tmp_path, {**TRAINING, "learn_items": False}, tmp_path / "model")
+    with pytest.raises(ValueError, match="learn_items False, now True"):
+        check_run_folder(tmp_path, {**TRAINING, "learn_items": True}, tmp_path / "model")
+
+
 def test_another_model_is_not_evaluated_in_the_folder_of_a_run(tmp_path: Path) -> None:
     write_record(tmp_path, TRAINING)
     with pytest.raises(ValueError, match="holds another run"):
