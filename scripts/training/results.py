@@ -156,8 +156,7 @@ def predict_test_split(
         else:
             with whole_file(path) as temporary:
                 pq.write_table(table, temporary)
-    if trainer.calibration:
-        temperature = trainer.calibration["calibration_temperature"]
+    if temperature := trainer.calibration.get("calibration_temperature"):
         before = prediction.predictions * temperature
         trainer.calibration |= before_and_after("test", before, prediction.label_ids, temperature)
         report_calibration(trainer)
