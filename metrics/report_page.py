@@ -49,7 +49,8 @@ EXPLANATIONS = {
     "reliability": "On the dashed line a probability is worth what it says.",
     "risk_coverage": "What is left wrong when a person looks at the rest.",
     "by_distinct_items": "Different items, whatever their number.",
-    "audit": "A tenth of the records are made wrong. Bands: 95 % intervals; dotted: with visits.",
+    "audit": "A tenth of the records are made wrong. Bands: 95 % intervals; dotted: with visits, "
+    "dashed: with items.",
 }
 # What scripts/auditing/evaluation_cases.py makes wrong, and what is known there.
 KINDS = {
@@ -59,6 +60,7 @@ KINDS = {
     "real_pairs_with_visits": "as real pairs, with all photos of the bin, and none of its other "
     "records",
     "symmetric_errors_with_visits": "one item off, where the count of another visit is known",
+    "real_pairs_with_items": "as real pairs, with the items that both records name",
 }
 BUDGET_OF_RIVALS = 0.2
 

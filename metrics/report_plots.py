@@ -18,7 +18,8 @@ from whole_outputs import whole_file
 BOUNDS = ("value", "low", "high")
 WIDTH, HEIGHT = 5.2, 4.0  # inches
 BLUE, GREY, RED, GREEN = "#2b6cb0", "#718096", "#c53030", "#2f855a"
-WITH_VISITS = "_with_visits"  # of a kind of wrong records that is judged without them too
+# Of a kind of wrong records that is judged without them too.
+WITH_VISITS, WITH_ITEMS = "_with_visits", "_with_items"
 DOTS_PER_INCH = 144
 
 
@@ -145,12 +146,14 @@ def draw_audit(axes: Axes, figures: dict[str, Any]) -> None:
     """Draw how many of the wrong records are found by checking some of the bins."""
     colors = {"real_pairs": BLUE, "symmetric_errors": RED, "real_changes": GREEN}
     for name, kind in figures["audit"]["kinds"].items():
-        color = colors[name.removesuffix(WITH_VISITS)]
+        base = name.removesuffix(WITH_VISITS).removesuffix(WITH_ITEMS)
+        color = colors[base]
         rows = kind["budgets"]
         checked = [0.0, *(row["budget"] for row in rows), 1.0]
         value, low, high = ([0.0, *(row["found"][k] for row in rows), 1.0] for k in BOUNDS)
-        is_base = not name.endswith(WITH_VISITS)
-        style, label = "o-" if is_base else "o:", name.replace("_", " ")
+        is_base = name == base
+        style = "o-" if is_base else "o--" if name.endswith(WITH_ITEMS) else "o:"
+        label = name.replace("_", " ")
         axes.plot(checked, value, style, markersize=3, color=color, label=label)
         if is_base:  # five bands hide one another
             axes.fill_between(checked, low, high, color=color, alpha=0.15, linewidth=0)

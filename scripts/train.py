@@ -66,6 +66,7 @@ from training.models import (
     model_source,
 )
 from training.results import (
+    fit_item_settings,
     fit_visit_model,
     predict_test_split,
     report_calibration,
@@ -326,6 +327,7 @@ def train(trainer: BinTrainer, resume_from: str | None, bins: Dataset, model_dir
     records = bins.select_columns(["id", "bin_group", "expected_quantity"])[:]
     error_model = fit_error_model(*records.values())
     trainer.visit_model = fit_visit_model(trainer, error_model, validation)
+    trainer.item_settings = fit_item_settings(trainer, error_model, validation)
     if trainer.is_world_process_zero():
         write_model(trainer, model_dir)
         write_served_code(model_dir)  # what an endpoint runs

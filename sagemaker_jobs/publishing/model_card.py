@@ -38,6 +38,7 @@ WRONG_RECORDS = {
     "real_pairs_with_visits": "as real pairs, with all photos of the bin and none of its other "
     "records",
     "symmetric_errors_with_visits": "one item off, where the count of another visit is known",
+    "real_pairs_with_items": "as real pairs, with the items that both records name",
 }
 BUDGET_OF_RIVALS = 0.2
 PLOTS = {

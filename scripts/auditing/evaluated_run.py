@@ -7,13 +7,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from auditing.evaluation_cases import JudgedBins
+from auditing.evaluation_cases import JudgedBins, JudgedItems
 from count_distribution import counts_of_labels
+from items.evidence import SMALLEST, recorded_items
+from items.settings import read_settings
+from items.sizes import SIZES
 from visits.chain import possible_changes
 from visits.settings import HEAD_SETTINGS, VisitModel
 
 PREDICTIONS, CHANGES = "predictions_test.parquet", "changes_test.parquet"
 COLUMN = "probability_"
+RECORD = ("record_quantities", "record_volumes", "record_weights")
 STEP = ("earlier_id", "later_id", "earlier_quantity", "later_quantity")
 AGAIN = "run scripts/train.py with --do_predict"
 
@@ -42,8 +46,30 @@ def judged_bins(run_dir: Path, model: VisitModel) -> JudgedBins:
         )
     except (KeyError, pa.ArrowException) as error:
         raise ValueError(f"{path} is damaged, {AGAIN}: {error}") from error
+    bins = replace(bins, items=_items(path, table, run_dir / "model"))
     changes = run_dir / CHANGES
     return replace(bins, changes=_said_of_steps(changes, bins, model)) if changes.exists() else bins
+
+
+def _items(path: Path, table: pa.Table, model_dir: Path) -> JudgedItems | None:
+    """Return what the run's item heads say, None where it has none, or its records tell too little.
+
+    Raises: ValueError: a file is damaged.
+    """
+    settings = read_settings(model_dir)
+    if settings is None or settings.usual is None or RECORD[0] not in table.column_names:
+        return None
+    spreads = [f"items_{name}_spread" for name in SIZES]
+    distinct = [f"items_distinct_{COLUMN}{n + 1}" for n in range(settings.max_distinct)]
+    try:
+        answers = _columns(table, [*(f"items_{name}" for name in SIZES), *spreads, *distinct])
+        lists = zip(*(table[name].to_pylist() for name in RECORD), strict=True)
+        records = [recorded_items(*of_bin) for of_bin in lists]
+    except (KeyError, TypeError, pa.ArrowException) as error:
+        raise ValueError(f"{path} is damaged, {AGAIN}: {error}") from error
+    # As the heads say them: logarithms of spreads and of probabilities.
+    answers[:, len(SIZES) :] = np.log(np.maximum(answers[:, len(SIZES) :], SMALLEST))
+    return JudgedItems(answers, records, settings)
 
 
 def _said_of_steps(path: Path, bins: JudgedBins, model: VisitModel) -> np.ndarray:

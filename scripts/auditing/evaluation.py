@@ -86,14 +86,14 @@ def _evaluate_cases(
     generator = np.random.default_rng(SEED)
     weights = group_weights(bins.group_index[cases.rows], generator)
     audit, true = cases.audit, bins.true[cases.rows]
-    most_likely = audit.probabilities.argmax(axis=1)
     draws: list[np.ndarray] = []
     levels: dict[str, list[np.ndarray]] = {}
     rates: list[WrongRate] = []
     for _ in range(num_draws):
         recorded = cases.draw(bins.true, generator)
         is_wrong = recorded != true
-        rates.append(estimate_wrong_rate(audit.probabilities, recorded, audit.record_probabilities))
+        known = audit.given(recorded)
+        rates.append(estimate_wrong_rate(known, recorded, audit.record_probabilities))
         posteriors = _posteriors(cases, recorded, rates[-1].value)
         judging = posteriors | {
             name: _learned(known, recorded, WRONG_SHARE) for name, known in cases.rivals.items()
@@ -101,7 +101,7 @@ def _evaluate_cases(
         for name in (*audits(), *cases.rivals):
             suspicion = wrong_probability(judging[name], recorded)
             levels.setdefault(name, []).append(np.column_stack([suspicion, is_wrong]))
-        differs = most_likely != recorded
+        differs = known.argmax(axis=1) != recorded
         scores = [differs if n == RULE else levels[n][-1][:, 0] for n in _ranked(cases)]
         ranked = [ranking_figures(score.astype(float), is_wrong, weights) for score in scores]
         money = [
@@ -192,7 +192,8 @@ def _of_rival(rival: np.ndarray, audit: np.ndarray) -> dict[str, Any]:
 def _learned(known: Knowledge, recorded: np.ndarray, rate: float) -> np.ndarray:
     """Return how likely each count is to who learns from the records how often each is there."""
     given = (recorded, known.record_probabilities, rate)
-    leaning = reweighted(known.probabilities, count_weights(known.probabilities, *given))
+    probabilities = known.given(recorded)
+    leaning = reweighted(probabilities, count_weights(probabilities, *given))
     return count_posterior(leaning, *given)
 
 
@@ -200,8 +201,9 @@ def _posteriors(cases: Cases, recorded: np.ndarray, estimated: float) -> dict[st
     """Return how likely each count is, to the audits and to those who see no photo."""
     audit = cases.audit
     rates = dict(zip(audits(), (estimated, *TOLD), strict=True))
-    shape = audit.probabilities.shape
-    usual = np.broadcast_to(audit.probabilities.mean(axis=0), shape)
+    known = audit.given(recorded)
+    shape = known.shape
+    usual = np.broadcast_to(known.mean(axis=0), shape)
     unknown = Knowledge(np.full(shape, 1 / shape[1]), audit.record_probabilities)
     return {
         **{name: _learned(audit, recorded, rate) for name, rate in rates.items()},

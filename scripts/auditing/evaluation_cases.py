@@ -12,7 +12,8 @@ knows:
                       on, as the training split's records have shown (the error model). The record
                       alone says little then.
 
-The first two are judged by the photo alone, and once more with visits; real changes are of visits
+The first two are judged by the photo alone, and once more with visits; real pairs once more with
+what both records say of their items, where the run has learned of these; real changes are of visits
 alone. With visits, the count of the neighbouring visit is known, as if somebody had counted then;
 that may be the visit before or the one after, since both are one question (visits.measures asks
 both ways as well), and so each two visits with different counts make two cases.
@@ -33,6 +34,8 @@ from functools import cached_property
 
 import numpy as np
 
+from items.evidence import RecordedItems, with_items, witness_logarithms
+from items.settings import ItemSettings
 from visits.chain import (
     BELIEVED_WITHOUT_CHANGES,
     ChainWeights,
@@ -52,6 +55,21 @@ BY_ERROR_MODEL = "by the error model"
 
 
 @dataclass(frozen=True)
+class JudgedItems:
+    """What the model, and the records, say of the items in the bins of a test split.
+
+    Args:
+        answers: float (num_bins, ...), of items.heads.
+        records: (num_bins,).
+        settings: how the two are held against each other; `usual` is there.
+    """
+
+    answers: np.ndarray
+    records: Sequence[RecordedItems]
+    settings: ItemSettings
+
+
+@dataclass(frozen=True)
 class JudgedBins:
     """What the model says of a test split, whose records are right.
 
@@ -62,6 +80,7 @@ class JudgedBins:
         counts: (num_counts,), items.
         changes: float (num_steps, num_changes), what the change head says of the steps of
             visit_steps(ids, groups), in the order of possible_changes; None: it was not asked.
+        items: what is known of the items; None: nothing.
     """
 
     ids: Sequence[str]
@@ -70,6 +89,7 @@ class JudgedBins:
     probabilities: np.ndarray
     counts: tuple[int, ...]
     changes: np.ndarray | None = None
+    items: JudgedItems | None = None
 
     @property
     def group_index(self) -> np.ndarray:
@@ -96,13 +116,25 @@ class Knowledge:
     """What somebody who judges the cases knows before their records are seen.
 
     Args:
-        probabilities: float (num_cases, num_counts), how likely each count is; rows sum to 1.
+        probabilities: float (num_cases, num_counts), how likely each count is; rows sum to 1. Or
+            such rows for each count that may be recorded, where the record names its items: float
+            (num_cases, num_counts, num_counts).
         record_probabilities: how wrong records come about: float (num_counts, num_counts), or one
             such for each case, as in decisions.count_posterior.
     """
 
     probabilities: np.ndarray
     record_probabilities: np.ndarray
+
+    def given(self, recorded: np.ndarray) -> np.ndarray:
+        """Return how likely each count is by the photos and what records name beside their count.
+
+        Args:
+            recorded: int (num_cases,), the column of each record's count.
+        """
+        if self.probabilities.ndim == 2:
+            return self.probabilities
+        return self.probabilities[np.arange(len(recorded)), recorded]
 
 
 @dataclass(frozen=True)
@@ -146,12 +178,14 @@ def cases_of(bins: JudgedBins, model: VisitModel) -> list[Cases]:
     for cases in alone:
         if len(cases.rows) < FEWEST_CASES:
             raise ValueError(f"only {len(cases.rows)} test photos can get a record of {cases.name}")
-    with_visits = [
+    others = [
         real_changes(bins, model),
         real_pairs_with_visits(bins, model),
         symmetric_errors_with_visits(bins, model),
     ]
-    return alone + [cases for cases in with_visits if len(cases.rows) >= FEWEST_CASES]
+    if bins.items is not None:
+        others.append(real_pairs_with_items(bins, bins.items, model))
+    return alone + [cases for cases in others if len(cases.rows) >= FEWEST_CASES]
 
 
 def real_pairs(bins: JudgedBins, model: VisitModel) -> Cases:
@@ -216,6 +250,36 @@ def real_pairs_with_visits(bins: JudgedBins, model: VisitModel) -> Cases:
         name="real_pairs_with_visits",
         audit=together(bins.changes),
         rivals=single | {PHOTO: alone.audit},
+    )
+
+
+def real_pairs_with_items(bins: JudgedBins, items: JudgedItems, model: VisitModel) -> Cases:
+    """Return real_pairs, judged by the photo alone and by the items that its record names.
+
+    Of two visits of a bin with one count, both another one than the photo's, the later record is
+    the wrong one.
+    """
+    alone = real_pairs(bins, model)
+    names = dict(zip(alone.rows.tolist(), range(len(alone.rows)), strict=True))
+    held_against = {(case, int(bins.true[row])): row for row, case in names.items()}
+    for first, second in bins.steps.tolist():
+        for row, other in ((first, second), (second, first)):
+            if bins.true[row] != bins.true[other]:
+                held_against[names[row], int(bins.true[other])] = other
+    case, column = np.array(list(held_against)).T
+    rows, records = alone.rows[case], [items.records[row] for row in held_against.values()]
+    assert items.settings.usual is not None
+    logarithms = witness_logarithms(items.answers[rows], records, items.settings.usual)
+    num_counts = len(bins.counts)
+    probabilities = np.full((len(alone.rows), num_counts, num_counts), np.nan)  # of no record
+    probabilities[case, column] = with_items(
+        bins.probabilities[rows], logarithms, items.settings.powers
+    )
+    return replace(
+        alone,
+        name="real_pairs_with_items",
+        audit=replace(alone.audit, probabilities=probabilities),
+        rivals={PHOTO: alone.audit},
     )
 
 

@@ -1,9 +1,11 @@
-"""What item heads are, beside their weights: item_heads.json in a model folder."""
+"""What a model folder knows of items: item_heads.json, beside the heads' weights."""
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from items.evidence import BELIEVED, Powers, UsualItems
 from items.sizes import SIZES
 from one_line_parser import reason_of
 from output_files import whole_file
@@ -13,7 +15,7 @@ HEADS_SETTINGS, HEADS_WEIGHTS = "item_heads.json", "item_heads.safetensors"
 
 @dataclass(frozen=True)
 class ItemSettings:
-    """What item heads are.
+    """What item heads are, and how their answers are held against a record.
 
     Args:
         max_distinct: the greatest number of distinct items that is told.
@@ -21,12 +23,18 @@ class ItemSettings:
         spread_factors: (len(sizes),), what the spreads were multiplied by when they were
             calibrated; None where they were not.
         temperature: what the logits of the distinct items were divided by.
+        usual: what is in bins, as the training records have it; None where they tell too little.
+        powers: how much each witness counts, fitted on the validation split.
+        num_pairs: pairs of visits in the validation split that these were fitted on.
     """
 
     max_distinct: int
     sizes: tuple[str, ...] = SIZES
     spread_factors: tuple[float, ...] | None = None
     temperature: float = 1.0
+    usual: UsualItems | None = None
+    powers: Powers = BELIEVED
+    num_pairs: int = 0
 
 
 def write_settings(folder: Path, settings: ItemSettings) -> None:
@@ -47,6 +55,9 @@ def read_settings(folder: Path) -> ItemSettings | None:
         content = json.loads(path.read_text())
         for name in ("sizes", "spread_factors"):
             content[name] = content[name] and tuple(content[name])
+        if content["usual"] is not None:
+            content["usual"] = UsualItems(**{n: _tuples(v) for n, v in content["usual"].items()})
+        content["powers"] = Powers(**content["powers"])
         settings = ItemSettings(**content)
         if settings.sizes != SIZES:
             raise ValueError(f"its heads tell other sizes than {', '.join(SIZES)}")
@@ -57,3 +68,7 @@ def read_settings(folder: Path) -> ItemSettings | None:
             f"{path} is damaged ({reason_of(error)}): copy the model folder again."
         ) from error
     return settings
+
+
+def _tuples(values: Any) -> Any:
+    return tuple(_tuples(value) for value in values) if isinstance(values, list) else values

@@ -28,6 +28,7 @@ from dataset_folder import (
     check_contents,
     open_dataset,
 )
+from items.evidence import RecordedItems, recorded_items
 from items.sizes import SIZES, item_targets
 from one_line_parser import reason_of
 from output_files import whole_file
@@ -188,6 +189,12 @@ def items_of(dataset: Dataset) -> np.ndarray:
     """
     rows = dataset.with_format(None).select_columns(list(ITEMS))[:]
     return np.array(_item_targets(rows)).reshape(len(dataset), len(SIZES) + 1)
+
+
+def recorded_items_of(dataset: Dataset) -> list[RecordedItems]:
+    """Return the items that the records of a split name, (num_photos,). Args: as in items_of."""
+    rows = dataset.with_format(None).select_columns(list(ITEMS))[:]
+    return [recorded_items(*record) for record in zip(*(rows[n] for n in ITEMS), strict=True)]
 
 
 def _item_targets(rows: Mapping[str, Sequence[Any]]) -> list[list[float]]:

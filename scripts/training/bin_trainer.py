@@ -392,7 +392,11 @@ class BinTrainer(Trainer):
         self.calibration |= {"calibration_change_temperature": temperature}
 
     def _calibrate_items(self, answers: np.ndarray) -> None:
-        """Fit how sure the item heads are on the validation split, and fold it into them."""
+        """Fit how sure the item heads are on the validation split, and fold it into them.
+
+        Args:
+            answers: of the validation split; they become those of the calibrated heads.
+        """
         heads = item_heads_of(self.model)
         assert heads is not None
         targets = items_of(self.eval_dataset)
@@ -400,7 +404,11 @@ class BinTrainer(Trainer):
         logits, columns = distinct_items(answers, targets)
         temperature = fitted_temperature(logits, columns) if len(columns) else 1.0
         heads.calibrate(torch.from_numpy(factors), temperature)
-        self.item_settings = ItemSettings(heads.max_distinct, SIZES, tuple(factors), temperature)
+        self.item_settings = ItemSettings(
+            heads.max_distinct, SIZES, tuple(factors.tolist()), temperature
+        )
+        answers[:, len(SIZES) : 2 * len(SIZES)] += np.log(factors)
+        answers[:, 2 * len(SIZES) :] /= temperature
         self.calibration |= {
             f"calibration_items_{name}_spread": float(factor)
             for name, factor in zip(SIZES, factors, strict=True)

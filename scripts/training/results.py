@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,12 +26,19 @@ from PIL import Image
 from transformers.trainer_utils import PredictionOutput
 
 from count_distribution import counts_of_labels, mode_count
-from items.settings import HEADS_SETTINGS, HEADS_WEIGHTS
+from items.evidence import RecordedItems, fit_powers, usual_items, witness_logarithms
+from items.settings import HEADS_SETTINGS, HEADS_WEIGHTS, ItemSettings
 from items.settings import write_settings as write_item_settings
 from items.sizes import SIZES
 from output_files import sync, whole_file
 from side_heads import save_side_heads, without_side_heads
-from training.bin_dataset import decoded_photos, has_items, items_of, steps_of
+from training.bin_dataset import (
+    decoded_photos,
+    has_items,
+    items_of,
+    recorded_items_of,
+    steps_of,
+)
 from training.bin_trainer import BinTrainer
 from training.calibration import before_and_after
 from training.checkpoints import plain_write_errors
@@ -123,6 +131,45 @@ def fit_visit_model(
     return VisitModel(error_model, fitted)
 
 
+def fit_item_settings(
+    trainer: BinTrainer, error_model: ErrorModel, validation: PredictionOutput | None
+) -> ItemSettings | None:
+    """Return what a trained model knows of items: how its heads' answers are held against a record.
+
+    The powers of the witnesses are fitted on pairs of visits of the validation split, where there
+    are some: each photo with its own record, and with the other visit's.
+
+    Args: as in fit_visit_model.
+    """
+    settings = trainer.item_settings
+    if settings is None:
+        return None
+    records = recorded_items_of(trainer.train_dataset)
+    usual = usual_items(records, trainer.counts, settings.max_distinct)
+    settings = replace(settings, usual=usual)
+    photos = trainer.eval_dataset
+    if usual is None or photos is None or not has_items(photos):
+        return settings
+    prediction = validation or trainer.predict(photos)
+    assert trainer.item_answers is not None
+    steps = steps_of(photos)
+    changed = steps[prediction.label_ids[steps[:, 0]] != prediction.label_ids[steps[:, 1]]]
+    rows = np.concatenate([changed, changed[:, ::-1]]).ravel()
+    held_against = np.concatenate([changed, changed]).ravel()
+    records = recorded_items_of(photos)
+    logarithms = witness_logarithms(
+        trainer.item_answers[rows], [records[row] for row in held_against], usual
+    )
+    powers = fit_powers(
+        softmax(prediction.predictions)[rows],
+        prediction.label_ids[held_against],
+        logarithms,
+        rows == held_against,
+        error_model.record_probabilities(trainer.counts),
+    )
+    return replace(settings, powers=powers, num_pairs=len(changed))
+
+
 def predicted_visits(
     trainer: BinTrainer, photos: Dataset, prediction: PredictionOutput, model: VisitModel
 ) -> Visits:
@@ -167,6 +214,7 @@ def predict_test_split(
             table = with_all_visits(table, visits, model)
         if trainer.item_answers is not None and has_items(photos):
             table = with_told_items(table, trainer.item_answers, items_of(photos))
+            table = with_recorded_items(table, recorded_items_of(photos))
         with whole_file(Path(str(trainer.args.output_dir)) / PREDICTIONS) as temporary:
             pq.write_table(table, temporary)
 
@@ -260,6 +308,16 @@ def with_told_items(table: pa.Table, answers: np.ndarray, targets: np.ndarray) -
     for column, probabilities in enumerate(softmax(answers[:, 2 * len(SIZES) :]).T):
         values = pa.array(probabilities)
         table = table.append_column(f"items_distinct_probability_{column + 1}", values)
+    return table
+
+
+def with_recorded_items(table: pa.Table, records: Sequence[RecordedItems]) -> pa.Table:
+    """Return predictions, and the items of each record, (num_bins,): lists of one length."""
+    types = {"quantities": pa.int64(), "volumes": pa.float64(), "weights": pa.float64()}
+    for name, of_items in types.items():
+        lists = [getattr(record, name) for record in records]
+        values = pa.array(lists, pa.list_(of_items), from_pandas=True)  # NaN: null
+        table = table.append_column(f"record_{name}", values)
     return table
 
 

@@ -32,14 +32,15 @@ a count have on average, times the odds of that rate, times what h says beyond t
 power of b.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from likeliest_weights import likeliest
+
 PRIOR_FORCE = 4.0  # nats, of what is believed before a pair was seen, for a weight off by one
 SMALLEST = 1e-12  # of a probability: what nobody has seen is not impossible
-NEWTON_STEPS, DIFFERENCE = 25, 1e-3
 
 
 @dataclass(frozen=True)
@@ -205,8 +206,7 @@ def fit_weights(
 ) -> ChainWeights:
     """Return the weights under which the true counts are likeliest, none below 0.
 
-    Newton's method on differences, for those weights that may move: one at 0 that would go below it
-    stays. Few visits leave the weights near what is believed before.
+    Few visits leave the weights near what is believed before.
 
     Args:
         true: as in log_likelihood.
@@ -231,40 +231,7 @@ def fit_weights(
         likelihood = log_likelihood(known, weights_at(point), usual, true[in_steps])
         return likelihood - PRIOR_FORCE * float(np.square(point - prior).sum())
 
-    point = prior
-    for _ in range(NEWTON_STEPS):
-        slope, curvature = _derivatives(value, point)
-        free = (point > 0) | (slope > 0)
-        step = np.zeros(len(point))
-        step[free] = -np.linalg.solve(curvature[np.ix_(free, free)], slope[free])
-        if step @ slope < 0:  # downhill, where the likelihood is not concave
-            step = np.where(free, slope, 0.0) / max(1.0, float(np.abs(slope).max()))
-        while value(np.maximum(point + step, 0)) < value(point) and np.abs(step).max() > 1e-6:
-            step = step / 2
-        moved = np.maximum(point + step, 0)
-        if np.abs(moved - point).max() < 1e-5:
-            break
-        point = moved
-    return weights_at(point)
-
-
-def _derivatives(
-    value: Callable[[np.ndarray], float], point: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return slope (n,) and curvature (n, n) of a function, by central differences."""
-    steps = np.eye(len(point)) * DIFFERENCE
-    slope = np.array([(value(point + s) - value(point - s)) / (2 * DIFFERENCE) for s in steps])
-    curvature = np.empty((len(point), len(point)))
-    for row, a in enumerate(steps):
-        for column, b in enumerate(steps):
-            corners = (
-                value(point + a + b)
-                - value(point + a - b)
-                - value(point - a + b)
-                + value(point - a - b)
-            )
-            curvature[row, column] = corners / (4 * DIFFERENCE**2)
-    return slope, curvature
+    return weights_at(likeliest(value, prior))
 
 
 def _chains(steps: np.ndarray, num_rows: int) -> np.ndarray:

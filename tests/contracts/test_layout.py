@@ -23,7 +23,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "visits": (),
     "training": ("diagnostics", "items", "visits"),
     "serving": ("visits",),
-    "auditing": ("serving", "visits"),
+    "auditing": ("items", "serving", "visits"),
     "aws": (),
     "launching": ("aws",),
     "tuning": ("aws", "launching"),
@@ -38,7 +38,10 @@ FLOORS: dict[str, tuple[str, ...]] = {
 GROUND: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("command_line", "object_store", "whole_files", "worker_pool"), ()),
     **dict.fromkeys(
-        ("count_distribution", "dataset_folder", "one_line_parser", "output_files", "side_heads"),
+        (
+            *("count_distribution", "dataset_folder", "likeliest_weights", "one_line_parser"),
+            *("output_files", "side_heads"),
+        ),
         (),
     ),
     "container": ("aws",),
