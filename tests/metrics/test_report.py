@@ -144,8 +144,10 @@ def test_a_folder_that_is_no_run_is_named(
 
 @pytest.mark.slow
 def test_what_an_audit_finds_is_in_the_report(
-    run_copy: Path, capsys: pytest.CaptureFixture[str]
+    items_run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    run_copy = tmp_path / "run"
+    shutil.copytree(items_run_dir, run_copy, ignore=shutil.ignore_patterns("checkpoint-*"))
     costs = ["--cost_missed_error", "20", "--cost_manual_check", "1"]
     audit.main(["--evaluate", str(run_copy), *costs])
     report.main([str(run_copy)])
@@ -169,6 +171,7 @@ def test_what_an_audit_finds_is_in_the_report(
     (at_20_percent,) = (row for row in photo["budgets"] if row["budget"] == 0.2)
     value, low, high = (f"{at_20_percent['times_random'][k]:.2f}" for k in ("value", "low", "high"))
     assert "<td>photo alone</td><td>" in page
+    assert "with the items that both records name (real pairs with items)" in page
     assert f"<td>{value} [{low}, {high}]</td>" in page
     # What was measured before visits were is read as it was.
     older = copy.deepcopy(measured)

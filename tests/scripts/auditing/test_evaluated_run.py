@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 from auditing.evaluated_run import judged_bins
 from auditing.evaluation_cases import JudgedBins
 from drawn_visits import COUNTS, drawn_visits
+from items.sizes import SIZES
 from visits.chain import possible_changes
-from visits.settings import VisitModel
+from visits.settings import VisitModel, read_visit_model
 
 BINS, MODEL = drawn_visits(1.0, 0.5, num_pairs=10)
 
@@ -58,6 +60,31 @@ def test_bins_and_what_is_said_of_their_changes_are_those_of_the_files(run: Path
     assert bins.changes is not None
     assert BINS.changes is not None
     assert (bins.changes == BINS.changes).all()
+
+
+def test_items_are_told_where_the_run_has_learned_of_them(items_run_dir: Path) -> None:
+    model = read_visit_model(items_run_dir / "model")
+    items = judged_bins(items_run_dir, model).items
+    assert items is not None
+    assert items.settings.usual is not None
+    table = pq.read_table(items_run_dir / "predictions_test.parquet")
+    assert [record.quantities for record in items.records] == [
+        tuple(quantities) for quantities in table["record_quantities"].to_pylist()
+    ]
+    volume = SIZES.index("volume")
+    assert items.answers[:, volume].tolist() == table["items_volume"].to_pylist()
+    spreads = np.exp(items.answers[:, len(SIZES) + volume])
+    assert spreads == pytest.approx(table["items_volume_spread"].to_numpy())
+    assert np.exp(items.answers[:, 2 * len(SIZES) :]).sum(axis=1) == pytest.approx(1)
+
+
+def test_damaged_items_are_named(items_run_dir: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(items_run_dir, run, ignore=shutil.ignore_patterns("checkpoint-*"))
+    path = run / "predictions_test.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["items_weight_spread"]), path)
+    with pytest.raises(ValueError, match=r"predictions_test.parquet is damaged.*items_weight_spr"):
+        judged_bins(run, read_visit_model(run / "model"))
 
 
 def test_an_older_run_says_nothing_of_changes(run: Path) -> None:

@@ -10,14 +10,18 @@ from auditing.evaluation_cases import (
     SINGLE_COUNTS,
     WRONG_SHARE,
     JudgedBins,
+    JudgedItems,
     cases_of,
     real_changes,
     real_pairs,
+    real_pairs_with_items,
     real_pairs_with_visits,
     symmetric_errors,
     symmetric_errors_with_visits,
 )
 from drawn_visits import COUNTS, drawn_visits
+from items.evidence import Powers, RecordedItems, usual_items
+from items.settings import ItemSettings
 from visits.chain import visit_posteriors
 from visits.error_model import ErrorModel
 from visits.settings import VisitModel
@@ -44,6 +48,30 @@ def test_a_wrong_record_of_a_pair_is_that_of_the_other_state() -> None:
     cases = real_pairs(bins, KNOWS_NOTHING)
     assert cases.rows.tolist() == [0, 1, 2]
     assert columns_of(cases.wrong_records) == [[2], [0, 4], [2]]
+
+
+def test_each_photo_is_held_against_the_items_of_both_records() -> None:
+    bins = bins_of([0, 1, 1, 2, 4], ["1", "1", "1", "1", None])
+    records = [RecordedItems((count,), (10.0,), (1.0,)) for count in (1, 2, 2, 3, 5)]
+    all_alike = [RecordedItems((n,), (v,), (v,)) for n in COUNTS for v in (10, 10.2)]
+    usual = usual_items(all_alike, COUNTS, 3)
+    settings = ItemSettings(max_distinct=3, usual=usual, powers=Powers(1.0, 1.0, 0.0, 0.0))
+    answers = np.zeros((5, 11))
+    answers[:, 0] = np.log([10, 20, 20, 30, 50])  # what each photo shows, to the inch
+    answers[:, 4] = np.log(0.01)
+    items = JudgedItems(answers, records, settings)
+    cases = real_pairs_with_items(bins, items, KNOWS_NOTHING)
+    assert cases.rows.tolist() == [0, 1, 2, 3]
+    assert columns_of(cases.wrong_records) == [[1], [0], [2], [1]]
+    own = cases.audit.given(bins.true[cases.rows])
+    assert own.argmax(axis=1).tolist() == [0, 1, 1, 2]
+    wrong = cases.audit.given(np.array([columns[0] for columns in cases.wrong_records]))
+    # Ten inches each, whichever of the two records names them.
+    assert wrong.argmax(axis=1).tolist() == [0, 1, 1, 2]
+    assert np.isnan(cases.audit.given(np.full(4, 4))).all()  # a record that no visit has
+    bins = replace(bins, items=items)
+    with pytest.raises(ValueError, match="only 4 test photos"):
+        cases_of(bins, KNOWS_NOTHING)
 
 
 def test_symmetric_errors_stay_among_the_counts() -> None:

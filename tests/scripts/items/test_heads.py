@@ -7,6 +7,7 @@ import torch
 from torch import distributions, nn
 from transformers import AutoModelForImageClassification
 
+from items.evidence import Powers, UsualItems
 from items.heads import ItemHeads, attach_item_heads, item_heads_of, item_loss, load_item_heads
 from items.settings import ItemSettings, read_settings, write_settings
 from items.sizes import SIZES
@@ -145,3 +146,17 @@ def test_damaged_heads_are_one_line(tmp_path: Path) -> None:
         (tmp_path / "item_heads.safetensors").write_bytes(content)
         with pytest.raises(ValueError, match=r"item_heads.safetensors cannot be loaded"):
             load_item_heads(drawn_model("vit"), tmp_path, 64)
+
+
+def test_what_is_usual_is_read_again(tmp_path: Path) -> None:
+    usual = UsualItems(
+        counts=(1, 2),
+        means=((4.0, 0.0), (4.5, 0.5)),
+        spreads=((1.0, 1.0), (0.9, 0.8)),
+        distinct=((1.0,), (1.0,)),
+        volumes=(5.0, 7.0),
+        weights=(0.1, 0.2),
+    )
+    settings = ItemSettings(1, usual=usual, powers=Powers(0.8, 0.7, 0.0, 0.3), num_pairs=9)
+    write_settings(tmp_path, settings)
+    assert read_settings(tmp_path) == settings
