@@ -46,27 +46,38 @@ def judged_bins(run_dir: Path, model: VisitModel) -> JudgedBins:
         )
     except (KeyError, pa.ArrowException) as error:
         raise ValueError(f"{path} is damaged, {AGAIN}: {error}") from error
-    bins = replace(bins, items=_items(path, table, run_dir / "model"))
+    bins = replace(bins, items=_items(path, table, counts, run_dir / "model"))
     changes = run_dir / CHANGES
     return replace(bins, changes=_said_of_steps(changes, bins, model)) if changes.exists() else bins
 
 
-def _items(path: Path, table: pa.Table, model_dir: Path) -> JudgedItems | None:
-    """Return what the run's item heads say, None where it has none, or its records tell too little.
+def _items(
+    path: Path, table: pa.Table, counts: tuple[int, ...], model_dir: Path
+) -> JudgedItems | None:
+    """Return what the run's item heads say; None where it has none.
 
-    Raises: ValueError: a file is damaged.
+    None too where its records told too little to hold them against that, or there were no pairs to
+    learn from how.
+
+    Raises: ValueError: a file is damaged, or they do not belong together.
     """
     settings = read_settings(model_dir)
-    if settings is None or settings.usual is None or RECORD[0] not in table.column_names:
+    if settings is None or settings.usual is None or settings.powers is None:
+        return None
+    if settings.usual.counts != counts:
+        raise ValueError(f"{model_dir} and {path} are of other counts: {AGAIN}.")
+    if RECORD[0] not in table.column_names:
         return None
     spreads = [f"items_{name}_spread" for name in SIZES]
     distinct = [f"items_distinct_{COLUMN}{n + 1}" for n in range(settings.max_distinct)]
     try:
         answers = _columns(table, [*(f"items_{name}" for name in SIZES), *spreads, *distinct])
-        lists = zip(*(table[name].to_pylist() for name in RECORD), strict=True)
+        lists = zip(*(table[n].to_pylist() for n in ("expected_quantity", *RECORD)), strict=True)
         records = [recorded_items(*of_bin) for of_bin in lists]
     except (KeyError, TypeError, pa.ArrowException) as error:
         raise ValueError(f"{path} is damaged, {AGAIN}: {error}") from error
+    if not np.isfinite(answers).all():
+        raise ValueError(f"{path} is damaged, {AGAIN}: what is said of items are no numbers.")
     # As the heads say them: logarithms of spreads and of probabilities.
     answers[:, len(SIZES) :] = np.log(np.maximum(answers[:, len(SIZES) :], SMALLEST))
     return JudgedItems(answers, records, settings)

@@ -61,7 +61,7 @@ class JudgedItems:
     Args:
         answers: float (num_bins, ...), of items.heads.
         records: (num_bins,).
-        settings: how the two are held against each other; `usual` is there.
+        settings: how the two are held against each other; `usual` and `powers` are there.
     """
 
     answers: np.ndarray
@@ -269,6 +269,7 @@ def real_pairs_with_items(bins: JudgedBins, items: JudgedItems, model: VisitMode
     case, column = np.array(list(held_against)).T
     rows, records = alone.rows[case], [items.records[row] for row in held_against.values()]
     assert items.settings.usual is not None
+    assert items.settings.powers is not None
     logarithms = witness_logarithms(items.answers[rows], records, items.settings.usual)
     num_counts = len(bins.counts)
     probabilities = np.full((len(alone.rows), num_counts, num_counts), np.nan)  # of no record

@@ -1,11 +1,13 @@
 """What a model folder knows of items: item_heads.json, beside the heads' weights."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from items.evidence import BELIEVED, Powers, UsualItems
+import numpy as np
+
+from items.evidence import MOST_CONTENTS, Powers, UsualItems
 from items.sizes import SIZES
 from one_line_parser import reason_of
 from output_files import whole_file
@@ -24,8 +26,9 @@ class ItemSettings:
             calibrated; None where they were not.
         temperature: what the logits of the distinct items were divided by.
         usual: what is in bins, as the training records have it; None where they tell too little.
-        powers: how much each witness counts, fitted on the validation split.
-        num_pairs: pairs of visits in the validation split that these were fitted on.
+        powers: how much each witness counts, fitted on pairs of visits of the validation split;
+            None where there are none: records are not held against the answers then.
+        num_pairs: how many these are.
     """
 
     max_distinct: int
@@ -33,7 +36,7 @@ class ItemSettings:
     spread_factors: tuple[float, ...] | None = None
     temperature: float = 1.0
     usual: UsualItems | None = None
-    powers: Powers = BELIEVED
+    powers: Powers | None = None
     num_pairs: int = 0
 
 
@@ -57,17 +60,41 @@ def read_settings(folder: Path) -> ItemSettings | None:
             content[name] = content[name] and tuple(content[name])
         if content["usual"] is not None:
             content["usual"] = UsualItems(**{n: _tuples(v) for n, v in content["usual"].items()})
-        content["powers"] = Powers(**content["powers"])
+        if content["powers"] is not None:
+            content["powers"] = Powers(**content["powers"])
         settings = ItemSettings(**content)
         if settings.sizes != SIZES:
             raise ValueError(f"its heads tell other sizes than {', '.join(SIZES)}")
         if not isinstance(settings.max_distinct, int) or settings.max_distinct < 1:
             raise ValueError("max_distinct is no number of items")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _check(settings)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged ({reason_of(error)}): copy the model folder again."
         ) from error
     return settings
+
+
+def _check(settings: ItemSettings) -> None:
+    """Check that what is read are numbers, as many as there should be. Raises: ValueError."""
+    powers = () if settings.powers is None else astuple(settings.powers)
+    if not (np.array(powers, dtype=np.float64) >= 0).all():
+        raise ValueError("a power is below 0")
+    if settings.usual is None:
+        return
+    num_counts = len(settings.usual.counts)
+    shapes = {
+        "counts": (num_counts,),
+        **dict.fromkeys(("means", "spreads"), (num_counts, 2)),
+        "distinct": (num_counts, settings.max_distinct),
+        **dict.fromkeys(("volumes", "weights"), (MOST_CONTENTS,)),
+    }
+    for name, shape in shapes.items():
+        values = np.array(getattr(settings.usual, name), dtype=np.float64)
+        if values.shape != shape or not np.isfinite(values).all():
+            raise ValueError(f"{name} of what is usual are not {shape} numbers")
+        if name != "means" and not (values > 0).all():
+            raise ValueError(f"{name} of what is usual are not all above 0")
 
 
 def _tuples(values: Any) -> Any:

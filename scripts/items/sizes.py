@@ -13,7 +13,7 @@ SIZES = ("volume", "largest", "smallest", "weight")
 
 
 def item_targets(
-    quantities: Sequence[int] | None,
+    quantities: Sequence[int | None] | None,
     volumes: Sequence[float | None] | None,
     weights: Sequence[float | None] | None,
 ) -> list[float]:
@@ -22,13 +22,13 @@ def item_targets(
     A size is NaN where one of these items has no figure, all is where there are no items.
 
     Args:
-        quantities: how many there are of each distinct item; None: nobody knows. Items of which
-            there are none do not count.
+        quantities: how many there are of each distinct item; None, for all or for one: nobody
+            knows. Items of which there are none do not count.
         volumes, weights: of one of each, cubic inches and pounds; None: nobody knows.
     """
     held = np.array(quantities or [], dtype=np.float64)
     is_there = held > 0
-    if not is_there.any():
+    if np.isnan(held).any() or not is_there.any():
         return [np.nan] * (len(SIZES) + 1)
 
     def figures(values: Sequence[float | None] | None) -> np.ndarray:

@@ -193,8 +193,9 @@ def items_of(dataset: Dataset) -> np.ndarray:
 
 def recorded_items_of(dataset: Dataset) -> list[RecordedItems]:
     """Return the items that the records of a split name, (num_photos,). Args: as in items_of."""
-    rows = dataset.with_format(None).select_columns(list(ITEMS))[:]
-    return [recorded_items(*record) for record in zip(*(rows[n] for n in ITEMS), strict=True)]
+    names = ["expected_quantity", *ITEMS]
+    rows = dataset.with_format(None).select_columns(names)[:]
+    return [recorded_items(*record) for record in zip(*(rows[n] for n in names), strict=True)]
 
 
 def _item_targets(rows: Mapping[str, Sequence[Any]]) -> list[list[float]]:

@@ -81,7 +81,7 @@ from visits.head import ChangeHead, head_of
 from visits.settings import VisitModel
 
 # Of the changes, and of the items, beside the counts, in the loss that is minimized.
-CHANGE_WEIGHT, ITEM_WEIGHT = 1.0, 0.5
+CHANGE_WEIGHT, ITEM_WEIGHT = 1.0, 1.0
 
 
 class BinTrainer(Trainer):

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -148,12 +149,20 @@ def fit_item_settings(
     usual = usual_items(records, trainer.counts, settings.max_distinct)
     settings = replace(settings, usual=usual)
     photos = trainer.eval_dataset
+    if usual is None and trainer.is_world_process_zero():
+        print(
+            "Records are not held against what photos show of items: of some count no two training "
+            "records tell volume and weight.",
+            file=sys.stderr,
+        )
     if usual is None or photos is None or not has_items(photos):
         return settings
     prediction = validation or trainer.predict(photos)
     assert trainer.item_answers is not None
     steps = steps_of(photos)
     changed = steps[prediction.label_ids[steps[:, 0]] != prediction.label_ids[steps[:, 1]]]
+    if len(changed) == 0:
+        return settings
     rows = np.concatenate([changed, changed[:, ::-1]]).ravel()
     held_against = np.concatenate([changed, changed]).ravel()
     records = recorded_items_of(photos)

@@ -92,16 +92,16 @@ def test_a_bin_that_looks_emptier_than_its_record_lacks_something() -> None:
     assert found(120)[2] > found(80)[2] > found(20)[2]
 
 
-@pytest.mark.parametrize(
-    "record",
-    [RecordedItems((), (), ()), RecordedItems((3,), (math.nan,), (math.nan,))],
-    ids=["no items", "no sizes"],
-)
-def test_a_record_that_tells_nothing_changes_nothing(record: RecordedItems) -> None:
+def test_a_record_that_tells_nothing_changes_nothing() -> None:
     probabilities = np.array([[0.5, 0.3, 0.2]])
-    logarithms = witness_logarithms(answers(4.7, 0.9, [0.2, 0.7, 0.1]), [record], USUAL)
-    powers = Powers(1.0, 1.0, 1.0, 0.0)
-    assert with_items(probabilities, logarithms, powers) == pytest.approx(probabilities)
+    told = answers(4.7, 0.9, [0.2, 0.7, 0.1])
+    logarithms = witness_logarithms(told, [RecordedItems((), (), ())], USUAL)
+    assert with_items(probabilities, logarithms, BELIEVED) == pytest.approx(probabilities)
+    # Where sizes are not known, the number of distinct items is all there is.
+    unknown = RecordedItems((3,), (math.nan,), (math.nan,))
+    volumes, weights, distinct = np.moveaxis(witness_logarithms(told, [unknown], USUAL)[0], 2, 0)
+    assert set(volumes[~np.isnan(volumes)]) == set(weights[~np.isnan(weights)]) == {0.0}
+    assert distinct[2, 0] == pytest.approx(math.log(0.2 / USUAL.distinct[2][0]))
 
 
 @given(
@@ -117,7 +117,8 @@ def test_whatever_a_record_names_the_answer_is_a_distribution(
     items: list[tuple[int, float | None, float | None]], volume: float
 ) -> None:
     columns = [list(column) for column in zip(*items, strict=True)] if items else [[], [], []]
-    record = recorded_items(*columns)  # type: ignore[arg-type]
+    count = sum(columns[0])  # type: ignore[arg-type]
+    record = recorded_items(count, *columns)  # type: ignore[arg-type]
     logarithms = witness_logarithms(answers(volume, 0.9, [0.2, 0.7, 0.1]), [record], USUAL)
     found = with_items(np.array([[0.5, 0.5, 0.0]]), logarithms, BELIEVED)
     assert found.sum() == pytest.approx(1)
@@ -125,11 +126,18 @@ def test_whatever_a_record_names_the_answer_is_a_distribution(
 
 
 def test_lists_of_another_length_and_items_of_which_there_are_none_tell_nothing() -> None:
-    record = recorded_items([2, 0, 1], [3.0, 9.0, None], [1.0])
+    record = recorded_items(3, [2, 0, 1], [3.0, 9.0, None], [1.0])
     assert record.quantities == (2, 1)
     assert record.volumes[0] == 3
     assert np.isnan([record.volumes[1], *record.weights]).all()
-    assert recorded_items(None, None, None) == RecordedItems((), (), ())
+    assert recorded_items(2, None, None, None) == RecordedItems((), (), ())
+
+
+@pytest.mark.parametrize("quantities", [[1, None], [1, 2], [3, -1], [2**31 - 1, 2]])
+def test_quantities_that_are_not_those_of_the_count_tell_nothing(
+    quantities: list[int | None],
+) -> None:
+    assert recorded_items(2, quantities, [1.0, 1.0], [1.0, 1.0]) == RecordedItems((), (), ())
 
 
 def drawn_records(num_records: int) -> list[RecordedItems]:
@@ -195,4 +203,3 @@ def test_powers_follow_what_the_witnesses_are_worth(shows_volume: bool) -> None:
     powers = fit_powers(*given_powers)
     assert powers.weight < 0.1  # noise
     assert powers.volume > 0.3 if shows_volume else powers.volume < 0.1
-    assert fit_powers(*(values[:0] for values in given_powers[:4]), given_powers[4]) == BELIEVED

@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import distributions, nn
 from transformers import AutoModelForImageClassification
 
-from items.evidence import Powers, UsualItems
+from items.evidence import MOST_CONTENTS, Powers, UsualItems
 from items.heads import ItemHeads, attach_item_heads, item_heads_of, item_loss, load_item_heads
 from items.settings import ItemSettings, read_settings, write_settings
 from items.sizes import SIZES
@@ -148,15 +149,42 @@ def test_damaged_heads_are_one_line(tmp_path: Path) -> None:
             load_item_heads(drawn_model("vit"), tmp_path, 64)
 
 
+USUAL = UsualItems(
+    counts=(1, 2),
+    means=((4.0, 0.0), (4.5, 0.5)),
+    spreads=((1.0, 1.0), (0.9, 0.8)),
+    distinct=((1.0,), (1.0,)),
+    volumes=(5.0,) * MOST_CONTENTS,
+    weights=(0.1,) * MOST_CONTENTS,
+)
+POWERS = Powers(0.8, 0.7, 0.0, 0.3)
+
+
 def test_what_is_usual_is_read_again(tmp_path: Path) -> None:
-    usual = UsualItems(
-        counts=(1, 2),
-        means=((4.0, 0.0), (4.5, 0.5)),
-        spreads=((1.0, 1.0), (0.9, 0.8)),
-        distinct=((1.0,), (1.0,)),
-        volumes=(5.0, 7.0),
-        weights=(0.1, 0.2),
-    )
-    settings = ItemSettings(1, usual=usual, powers=Powers(0.8, 0.7, 0.0, 0.3), num_pairs=9)
+    settings = ItemSettings(1, usual=USUAL, powers=POWERS, num_pairs=9)
     write_settings(tmp_path, settings)
     assert read_settings(tmp_path) == settings
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"usual": [1]},
+        {"usual": "x"},
+        {"usual": {}},
+        {"usual": {**asdict(USUAL), "means": "abc"}},
+        {"usual": {**asdict(USUAL), "counts": [1]}},
+        {"usual": {**asdict(USUAL), "volumes": [5.0]}},
+        {"usual": {**asdict(USUAL), "spreads": [[1.0, 0.0], [1.0, 1.0]]}},
+        {"usual": {**asdict(USUAL), "weights": [float("nan")] * MOST_CONTENTS}},
+        {"powers": {**asdict(POWERS), "count": "a"}},
+        {"powers": {**asdict(POWERS), "volume": -1}},
+        {"powers": 3},
+    ],
+)
+def test_what_is_not_usual_is_one_line(wrong: dict[str, Any], tmp_path: Path) -> None:
+    write_settings(tmp_path, ItemSettings(1, usual=USUAL, powers=POWERS))
+    path = tmp_path / "item_heads.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    with pytest.raises(ValueError, match=r"item_heads.json is damaged .*copy the model folder"):
+        read_settings(tmp_path)

@@ -43,8 +43,8 @@ def test_what_an_item_lacks_is_missing_of_the_bin(
     ] == missing
 
 
-@pytest.mark.parametrize("quantities", [None, [], [0], [0, -1]])
-def test_of_a_bin_without_items_nothing_is_known(quantities: list[int] | None) -> None:
+@pytest.mark.parametrize("quantities", [None, [], [0], [0, -1], [None, 2]])
+def test_of_a_bin_without_items_nothing_is_known(quantities: list[int | None] | None) -> None:
     volumes = None if quantities is None else [5.0] * len(quantities)
     assert np.isnan(item_targets(quantities, volumes, volumes)).all()
 
