@@ -1,4 +1,5 @@
 import re
+from typing import Any
 
 import pyarrow as pa
 
@@ -8,7 +9,7 @@ from items_over_seeds import SIZES, audit_table, size_table
 def predictions(told: list[float], spread: float) -> pa.Table:
     """Return predictions of photos of sizes 1 to 4, six of each, and of six that are not known."""
     recorded = [1.0, 2.0, 3.0, 4.0, None] * 6
-    columns: dict[str, list[float | None]] = {}
+    columns: dict[str, Any] = {}
     for name in SIZES:
         columns[f"items_{name}_recorded"] = recorded
         columns[f"items_{name}"] = told * 6

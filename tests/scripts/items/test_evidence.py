@@ -117,8 +117,7 @@ def test_whatever_a_record_names_the_answer_is_a_distribution(
     items: list[tuple[int, float | None, float | None]], volume: float
 ) -> None:
     columns = [list(column) for column in zip(*items, strict=True)] if items else [[], [], []]
-    count = sum(columns[0])  # type: ignore[arg-type]
-    record = recorded_items(count, *columns)  # type: ignore[arg-type]
+    record = recorded_items(sum(columns[0]), *columns)
     logarithms = witness_logarithms(answers(volume, 0.9, [0.2, 0.7, 0.1]), [record], USUAL)
     found = with_items(np.array([[0.5, 0.5, 0.0]]), logarithms, BELIEVED)
     assert found.sum() == pytest.approx(1)

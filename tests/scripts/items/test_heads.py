@@ -75,7 +75,7 @@ def test_what_is_missing_costs_nothing() -> None:
     answers = torch.zeros(2, 2 * len(SIZES) + 3, requires_grad=True)
     # Three distinct items are told at most.
     loss = item_loss(answers, torch.tensor([[NAN, NAN, NAN, NAN, 4.0], [NAN] * 5]))
-    loss.sum().backward()  # type: ignore[no-untyped-call]
+    loss.sum().backward()
     assert loss.tolist() == [0, 0]
     assert answers.grad is not None
     assert answers.grad.abs().sum() == 0
