@@ -2,6 +2,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,11 @@ from transformers import (
     pipeline,
 )
 
+import train
+from items.evidence import witness_logarithms
 from model_families import IMAGE_SIZE, TINY_CONFIGS
+from training import results
+from training.bin_dataset import load_bins, recorded_items_of
 from training.evaluation import softmax
 from training.results import check_photo, write_model
 
@@ -76,3 +81,32 @@ def test_a_disk_needs_room_for_one_more_copy_of_the_weights_alone(
         assert (model_dir / name).stat().st_ino == number  # the same file, moved
     written = {path.name: stat.S_IMODE(path.stat().st_mode) for path in model_dir.iterdir()}
     assert written == dict.fromkeys([*saved, "preprocessor_config.json"], 0o640)
+
+
+def test_records_are_judged_by_bins_that_the_counter_did_not_train_on(
+    items_run_dir: Path,
+    dataset_dir: Path,
+    config_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(items_run_dir, tmp_path / "run")
+    judged: list[Any] = []
+
+    def noted(answers: np.ndarray, records: Any, usual: Any) -> np.ndarray:
+        judged.extend(records)
+        return witness_logarithms(answers, records, usual)
+
+    monkeypatch.setattr(results, "witness_logarithms", noted)
+    argv = ["--dataset_dir", str(dataset_dir), "--config_name", str(config_dir), "--do_train"]
+    argv += ["--do_predict", "--learn_items", "true", "--num_train_epochs", "1"]
+    argv += ["--learning_rate", "1e-3", "--disable_tqdm", "true"]
+    train.main([*argv, "--output_dir", str(tmp_path / "run")])  # it goes on from its last step
+    splits = load_bins(str(dataset_dir), ["train", "validation", "test"])
+    validation = recorded_items_of(splits["validation"])
+    assert judged
+    assert {record.volumes for record in judged} <= {record.volumes for record in validation}
+    groups = [{*splits[name]["bin_group"]} - {None} for name in ("train", "validation", "test")]
+    assert not groups[0] & groups[1]
+    assert not groups[1] & groups[2]
+    assert not groups[0] & groups[2]
