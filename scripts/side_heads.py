@@ -14,6 +14,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from one_line_parser import reason_of
+
 CHANGE_HEAD, ITEM_HEADS = "change_head", "item_heads"
 NAMES = (CHANGE_HEAD, ITEM_HEADS)
 
@@ -139,6 +141,11 @@ def read_side_heads(model: Any, folder: Path) -> dict[str, torch.Tensor]:
 def load_side_head(head: SideHead, path: Path) -> None:
     """Load a head's weights from one of the files of save_side_heads.
 
-    Raises: OSError, SafetensorError, RuntimeError: it is not there, damaged, or another head's.
+    Raises: ValueError: it is not there, damaged, or another head's.
     """
-    head.load_state_dict(safetensors.torch.load_file(str(path)))
+    try:
+        head.load_state_dict(safetensors.torch.load_file(str(path)))
+    except Exception as error:  # safetensors and torch raise what they like
+        raise ValueError(
+            f"{path} cannot be loaded ({reason_of(error)}): copy the model folder again."
+        ) from error

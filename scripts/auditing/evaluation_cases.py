@@ -34,7 +34,7 @@ from functools import cached_property
 
 import numpy as np
 
-from items.evidence import RecordedItems, with_items, witness_logarithms
+from items.evidence import RecordedItems, counts_with_items, witness_logarithms
 from items.settings import ItemSettings
 from visits.chain import (
     BELIEVED_WITHOUT_CHANGES,
@@ -273,7 +273,7 @@ def real_pairs_with_items(bins: JudgedBins, items: JudgedItems, model: VisitMode
     logarithms = witness_logarithms(items.answers[rows], records, items.settings.usual)
     num_counts = len(bins.counts)
     probabilities = np.full((len(alone.rows), num_counts, num_counts), np.nan)  # of no record
-    probabilities[case, column] = with_items(
+    probabilities[case, column] = counts_with_items(
         bins.probabilities[rows], logarithms, items.settings.powers
     )
     return replace(

@@ -238,7 +238,9 @@ def witness_logarithms(
     return found
 
 
-def with_items(probabilities: np.ndarray, logarithms: np.ndarray, powers: Powers) -> np.ndarray:
+def counts_with_items(
+    probabilities: np.ndarray, logarithms: np.ndarray, powers: Powers
+) -> np.ndarray:
     """Return how likely each count is by the photo and the record's items.
 
     Args:
@@ -271,7 +273,7 @@ def fit_powers(
     Few records leave them near what is believed before; there is one at least.
 
     Args:
-        probabilities, logarithms: as in with_items, of photos and the records they are held
+        probabilities, logarithms: as in counts_with_items, of photos and the records they are held
             against, half of which are right.
         recorded: int (num_photos,), the column of each record's count.
         is_right: bool (num_photos,).
@@ -281,7 +283,7 @@ def fit_powers(
     rows = np.arange(len(recorded))
 
     def value(point: np.ndarray) -> float:
-        likely = with_items(probabilities, logarithms, Powers(*point.tolist()))
+        likely = counts_with_items(probabilities, logarithms, Powers(*point.tolist()))
         right = likely[rows, recorded]
         wrong = (likely * record_probabilities[:, recorded].T).sum(axis=1)
         said = np.where(is_right, right, wrong) / (right + wrong)

@@ -16,8 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from items.settings import HEADS_SETTINGS, HEADS_WEIGHTS, ItemSettings, read_settings
-from items.sizes import SIZES
-from one_line_parser import reason_of
+from items.sizes import SAME, SIZES
 from side_heads import ITEM_HEADS, SideHead, load_side_head, num_position_features
 
 WIDTH = 256
@@ -25,7 +24,6 @@ DROPOUT = 0.2
 # Of the logarithm of a spread, in standard deviations of the targets: one photo that a head is
 # ever so sure about does not decide where the others go.
 LEAST, MOST = -3.0, 1.0
-SAME = 1e-6  # no bins differ by so little, but sums that are rounded
 NOTHING = -1  # a column that stands for none
 
 
@@ -134,13 +132,7 @@ def load_item_heads(model: Any, folder: Path, image_size: int) -> ItemSettings:
     if settings is None:
         raise ValueError(f"{folder / HEADS_SETTINGS} is missing: copy the model folder again.")
     heads = attach_item_heads(model, settings.max_distinct, image_size)
-    try:
-        load_side_head(heads, folder / HEADS_WEIGHTS)
-    except Exception as error:  # safetensors and torch raise what they like
-        raise ValueError(
-            f"{folder / HEADS_WEIGHTS} cannot be loaded ({reason_of(error)}): copy the model "
-            "folder again."
-        ) from error
+    load_side_head(heads, folder / HEADS_WEIGHTS)
     return settings
 
 

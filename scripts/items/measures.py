@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from items.sizes import SIZES
+from items.sizes import SAME, SIZES
 
 # Of a normal distribution: 90 % of it lies within so many standard deviations.
 NINETY_PERCENT = 1.6449
-SAME = 1e-6  # no bins differ by so little, but sums that are rounded
 
 
 def item_figures(answers: np.ndarray, targets: np.ndarray) -> dict[str, float]:

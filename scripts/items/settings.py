@@ -63,10 +63,6 @@ def read_settings(folder: Path) -> ItemSettings | None:
         if content["powers"] is not None:
             content["powers"] = Powers(**content["powers"])
         settings = ItemSettings(**content)
-        if settings.sizes != SIZES:
-            raise ValueError(f"its heads tell other sizes than {', '.join(SIZES)}")
-        if not isinstance(settings.max_distinct, int) or settings.max_distinct < 1:
-            raise ValueError("max_distinct is no number of items")
         _check(settings)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
@@ -77,6 +73,10 @@ def read_settings(folder: Path) -> ItemSettings | None:
 
 def _check(settings: ItemSettings) -> None:
     """Check that what is read are numbers, as many as there should be. Raises: ValueError."""
+    if settings.sizes != SIZES:
+        raise ValueError(f"its heads tell other sizes than {', '.join(SIZES)}")
+    if not isinstance(settings.max_distinct, int) or settings.max_distinct < 1:
+        raise ValueError("max_distinct is no number of items")
     powers = () if settings.powers is None else astuple(settings.powers)
     if not (np.array(powers, dtype=np.float64) >= 0).all():
         raise ValueError("a power is below 0")

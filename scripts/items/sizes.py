@@ -10,6 +10,7 @@ import numpy as np
 
 # All items together, the largest and the smallest one, and the weight of all.
 SIZES = ("volume", "largest", "smallest", "weight")
+SAME = 1e-6  # no bins differ by so little, but sums that are rounded
 
 
 def item_targets(

@@ -514,8 +514,11 @@ class BinTrainer(Trainer):
             output = super().evaluation_loop(pairs, *args, **kwargs)
             of_pairs = output.predictions
             answers["changes"] = of_pairs.pop("changes")
-            earlier = {n: of_pairs.pop(n) for n in list(of_pairs) if n.startswith("earlier_")}
-            earlier = {name.removeprefix("earlier_"): told for name, told in earlier.items()}
+            earlier = {
+                name.removeprefix("earlier_"): of_pairs.pop(name)
+                for name in list(of_pairs)
+                if name.startswith("earlier_")
+            }
             for side, of_photos in enumerate((earlier, of_pairs)):
                 told.append((steps[:, side], of_photos, output.label_ids[side]))
         labels = np.empty(len(photos), dtype=np.int64)

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from one_line_parser import reason_of
 from side_heads import CHANGE_HEAD, SideHead, load_side_head, num_position_features
 from visits.chain import possible_changes
 from visits.settings import HEAD_SETTINGS, HEAD_WEIGHTS, ChangeSettings, read_settings
@@ -96,13 +95,7 @@ def load_head(model: Any, folder: Path, image_size: int) -> ChangeSettings:
             f"{settings.num_features} features of a position, and this model has {num_features}): "
             "copy the model folder again."
         )
-    try:
-        load_side_head(model.change_head, folder / HEAD_WEIGHTS)
-    except Exception as error:  # safetensors and torch raise what they like
-        raise ValueError(
-            f"{folder / HEAD_WEIGHTS} cannot be loaded ({reason_of(error)}): copy the model "
-            "folder again."
-        ) from error
+    load_side_head(model.change_head, folder / HEAD_WEIGHTS)
     return settings
 
 

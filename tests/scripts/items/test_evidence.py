@@ -12,11 +12,11 @@ from items.evidence import (
     Powers,
     RecordedItems,
     UsualItems,
+    counts_with_items,
     fit_powers,
     possible_contents,
     recorded_items,
     usual_items,
-    with_items,
     witness_logarithms,
 )
 from items.sizes import SIZES
@@ -63,7 +63,7 @@ def test_a_bin_holds_the_record_or_some_of_it_or_more() -> None:
 def test_evidence_is_how_much_likelier_the_photo_makes_these_sizes_than_they_are() -> None:
     told = answers(4.7, 0.9, [0.2, 0.7, 0.1])
     probabilities = np.array([[0.5, 0.3, 0.2]])
-    found = with_items(probabilities, witness_logarithms(told, [RECORD], USUAL), INDEPENDENT)
+    found = counts_with_items(probabilities, witness_logarithms(told, [RECORD], USUAL), INDEPENDENT)
     expected = []
     for column, count in enumerate(COUNTS):
         ratios = []
@@ -84,7 +84,7 @@ def test_a_bin_that_looks_emptier_than_its_record_lacks_something() -> None:
     def found(volume: float) -> list[float]:
         told = answers(math.log(volume), 0.5, [1 / 3] * 3, spread=0.2)
         logarithms = witness_logarithms(told, [RECORD], USUAL)
-        return with_items(probabilities, logarithms, BELIEVED)[0].tolist()
+        return counts_with_items(probabilities, logarithms, BELIEVED)[0].tolist()
 
     # All three; without the large one; with a larger one.
     assert found(120)[2] > 0.5
@@ -96,7 +96,7 @@ def test_a_record_that_tells_nothing_changes_nothing() -> None:
     probabilities = np.array([[0.5, 0.3, 0.2]])
     told = answers(4.7, 0.9, [0.2, 0.7, 0.1])
     logarithms = witness_logarithms(told, [RecordedItems((), (), ())], USUAL)
-    assert with_items(probabilities, logarithms, BELIEVED) == pytest.approx(probabilities)
+    assert counts_with_items(probabilities, logarithms, BELIEVED) == pytest.approx(probabilities)
     # Where sizes are not known, the number of distinct items is all there is.
     unknown = RecordedItems((3,), (math.nan,), (math.nan,))
     volumes, weights, distinct = np.moveaxis(witness_logarithms(told, [unknown], USUAL)[0], 2, 0)
@@ -119,7 +119,7 @@ def test_whatever_a_record_names_the_answer_is_a_distribution(
     columns = [list(column) for column in zip(*items, strict=True)] if items else [[], [], []]
     record = recorded_items(sum(columns[0]), *columns)
     logarithms = witness_logarithms(answers(volume, 0.9, [0.2, 0.7, 0.1]), [record], USUAL)
-    found = with_items(np.array([[0.5, 0.5, 0.0]]), logarithms, BELIEVED)
+    found = counts_with_items(np.array([[0.5, 0.5, 0.0]]), logarithms, BELIEVED)
     assert found.sum() == pytest.approx(1)
     assert (found >= 0).all()
 
