@@ -115,15 +115,15 @@ def measure_visits(name: str, model_dir: Path, photo: bytes, rounds: int) -> lis
     assert counter.runtime.startswith("openvino")
 
     def photos_alone(photos: list[bytes]) -> Any:
-        return counter.probabilities(decoded(photos, counter))
-
-    def photos_seen(photos: list[bytes]) -> Any:
         return counter.look(decoded(photos, counter))
 
+    def photos_seen(photos: list[bytes]) -> Any:
+        return counter.look_for_changes(decoded(photos, counter))
+
     def visits_of_a_bin(photos: list[bytes]) -> Any:
-        probabilities, views = photos_seen(photos)
+        seen, views = photos_seen(photos)
         changes = counter.changes(views[:-1], views[1:])
-        return probabilities, counter.visit_model.changes(changes)
+        return seen, counter.visit_model.changes(changes)
 
     few: dict[str, Answer] = {
         "a pair of visits": visits_of_a_bin,

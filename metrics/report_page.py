@@ -52,7 +52,7 @@ EXPLANATIONS = {
     "audit": "A tenth of the records are made wrong. Bands: 95 % intervals; dotted: with visits, "
     "dashed: with items.",
 }
-# What scripts/auditing/evaluation_cases.py makes wrong, and what is known there.
+# What scripts/audit_evaluation/cases.py makes wrong, and what is known there.
 KINDS = {
     "real_pairs": "with the record of the bin's state before or after",
     "symmetric_errors": "one item off",

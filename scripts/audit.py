@@ -37,17 +37,19 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from audit_evaluation.evaluation import NUM_DRAWS, evaluate_audit
+from audit_evaluation.figures import COSTS
+from audit_evaluation.item_errors import item_errors
+from audit_evaluation.kinds import cases_of
+from audit_evaluation.run import CHANGES, PREDICTIONS, judged_bins
+from audit_evaluation.tables import evaluation_text
 from auditing.bins import BinSource, open_bins
 from auditing.checked_bins import Marks, checked_bins, read_marks
 from auditing.decisions import CERTAINTY, Costs
-from auditing.evaluated_run import CHANGES, PREDICTIONS, judged_bins
-from auditing.evaluation import NUM_DRAWS, evaluate_audit
-from auditing.evaluation_cases import cases_of
-from auditing.evaluation_figures import COSTS
-from auditing.evaluation_tables import evaluation_text
 from auditing.parts import (
     changes_identity,
     claim_output,
+    items_identity,
     model_identity,
     read_parts,
     seen_visits,
@@ -126,7 +128,7 @@ def make_parser() -> OneLineErrorsParser:
         type=float,
         metavar="SHARE",
         help="share of the records that are wrong, if you know it (default: estimated from the "
-        f"records, and {DEFAULT_WRONG_RATE} where they say too little)",
+        f"records and photos, and about {DEFAULT_WRONG_RATE} where they say little)",
     )
     parser.add_argument(
         "--cost_missed_error", type=float, metavar="MONEY", help="of an error that is not found"
@@ -245,6 +247,7 @@ def audit(arguments: argparse.Namespace) -> int:
     identity = {
         "bins": source.fingerprint,
         **model_identity(arguments.model, counter),
+        "items": items_identity(arguments.model, counter),
         "compared_visits": changes_identity(arguments.model, earlier),
     }
     claim_output(output_dir, identity)
@@ -288,6 +291,7 @@ def experienced_judge(
         costs=costs,
         review_budget=DEFAULT_BUDGET if costs is None and budget is None else budget,
         visit_faults=source.visit_faults,
+        item_settings=counter.item_settings,
     )
     judge = judge.learning_from_records(
         read_parts(arguments.output_dir, source.num_bins, counter.counts),
@@ -357,7 +361,7 @@ def wrong_rate_text(rate: Mapping[str, Any]) -> str:
     if rate["is_learned"]:
         return f"{rate['value']:.1%} ({interval}), estimated from the records"
     return (
-        f"{rate['value']:.1%} is taken, since these records say little ({interval}): give "
+        f"{rate['value']:.1%} is taken, and these records say little ({interval}): give "
         "--wrong_rate if you know it"
     )
 
@@ -384,6 +388,8 @@ def evaluate(run_dir: Path, costs: Costs | None) -> None:
     kinds = cases_of(bins, model)
     with tqdm(total=len(kinds) * NUM_DRAWS, unit="draws") as progress:
         figures = evaluate_audit(bins, kinds, [costs] if costs else COSTS, progress.update)
+    if bins.items is not None:
+        figures["item_errors"] = item_errors(bins, bins.items, model)
     figures |= {
         "num_pairs_of_error_model": model.error_model.num_pairs,
         "asks_change_head": bins.changes is not None,

@@ -2,9 +2,9 @@
 
     python scripts/export_model.py --model runs/vit_base/model --dataset_dir data/bins
 
-OpenVINO in bf16, with the photo's normalizing and the softmax in the graph; a change head is a
-second one. Both forms answer the dataset's test split first, its photos and the changes between its
-visits; the new one is kept only if it counts and doubts as the old one does.
+OpenVINO in bf16, with the photo's normalizing, the softmax and the item heads in the graph; a
+change head is a second one. Both forms answer the dataset's test split first, its photos and the
+changes between its visits; the new one is kept only if it counts and doubts as the old one does.
 Another training into the same folder makes it stale: the handler says so and takes the safetensors.
 """
 
@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from count_distribution import confidence_levels
+from items.answers import told_items
 from one_line_parser import OneLineErrorsParser, reason_of
 from output_files import sync
 from serving.bin_counter import (
@@ -33,6 +34,7 @@ from serving.bin_counter import (
     Network,
     OpenVinoNetwork,
     Preparation,
+    Seen,
     available_cores,
     import_openvino,
     photos_to_probabilities,
@@ -53,6 +55,9 @@ MAX_CALIBRATION_LOST = 0.005
 MAX_DIFFERENCE = {"bf16": 0.05, "f32": 1e-4}  # of any probability
 # The change head makes much of small differences of two photos, those of rounding among them.
 MAX_DIFFERENCE_OF_CHANGE = {"bf16": 0.05, "f32": 1e-3}
+# Of the mean of any size, in what the safetensors say that it is off by, and of any spread's
+# logarithm or probability of so many distinct items.
+MAX_DIFFERENCE_OF_ITEMS = {"bf16": 0.2, "f32": 1e-3}
 FORMS = ("safetensors", "exported")
 
 
@@ -96,15 +101,17 @@ def export(model_dir: Path, dataset_dir: str, precision: str) -> dict[str, Any]:
             form.ask(batch, split.follows[rows] if counter.tells_changes else None)
     record = {
         "version": counter.version,
+        "heads": counter.head_versions,
         "precision": exported.precision,
         "openvino": version("openvino"),
         **compared_counts(answers, split),
     }
     if counter.tells_changes:
         record |= {
-            "head_version": counter.head_version,
             **compared_changes(answers, split, counter),
         }
+    if counter.tells_items:
+        record["items"] = compared_items(answers)
     print(table(record))
     check(record)
     write(model_dir, graphs, record)
@@ -127,7 +134,7 @@ def converted(model_dir: Path, preparation: Preparation) -> list[Any]:
         warnings.simplefilter("ignore")
         logging.getLogger("nncf").setLevel(logging.ERROR)
         # LeViT keeps what it computes the first time, which a trace cannot.
-        _, *views = module(example)
+        views = module(example)[module.num_told :]
         try:
             graphs = [_traced(module, (example,), openvino.Type.u8)]
             for view in views:
@@ -193,6 +200,7 @@ class Answers:
 
     network: Network
     counts: list[np.ndarray] = field(default_factory=list)
+    items: list[np.ndarray] = field(default_factory=list)
     changes: list[np.ndarray] = field(default_factory=list)
     last_view: np.ndarray | None = None
 
@@ -205,15 +213,20 @@ class Answers:
                 the last of the batch before; None where there is no change head.
         """
         if follows is None:
-            self.counts.append(self.network(batch))
+            self._keep(self.network.look(batch))
             return
-        probabilities, views = self.network.look(batch)
-        self.counts.append(probabilities)
+        seen, views = self.network.look_for_changes(batch)
+        self._keep(seen)
         if follows.any():
             first = views[:1] if self.last_view is None else self.last_view
             before = np.concatenate([first, views[:-1]])
             self.changes.append(self.network.changes(before[follows], views[follows]))
         self.last_view = views[-1:]
+
+    def _keep(self, seen: Seen) -> None:
+        self.counts.append(seen.probabilities)
+        if seen.items is not None:
+            self.items.append(seen.items)
 
 
 def decode(photo: bytes, counter: BinCounter) -> np.ndarray:
@@ -240,6 +253,19 @@ def compared_changes(
     }
     true = change_columns(counter.counts)[split.labels[later - 1], split.labels[later]]
     return {"num_pairs": len(later), "changes": comparison(changes, true)}
+
+
+def compared_items(answers: Mapping[str, Answers]) -> dict[str, float]:
+    """Return what export.json says of the items: how far both forms are apart."""
+    plain, fast = (told_items(np.concatenate(answers[form].items)) for form in FORMS)
+    of_means = (fast.means - plain.means) / plain.spreads
+    of_spreads = np.log(fast.spreads / plain.spreads)
+    off = [of_means, of_spreads, fast.distinct - plain.distinct]
+    difference = np.abs(np.concatenate(off, axis=1))
+    return {
+        "largest_difference": float(difference.max()),
+        "mean_difference": float(difference.mean()),
+    }
 
 
 def comparison(of_form: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
@@ -284,6 +310,9 @@ def check(record: dict[str, Any]) -> None:
     if "changes" in record:
         most = MAX_DIFFERENCE_OF_CHANGE[precision]
         check_answers(record["changes"], record["num_pairs"], most, precision, " of changes")
+    if "items" in record:
+        found, limit = record["items"]["largest_difference"], MAX_DIFFERENCE_OF_ITEMS[precision]
+        check_limits({"what is said of items": (found, limit)}, precision)
 
 
 def check_answers(
@@ -312,6 +341,11 @@ def check_answers(
         ),
         f"a probability{what}": (compared["largest_difference"], max_difference),
     }
+    check_limits(limits, precision)
+
+
+def check_limits(limits: Mapping[str, tuple[float, float]], precision: str) -> None:
+    """Check what was lost, by its name, against its limit. Raises: ValueError: one is passed."""
     for name, (lost, limit) in limits.items():
         # Not `>`: nan is too much, too.
         if not lost <= limit:
@@ -351,6 +385,13 @@ def table(record: dict[str, Any]) -> str:
         lines += ["", *_lines(record["changes"], record["precision"], head)]
     elif "num_pairs" in record:
         lines += ["", "no pairs of visits in the test split: changes were not compared"]
+    if "items" in record:
+        off = record["items"]
+        lines += [
+            "",
+            f"sizes of items are off by {off['mean_difference']:.4f} of their spreads on average, "
+            f"{off['largest_difference']:.4f} at most",
+        ]
     return "\n".join(lines)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from count_distribution import mean_count, mode_count
 from one_line_parser import OneLineErrorsParser
-from serving.bin_counter import BinCounter, available_cores
+from serving.bin_counter import BinCounter, Seen, available_cores
 from serving.bin_requests import (
     JSON,
     Photo,
@@ -35,12 +35,12 @@ from serving.bin_requests import (
     read_request,
 )
 from serving.photo_checks import Budget, decode_photo, sees_damage
+from serving.record_answers import DECIMALS, OF_ITEMS, judged_record
 from serving.request_errors import RequestError
 from serving.visit_answers import VisitAnswer, answers_with_visits, check_previous
 from visits.chain import possible_changes
 
 CSV = "text/csv"
-DECIMALS = 6
 MAX_DECODERS = 4  # photos at once
 SERVER_FAULT = 500  # from this status on a fault is ours
 MAX_PORT = 65535  # waitress would take the rest of a larger one
@@ -138,8 +138,8 @@ def answered(questions: Sequence[Question], endpoint: Endpoint) -> list[dict[str
     contents = zip(photos, photo_bytes(photos, endpoint.sources), strict=True)
     num_threads = min(endpoint.num_threads, len(photos), MAX_DECODERS)
     if len(photos) == len(questions):
-        probabilities = counter.probabilities(decoded(contents, counter, num_threads))
-        return answer_rows(counter, questions, probabilities, [None] * len(questions))
+        seen = counter.look(decoded(contents, counter, num_threads))
+        return answer_rows(counter, questions, seen, [None] * len(questions))
     rows: list[int] = []
     pixels = decoded(seen_once(contents, rows), counter, num_threads)
     return answer_rows(counter, questions, *answers_with_visits(counter, questions, pixels, rows))
@@ -183,31 +183,42 @@ def decoded(
 def answer_rows(
     counter: BinCounter,
     questions: Sequence[Question],
-    probabilities: np.ndarray,
+    seen: Seen,
     visit_answers: Sequence[VisitAnswer | None],
 ) -> list[dict[str, Any]]:
     """Return what is said of each photo.
 
     Args:
-        probabilities: float (num_questions, num_counts).
+        seen: of all questions.
         visit_answers: of those with a previous visit, None for the others.
     """
+    probabilities = np.array(
+        [
+            alone if of_visits is None else of_visits.counts
+            for alone, of_visits in zip(seen.probabilities, visit_answers, strict=True)
+        ]
+    )
     modes = mode_count(probabilities, counter.counts)
     means = mean_count(probabilities, counter.counts)
     rows = []
-    for question, of_visits, row, mode, mean in zip(
-        questions, visit_answers, probabilities, modes, means, strict=True
-    ):
-        of_count = dict(zip(counter.counts, row, strict=True))
+    for place, (question, of_visits) in enumerate(zip(questions, visit_answers, strict=True)):
+        of_count = dict(zip(counter.counts, probabilities[place], strict=True))
         answer = {
-            "count": int(mode),
+            "count": int(modes[place]),
             "probabilities": {str(n): round(float(p), DECIMALS) for n, p in of_count.items()},
-            "expected_count": round(float(mean), DECIMALS),
+            "expected_count": round(float(means[place]), DECIMALS),
         }
         if of_visits is not None:
             answer |= change_of(of_visits, counter.counts)
         if question.expected_quantity is not None:
-            answer |= probability_wrong(of_count, question.expected_quantity)
+            answer |= judged_record(
+                counter,
+                question.expected_quantity,
+                question.expected_items,
+                seen.probabilities[place],
+                None if seen.items is None else seen.items[place],
+                None if of_visits is None else of_visits.counts,
+            )
         rows.append(
             answer | {"model": counter.name, "version": counter.version, "runtime": counter.runtime}
         )
@@ -222,22 +233,6 @@ def change_of(of_visits: VisitAnswer, counts: tuple[int, ...]) -> dict[str, Any]
         "change_told_by": of_visits.told_by,
         "unchanged_rate": round(of_visits.unchanged_rate, DECIMALS),
     }
-
-
-def probability_wrong(of_count: dict[int, float], expected_quantity: int) -> dict[str, Any]:
-    """Return the probability that the bin does not hold the expected quantity, as photos have it.
-
-    It knows nothing of how often records are wrong: scripts/audit.py weighs that. Of a quantity
-    that the model cannot answer it says nothing, and a person has to look, as in the audit.
-
-    Args:
-        of_count: the probability of each count that the model knows.
-    """
-    answer: dict[str, Any] = {"expected_quantity": expected_quantity, "probability_wrong": None}
-    if expected_quantity not in of_count:
-        low, high = min(of_count), max(of_count)
-        return answer | {"reason": f"the model counts {low} to {high} items only"}
-    return answer | {"probability_wrong": round(1 - float(of_count[expected_quantity]), DECIMALS)}
 
 
 def output_fn(
@@ -288,11 +283,13 @@ def _json(answers: Answers) -> str:
 def _csv(answers: Answers) -> str:
     """Return a line of names and a line a question; no cell holds a comma or a caller's text.
 
-    Where a question has a previous visit the lines are longer: the columns before stay the same.
+    Where a question has a previous visit, or expected items, the lines are longer: the columns
+    before stay the same.
     """
     lines: list[str] = []
     changes: list[str] = next((list(row["change"]) for row in answers.rows if "change" in row), [])
     of_visits = ("change_told_by", "unchanged_rate") if changes else ()
+    of_items = OF_ITEMS if any(OF_ITEMS[0] in row for row in answers.rows) else ()
     for row in answers.rows:
         cells = {
             "count": row["count"],
@@ -302,7 +299,7 @@ def _csv(answers: Answers) -> str:
             "probability_wrong": row.get("probability_wrong"),
             **{name: row[name] for name in ("model", "version", "runtime")},
             **{f"change_{change}": row.get("change", {}).get(change) for change in changes},
-            **{name: row.get(name) for name in of_visits},
+            **{name: row.get(name) for name in (*of_visits, *of_items)},
         }
         if not lines:
             lines.append(",".join(cells))

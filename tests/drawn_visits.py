@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from auditing.evaluation_cases import JudgedBins
+from audit_evaluation.cases import JudgedBins
 from visits.chain import ChainWeights, possible_changes, with_unchanged_rate
 from visits.error_model import ErrorModel
 from visits.settings import ChangeSettings, VisitModel

@@ -30,7 +30,7 @@ METRICS = {
     "rmse": ("Root mean squared error, items", "of the distribution's mean"),
     "negative_log_likelihood": ("Negative log-likelihood", "cross entropy, nats"),
 }
-# What scripts/auditing/evaluation_cases.py makes wrong, and what is known there.
+# What scripts/audit_evaluation/cases.py makes wrong, and what is known there.
 WRONG_RECORDS = {
     "real_pairs": "the record of the bin's state before or after a pick",
     "symmetric_errors": "one item off",

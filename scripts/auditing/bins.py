@@ -21,12 +21,14 @@ from PIL import Image
 from auditing.bin_table import BadTableError, read_table, whole_number
 from auditing.visits_of_bins import VisitColumns, VisitOrder, order_of_visits
 from dataset_folder import check_contents, open_dataset, open_shard
+from items.measured import measured
 from serving import photo_checks
 from serving.request_errors import RequestError
 
 MAX_BYTES = 50_000_000
 QUANTITY = "expected_quantity"
 AT_ONCE = 10_000  # rows of a csv that are held as text
+NUM_FAULTS = 3  # in a row's items, that are named
 
 
 class UnusablePhotoError(Exception):
@@ -35,10 +37,16 @@ class UnusablePhotoError(Exception):
 
 @dataclass(frozen=True)
 class Item:
-    """What should lie in a bin, so many times; the name is a stranger's."""
+    """What should lie in a bin, so many times; the name is a stranger's.
+
+    Args:
+        volume: of one, cubic inches; weight: pounds; None: nobody knows.
+    """
 
     name: str
     quantity: int | None
+    volume: float | None = None
+    weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -118,8 +126,9 @@ class CsvBins:
     """The rows of a csv: expected_quantity, and photo (a path), id, or both; items if known.
 
     A photo's path starts at `photos`; without the column it is `photos`/<id>.jpg. Without id a bin
-    is called as its photo. items is JSON: [{"name": "Oil filter", "quantity": 2}]. Rows with the
-    same text in `bin` show one bin, in the order of the numbers in `visit`.
+    is called as its photo. items is JSON: [{"name": "Oil filter", "quantity": 2}], with length,
+    width, height and weight as items.measured reads them. Rows with the same text in `bin` show one
+    bin, in the order of the numbers in `visit`.
 
     Raises: ValueError: not a csv with these columns.
     """
@@ -235,6 +244,7 @@ class DatasetBins:
     """
 
     COLUMNS = ("id", QUANTITY, "asins", "quantities")
+    SIZES = ("volumes", "weights")  # which a dataset of before they were known lacks
 
     def __init__(
         self,
@@ -289,7 +299,8 @@ class DatasetBins:
                     if rows.stop <= first:
                         continue
                     has_photos = photos_of is None or not set(rows).isdisjoint(photos_of)
-                    columns = [*self.COLUMNS, *(["image"] if has_photos else [])]
+                    sizes = [name for name in self.SIZES if name in parquet.schema_arrow.names]
+                    columns = [*self.COLUMNS, *sizes, *(["image"] if has_photos else [])]
                     content = parquet.read_row_group(group, columns=columns).to_pylist()
                     for number, row in zip(rows, content, strict=True):
                         if number >= first:
@@ -310,9 +321,11 @@ class DatasetBins:
         problem = "no photo" if has_photo and photo is None else _quantity_problem(recorded)
         asins = row["asins"] or []
         names, note = self._names(row["id"]) if self.metadata else ({}, None)
+        nothing = [None] * len(asins)
+        columns = (row.get(name) or nothing for name in ("quantities", *self.SIZES))
         items = tuple(
-            Item(names.get(asin, asin), quantity)
-            for asin, quantity in zip(asins, row["quantities"] or [None] * len(asins), strict=True)
+            Item(names.get(asin, asin), *of_item)
+            for asin, *of_item in zip(asins, *columns, strict=True)
         )
         return AuditBin(row["id"], recorded, items, photo, problem, note)
 
@@ -336,20 +349,25 @@ def _quantity_problem(recorded: str) -> str | None:
 
 
 def parse_items(text: str) -> tuple[tuple[Item, ...], str | None]:
-    """Return a bin's items from JSON, and what is wrong with it.
+    """Return a bin's items from JSON, and what is wrong with it; sizes as items.measured has them.
 
     >>> parse_items('[{"name": "Oil filter", "quantity": 2}]')
-    ((Item(name='Oil filter', quantity=2),), None)
+    ((Item(name='Oil filter', quantity=2, volume=None, weight=None),), None)
     """
     if not text.strip():
         return (), None
+    items: list[Item] = []
+    faults: dict[str, None] = {}
     try:
-        return tuple(
-            Item(str(item["name"]), None if item.get("quantity") is None else int(item["quantity"]))
-            for item in json.loads(text)
-        ), None
+        for item in json.loads(text):
+            quantity, size = item.get("quantity"), measured(item)
+            quantity = None if quantity is None else int(quantity)
+            items.append(Item(str(item["name"]), quantity, size.volume, size.weight))
+            faults |= dict.fromkeys(size.faults)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return (), 'items is not JSON such as [{"name": "Oil filter", "quantity": 2}]'
+    named = [*list(faults)[:NUM_FAULTS], *(["..."] if len(faults) > NUM_FAULTS else [])]
+    return tuple(items), f"of the items' sizes {', '.join(named)}" if named else None
 
 
 def decode_photo(content: bytes, size: tuple[int, int], resample: int) -> np.ndarray:

@@ -12,7 +12,7 @@ elsewhere is read and looked at once more.
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -25,7 +25,9 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from auditing.bins import AuditBin, BinSource, UnusablePhotoError, decode_photo
+from auditing.item_hints import record_of
 from auditing.visits_of_bins import SeenVisits
+from items.settings import HEADS_SETTINGS, HEADS_WEIGHTS, ItemSettings
 from output_files import whole_file
 from serving.bin_counter import BinCounter, Preparation, sha256_of
 from visits.chain import possible_changes
@@ -36,6 +38,7 @@ BATCH_SIZE = 50
 COMPARED_AT_ONCE = 10  # pairs of visits
 AUDIT = "audit.json"
 COMPARED = "compared_with"
+ITEM_ANSWERS, WITH_ITEMS = "item_answers", "with_items"
 
 
 def model_identity(model_dir: Path, counter: BinCounter) -> dict[str, Any]:
@@ -48,6 +51,14 @@ def model_identity(model_dir: Path, counter: BinCounter) -> dict[str, Any]:
         "counts": list(counter.counts),
         "runtime": counter.runtime,
     }
+
+
+def items_identity(model_dir: Path, counter: BinCounter) -> str | None:
+    """Return what the parts' answers of items depend on beside that, None where there are none."""
+    if not counter.tells_items:
+        return None
+    content = b"".join((model_dir / name).read_bytes() for name in (HEADS_WEIGHTS, HEADS_SETTINGS))
+    return hashlib.sha256(content).hexdigest()
 
 
 def changes_identity(model_dir: Path, earlier: np.ndarray | None) -> str | None:
@@ -71,7 +82,11 @@ class Part:
         first: the row of the first bin in the source.
         recorded: the record as written; expected: as a number, -1 where it is none.
         problem, note: as in AuditBin, empty where there is none.
-        probabilities: float64 (num_bins, num_counts).
+        items: with name, quantity, volume and weight.
+        probabilities: float64 (num_bins, num_counts), by the photo.
+        with_items: the same, by the photo and the items that the record names.
+        item_answers: float64 (num_bins, num_answers), of items.answers, NaN where there is a
+            problem; None where the model has no item heads.
         compared: int (num_bins,), the row of the visit before whose photo was compared; -1 none.
         changes: float64 (num_bins, num_changes), the change head's answers as they came; NaN where
             nothing was compared.
@@ -85,6 +100,8 @@ class Part:
     note: list[str]
     items: list[list[dict[str, Any]]]
     probabilities: np.ndarray
+    with_items: np.ndarray
+    item_answers: np.ndarray | None
     compared: np.ndarray
     changes: np.ndarray
 
@@ -210,7 +227,8 @@ class Comparer:
         photos = {row: photo for row, photo in zip(rows, opened, strict=True) if photo is not None}
         if not photos:
             return {}
-        return dict(zip(photos, self.counter.look(list(photos.values()))[1], strict=True))
+        _, views = self.counter.look_for_changes(list(photos.values()))
+        return dict(zip(photos, views, strict=True))
 
 
 def _judge(
@@ -225,18 +243,23 @@ def _judge(
 
     opened = list(pool.map(prepared, batch))
     photos = {first + k: photo for k, photo in enumerate(opened) if not isinstance(photo, str)}
-    has_photo = [not isinstance(photo, str) for photo in opened]
+    has_photo = np.array([not isinstance(photo, str) for photo in opened])
     probabilities = np.full((len(batch), len(counter.counts)), np.nan)
     rows = range(first, first + len(batch))
-    compared: dict[str, pa.Array] = {}
-    if comparer is None:
-        if photos:
-            probabilities[has_photo] = counter.probabilities(list(photos.values()))
-    else:
-        views: Mapping[int, np.ndarray] = {}
-        if photos:
-            probabilities[has_photo], seen = counter.look(list(photos.values()))
-            views = dict(zip(photos, seen, strict=True))
+    views: Mapping[int, np.ndarray] = {}
+    said = None
+    if photos:
+        if comparer is None:
+            seen = counter.look(list(photos.values()))
+        else:
+            seen, viewed = counter.look_for_changes(list(photos.values()))
+            views = dict(zip(photos, viewed, strict=True))
+        probabilities[has_photo], said = seen.probabilities, seen.items
+    of_items: dict[str, Any] = {}
+    if counter.item_settings is not None:
+        of_items = _columns_of_items(batch, has_photo, probabilities, said, counter.item_settings)
+    compared: dict[str, Any] = {}
+    if comparer is not None:
         compared = _columns_of_changes(comparer, rows, comparer.changes(rows, views))
     quantities = [a_bin.expected_quantity for a_bin in batch]
     return pa.table(
@@ -251,9 +274,38 @@ def _judge(
                 f"probability_{count}": probabilities[:, column]
                 for column, count in enumerate(counter.counts)
             },
+            **of_items,
             **compared,
         }
     )
+
+
+def _columns_of_items(
+    batch: Sequence[AuditBin],
+    has_photo: np.ndarray,
+    probabilities: np.ndarray,
+    said: np.ndarray | None,
+    settings: ItemSettings,
+) -> dict[str, Any]:
+    """Return what the item heads say of each bin, and what counts are likely by that.
+
+    Args:
+        said: of items.answers, of the bins with a photo; None where none has one.
+    """
+    answers = np.full((len(batch), settings.num_answers), np.nan)
+    with_items = probabilities.copy()
+    if said is not None:
+        answers[has_photo] = said
+        records = [
+            record_of(a_bin.expected_quantity, [asdict(item) for item in a_bin.items])
+            for a_bin, is_there in zip(batch, has_photo, strict=True)
+            if is_there
+        ]
+        given = settings.counts_given(probabilities[has_photo], said, records)
+        with_items[has_photo] = given
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(answers.ravel()), settings.num_answers)
+    counts = range(probabilities.shape[1])
+    return {ITEM_ANSWERS: lists, **{f"{WITH_ITEMS}_{c}": with_items[:, c] for c in counts}}
 
 
 def _columns_of_changes(
@@ -284,6 +336,7 @@ def read_parts(output_dir: Path, num_bins: int, counts: Sequence[int]) -> Iterat
     """Yield what write_parts wrote, in order."""
     for part in range(-(-num_bins // PART_SIZE)):
         table = _read(_part_path(output_dir, part))
+        probabilities = _columns(table, (f"probability_{count}" for count in counts))
         yield Part(
             first=part * PART_SIZE,
             ids=table["id"].to_pylist(),
@@ -292,11 +345,23 @@ def read_parts(output_dir: Path, num_bins: int, counts: Sequence[int]) -> Iterat
             problem=table["problem"].to_pylist(),
             note=table["note"].to_pylist(),
             items=[json.loads(items) for items in table["items"].to_pylist()],
-            probabilities=np.column_stack(
-                [table[f"probability_{count}"].to_numpy() for count in counts]
-            ),
+            probabilities=probabilities,
+            **_items_of(table, probabilities),
             **_changes_of(table, counts),
         )
+
+
+def _items_of(table: pa.Table, probabilities: np.ndarray) -> dict[str, Any]:
+    if ITEM_ANSWERS not in table.column_names:
+        return {"with_items": probabilities, "item_answers": None}
+    lists = table[ITEM_ANSWERS].combine_chunks()
+    answers = lists.flatten().to_numpy().reshape(len(table), lists.type.list_size)
+    names = (f"{WITH_ITEMS}_{column}" for column in range(probabilities.shape[1]))
+    return {"with_items": _columns(table, names), "item_answers": answers}
+
+
+def _columns(table: pa.Table, names: Iterable[str]) -> np.ndarray:
+    return np.column_stack([table[name].to_numpy() for name in names])
 
 
 def _changes_of(table: pa.Table, counts: Sequence[int]) -> dict[str, np.ndarray]:
@@ -308,7 +373,7 @@ def _changes_of(table: pa.Table, counts: Sequence[int]) -> dict[str, np.ndarray]
         }
     return {
         "compared": table[COMPARED].to_numpy(),
-        "changes": np.column_stack([table[f"change_{change}"].to_numpy() for change in changes]),
+        "changes": _columns(table, (f"change_{change}" for change in changes)),
     }
 
 
@@ -320,7 +385,7 @@ def seen_visits(output_dir: Path, num_bins: int, counts: Sequence[int]) -> SeenV
     ids = []
     for part in read_parts(output_dir, num_bins, counts):
         rows = slice(part.first, part.first + len(part.ids))
-        probabilities[rows], compared[rows] = part.probabilities, part.compared
+        probabilities[rows], compared[rows] = part.with_items, part.compared
         answers[rows] = part.changes
         ids.append(pa.array(part.ids, pa.large_string()))
     return SeenVisits(

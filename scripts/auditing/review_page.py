@@ -87,9 +87,33 @@ def page_bin(
         "suggested": verdict.suggested,
         "saving": _number(verdict.saving),
         "reason": verdict.reason,
-        "items": list(verdict.items),
+        "items": [page_item(verdict, place) for place in range(len(verdict.items))],
+        "volume": page_volume(verdict),
         "neighbour": neighbour and page_neighbour(verdict, neighbour, photo),
     }
+
+
+def page_item(verdict: Verdict, place: int) -> dict[str, Any]:
+    """Return what the page shows of an item of a record, with how likely it is missing."""
+    item, hints = verdict.items[place], verdict.hints
+    missing = None if hints is None else hints.missing[place]
+    return {
+        "name": item["name"],
+        "quantity": item["quantity"],
+        "missing": None if missing is None else round(missing, 4),
+    }
+
+
+def page_volume(verdict: Verdict) -> dict[str, Any] | None:
+    """Return what the page shows of the volume of all items, cubic inches.
+
+    None where the record does not tell, or the photo says nothing.
+    """
+    hints = verdict.hints
+    if hints is None or np.isnan(hints.recorded_volume):
+        return None
+    volumes = {"recorded": hints.recorded_volume, "low": hints.low, "high": hints.high}
+    return {name: float(f"{volume:.2g}") for name, volume in volumes.items()}
 
 
 def page_neighbour(verdict: Verdict, neighbour: Verdict, photo: int | None) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from auditing.decisions import (
     spend_budget,
     wrong_probability,
 )
+from auditing.item_hints import ItemHints, item_hints
 from auditing.parts import Part, read_parts
 from auditing.visits_of_bins import (
     Neighbour,
@@ -41,6 +42,7 @@ from auditing.visits_of_bins import (
     evidence_of_visits,
 )
 from auditing.wrong_rate import WrongRate, estimate_wrong_rate
+from items.settings import ItemSettings
 from output_files import whole_file
 from visits.error_model import ErrorModel
 from visits.settings import VisitModel
@@ -60,6 +62,7 @@ COLUMNS = (
     *("id", "expected_quantity", "most_likely_count", "count_low", "count_high"),
     *("probability_wrong", "decision", "suggested_count", "expected_saving", "reason"),
     *("neighbour_id", "more_than_neighbour", "probability_more_than_neighbour"),
+    *("recorded_volume", "seen_volume", "likeliest_missing_item", "probability_missing"),
 )
 
 
@@ -77,6 +80,7 @@ class Verdict:
             the costs; with a budget in errors.
         items: what should be in the bin: dictionaries with name and quantity.
         neighbour: another visit of the bin, and what both photos say; None where there is none.
+        hints: what the photo says of the record's items; None where nothing can be said.
     """
 
     id: str
@@ -92,6 +96,7 @@ class Verdict:
     reason: str
     items: Sequence[Mapping[str, Any]]
     neighbour: Neighbour | None = None
+    hints: ItemHints | None = None
 
     def cells(self) -> list[str]:
         """Return the line of decisions.csv, in the order of COLUMNS.
@@ -112,7 +117,18 @@ class Verdict:
             harmless(near.id) if near else "",
             str(near.change) if near and is_compared else "",
             f"{near.probability:.6f}" if near and is_compared else "",
+            *self._cells_of_items(),
         ]
+
+    def _cells_of_items(self) -> list[str]:
+        hints = self.hints
+        if hints is None:
+            return [""] * 4
+        recorded = "" if np.isnan(hints.recorded_volume) else f"{hints.recorded_volume:.1f}"
+        cells = [recorded, f"{hints.seen_volume:.1f}", "", ""]
+        if (place := hints.likeliest_missing) is not None:
+            cells[2:] = harmless(str(self.items[place]["name"])), f"{hints.missing[place]:.6f}"
+        return cells
 
     @property
     def interval(self) -> tuple[int | None, int | None, int | None]:
@@ -134,6 +150,8 @@ class Judge:
         by_hand: what a person found.
         visits: what all visits of a bin say together; None where no bin is there twice.
         visit_faults: as in BinSource.
+        item_settings: how what is said of items is held against records; None: the model says
+            nothing of them.
     """
 
     counts: tuple[int, ...]
@@ -145,6 +163,7 @@ class Judge:
     by_hand: CheckedBins = field(default_factory=CheckedBins)
     visits: VisitEvidence | None = None
     visit_faults: Mapping[int, str] = field(default_factory=dict)
+    item_settings: ItemSettings | None = None
 
     def learning_from_records(
         self, parts: Iterable[Part], num_bins: int, is_rate_given: bool
@@ -158,7 +177,7 @@ class Judge:
         probabilities, recorded = [np.empty((0, len(self.counts)))], [np.empty(0, dtype=int)]
         for part in parts:
             taken = self._is_judged(part) & ((part.first + np.arange(len(part.ids))) % every == 0)
-            probabilities.append(part.probabilities[taken])
+            probabilities.append(part.with_items[taken])
             recorded.append(np.searchsorted(self.counts, part.expected[taken]))
         known = (
             np.concatenate(probabilities),
@@ -248,7 +267,7 @@ class Judge:
     def _posterior(self, part: Part, judged: np.ndarray) -> np.ndarray:
         rows = part.first + np.flatnonzero(judged)
         likelihoods = self._likelihoods(rows, part.expected[judged])
-        leaning = self._leaning(part.probabilities[judged])
+        leaning = self._leaning(part.with_items[judged])
         # Where a person has ruled out a count, others are possible whatever the photo shows.
         is_ruled_out = (likelihoods == 0).any(axis=1)
         leaning[is_ruled_out] = np.maximum(leaning[is_ruled_out], SMALLEST)
@@ -327,8 +346,25 @@ class Judge:
                 reason=reason,
                 items=part.items[row],
                 neighbour=self.visits.neighbour_of(part.first + row) if self.visits else None,
+                hints=self._hints(
+                    part, row, posterior[index] if judged[row] and said != OK else None
+                ),
             )
             yield self._with_what_else_is_known(verdict, part, row)
+
+    def _hints(self, part: Part, row: int, counts: np.ndarray | None) -> ItemHints | None:
+        """Return what the photo says of the record's items.
+
+        Args:
+            counts: how likely each count is, of a bin that is not ok.
+        """
+        if self.item_settings is None or part.item_answers is None:
+            return None
+        answers = part.item_answers[row]
+        if np.isnan(answers).any():
+            return None
+        expected = int(part.expected[row])
+        return item_hints(answers, expected, part.items[row], counts, self.item_settings)
 
     def _with_what_else_is_known(self, verdict: Verdict, part: Part, row: int) -> Verdict:
         """Return a verdict with what a person found, and with notes."""
@@ -347,8 +383,10 @@ class Judge:
         if is_refuted and verdict.decision == OK:  # whatever a check costs: it is wrong
             verdict = replace(verdict, decision=CHECK, reason="")
         fault = self.visit_faults.get(part.first + row)
+        hints = None if verdict.decision == OK or counted is not None else verdict.hints
         reasons = (
             verdict.reason,
+            f"the photo {hints.words}" if hints and hints.words else None,
             "found wrong by hand, and not counted" if is_refuted else None,
             part.note[row],
             f"{fault}: judged without its other visits" if fault else None,

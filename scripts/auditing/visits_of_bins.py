@@ -189,7 +189,8 @@ class SeenVisits:
     """What photos say, of all rows.
 
     Args:
-        probabilities: float (num_rows, num_counts), NaN where there is no photo.
+        probabilities: float (num_rows, num_counts), by photo and recorded items; NaN where there is
+            no photo.
         compared: int (num_rows,), the row of the earlier visit whose photo was compared; -1 none.
         answers: float (num_rows, num_changes), what the change head said; NaN where nothing.
         ids: (num_rows,), large strings.

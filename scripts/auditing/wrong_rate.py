@@ -5,11 +5,13 @@ For each rate w the records have a likelihood: that of record r of a bin is
     (1 - w) p(r) + w * (sum over c of p(c) q(r | c))
 
 with p and q as in decisions.py, and p leaning as count_weights makes it for this w. A model that
-sees nothing in the photos gives each w the same likelihood: then nothing is learned, and what was
-believed before is all that is left. That is Beta(1, 19), of mean DEFAULT_WRONG_RATE. With few
-records, or a poor model, the interval is wide, and this mean is taken; with many the rate is the
-records' own. It is as right as p is calibrated for these bins, and q for these records: photos that
-the model counts badly and is sure of look like wrong records.
+sees nothing in the photos gives each w nearly the same likelihood: then little is learned, and what
+was believed before is most of what is left. That is Beta(1, 19), of mean DEFAULT_WRONG_RATE. The mean of
+what is likely is taken: with few records, or a poor model, it is near what was believed, with many
+the records' own. (To take what was believed until the interval is narrow cost calibration on the
+validation split: an error of 4.2 % against 1.2 %, where 10 % of the records of its real pairs were
+wrong.) It is as right as p is calibrated for these bins, and q for these records: photos that the
+model counts badly and is sure of look like wrong records.
 """
 
 from dataclasses import dataclass
@@ -32,8 +34,7 @@ class WrongRate:
 
     Args:
         low, high: 95 % of what is likely; None for a rate that a person gave.
-        is_learned: whether the records say more than was believed before; else value is
-            DEFAULT_WRONG_RATE.
+        is_learned: whether the records say clearly more than was believed before.
     """
 
     value: float
@@ -72,9 +73,7 @@ def estimate_wrong_rate(
     mass /= mass.sum()
     low, high = (float(rates[np.searchsorted(mass.cumsum(), tail)]) for tail in (0.025, 0.975))
     value = float(mass @ rates)
-    if high - low < max(TELLING, value):
-        return WrongRate(value, low, high, is_learned=True)
-    return WrongRate(DEFAULT_WRONG_RATE, low, high, is_learned=False)
+    return WrongRate(value, low, high, is_learned=high - low < max(TELLING, value))
 
 
 def log_likelihood(

@@ -14,13 +14,19 @@ likelier than another:
 
     p(c | photo, items)  is proportional to  p(c)^a  mean over C of product of e_i(C)^b_i
 
-This takes the place of p(c) in auditing.decisions. By Bayes it would be exact, with all powers 1,
-if the witnesses told of the photo given the count, and independently of one another. They do not:
-what a photo says of sizes says something of their number, too, which p(c) has already. The powers
-take that back. They are those under which the validation split, on whose bins the model did not
-train, says likeliest which of two records of a bin is that of a photo; without such pairs items are
-not believed at all. (To divide by what e is for bins of c on average, which would leave less to
-take back, was no better there: 0.592 nats against 0.588, seed 42, 190 pairs.)
+times a further factor where c is the record's own count. This takes the place of p(c) in
+auditing.decisions, and in visits.chain. By Bayes it would be exact, with all powers 1, if the
+witnesses told of the photo given the count, and independently of one another. They do not: what a
+photo says of sizes says something of their number, too, which p(c) has already. The powers take
+that back. They are those under which the validation split, on whose bins the model did not train,
+says likeliest which of two records of a bin is that of a photo; without such pairs items are not
+believed at all. (To divide by what e is for bins of c on average, which would leave less to take
+back, was no better there: 0.592 nats against 0.588, seed 42, 190 pairs.) The further factor makes
+them say so of as many records as are right: without it an audit would take 6 % of the records for
+wrong where 10 % are.
+
+Which contents a photo speaks for says which items are missing, too, if the bin holds fewer than its
+record (`missing_items`).
 
 A size that a record does not tell says nothing; nor do the items of a record whose quantities do
 not come to its count. Pure functions.
@@ -29,10 +35,11 @@ not come to its count. Pure functions.
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
+from items.answers import log_softmax, told_items
 from items.sizes import SIZES
 from likeliest_weights import likeliest
 
@@ -58,6 +65,24 @@ class RecordedItems:
     volumes: tuple[float, ...]
     weights: tuple[float, ...]
 
+    @property
+    def count(self) -> int:
+        """How many items there are in all."""
+        return sum(self.quantities)
+
+    @property
+    def volume(self) -> float:
+        """Of all items together, cubic inches; NaN where that is not known."""
+        return _total(self.quantities, self.volumes)
+
+    @property
+    def weight(self) -> float:
+        """Of all items together, pounds; NaN where that is not known."""
+        return _total(self.quantities, self.weights)
+
+
+NO_ITEMS = RecordedItems((), (), ())
+
 
 @dataclass(frozen=True)
 class UsualItems:
@@ -80,15 +105,48 @@ class UsualItems:
 
 @dataclass(frozen=True)
 class Powers:
-    """How much each witness counts, 0 and more; all 0 but the count: items say nothing."""
+    """How much each witness counts, 0 and more; all 0 but the count: items say nothing.
+
+    Args:
+        record: the further factor of the record's own count.
+    """
 
     count: float
     volume: float
     weight: float
     distinct: float
+    record: float = 1.0
 
 
 BELIEVED = Powers(0.8, 0.5, 0.2, 0.5)  # before any was fitted: less than if all were independent
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a bin may hold if it holds a certain number of items.
+
+    Args:
+        sizes: float (num_contents, len(WITNESSES)): volume, weight, and how many are distinct.
+        held: int (num_contents, num_distinct), how many of each item of the record are there.
+    """
+
+    sizes: np.ndarray
+    held: np.ndarray
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What some photos say of the contents that their records leave possible.
+
+    Args:
+        logarithms: float (num_photos, num_counts, MOST_CONTENTS, len(WITNESSES)), log e_i(C); 0
+            where a size is not known, NaN where there are fewer contents.
+        recorded: int (num_photos,), the column of the number of items that the record names; -1
+            where it is none.
+    """
+
+    logarithms: np.ndarray
+    recorded: np.ndarray
 
 
 def recorded_items(
@@ -123,12 +181,15 @@ def usual_items(
 ) -> UsualItems | None:
     """Return what is in bins; None where too few records of some count tell a size to say so.
 
+    Of an empty bin it says nothing.
+
     Args:
         max_distinct: the greatest number of distinct items that is told.
     """
-    in_counts = [record for record in records if sum(record.quantities) in counts]
-    held = np.array([sum(record.quantities) for record in in_counts])
-    sizes = np.array([_sizes(record) for record in in_counts]).reshape(-1, len(WITNESSES))
+    in_counts = [record for record in records if record.count in counts]
+    held = np.array([record.count for record in in_counts])
+    sizes = np.array([[r.volume, r.weight, len(r.quantities)] for r in in_counts])
+    sizes = sizes.reshape(-1, len(WITNESSES))
     each = np.array(
         [
             pair
@@ -139,6 +200,11 @@ def usual_items(
     ).reshape(-1, 2)
     means, spreads, distinct = [], [], []
     for count in counts:
+        if count == 0:  # has no sizes
+            means.append((0.0, 0.0))
+            spreads.append((1.0, 1.0))
+            distinct.append((1 / max_distinct,) * max_distinct)
+            continue
         of_count = sizes[held == count]
         logarithms = np.log(of_count[:, :2])
         if (~np.isnan(logarithms)).sum(axis=0).min() < 2 or not len(each):
@@ -160,64 +226,60 @@ def usual_items(
     )
 
 
-def possible_contents(record: RecordedItems, count: int, usual: UsualItems) -> np.ndarray:
-    """Return the sizes of what the bin may hold if it holds `count` items, by this record.
+def possible_contents(record: RecordedItems, count: int, usual: UsualItems) -> Contents:
+    """Return what the bin may hold if it holds `count` items, by this record.
 
-    Args:
-        count: 1 and more.
-
-    Returns: float (num_contents, len(WITNESSES)): volume, weight, and how many are distinct; no
-        rows where the record names no items.
+    Returns: none where the record names no items, or another number of them than bins are counted
+        to. An empty bin has sizes that nobody knows.
     """
-    num_recorded = sum(record.quantities)
-    if num_recorded == 0:
-        return np.empty((0, len(WITNESSES)))
+    num_distinct = len(record.quantities)
+    if record.count not in usual.counts or num_distinct == 0:
+        nothing = np.empty((0, num_distinct), dtype=np.int64)
+        return Contents(np.empty((0, len(WITNESSES))), nothing)
+    if count == 0:
+        return Contents(np.full((1, len(WITNESSES)), np.nan), np.zeros((1, num_distinct), np.int64))
     generator = np.random.default_rng(SEED)
-    names = np.repeat(np.arange(len(record.quantities)), record.quantities)
-    volumes, weights = np.array(record.volumes)[names], np.array(record.weights)[names]
-    if count <= num_recorded:
-        if math.comb(num_recorded, count) <= MOST_CONTENTS:
-            kept = np.array(list(itertools.combinations(range(num_recorded), count)))
-        else:
-            drawn = [generator.permutation(num_recorded)[:count] for _ in range(MOST_CONTENTS)]
-            kept = np.array(drawn)
-        distinct = np.array([len(np.unique(names[row])) for row in kept])
-        return np.column_stack([volumes[kept].sum(1), weights[kept].sum(1), distinct])
-    num_more = count - num_recorded
-    more = np.column_stack([generator.permutation(MOST_CONTENTS) for _ in range(num_more)])
-    return np.column_stack(
-        [
-            volumes.sum() + np.array(usual.volumes)[more].sum(1),
-            weights.sum() + np.array(usual.weights)[more].sum(1),
-            np.full(MOST_CONTENTS, len(record.quantities) + num_more),
-        ]
-    )
+    own = np.array([record.volumes, record.weights]).T
+    num_more = count - record.count
+    if num_more > 0:
+        more = np.column_stack([generator.permutation(MOST_CONTENTS) for _ in range(num_more)])
+        others = np.array([usual.volumes, usual.weights]).T[more].sum(axis=1)
+        held = np.tile(record.quantities, (MOST_CONTENTS, 1))
+        distinct = np.full(MOST_CONTENTS, num_distinct + num_more)
+        return Contents(np.column_stack([held @ own + others, distinct]), held)
+    names = np.repeat(np.arange(num_distinct), record.quantities)
+    if math.comb(record.count, count) <= MOST_CONTENTS:
+        kept = np.array(list(itertools.combinations(range(record.count), count)))
+    else:
+        drawn = [generator.permutation(record.count)[:count] for _ in range(MOST_CONTENTS)]
+        kept = np.array(drawn)
+    held = np.array([np.bincount(names[row], minlength=num_distinct) for row in kept])
+    # Not a product: what is not known of an item that is gone is not missed.
+    sizes = np.where(held[:, :, None] > 0, held[:, :, None] * own, 0.0).sum(axis=1)
+    return Contents(np.column_stack([sizes, (held > 0).sum(axis=1)]), held)
 
 
-def witness_logarithms(
+def item_evidence(
     answers: np.ndarray, records: Sequence[RecordedItems], usual: UsualItems
-) -> np.ndarray:
-    """Return log e_i(C) of all contents that each record leaves possible.
+) -> Evidence:
+    """Return what photos say of all contents that their records leave possible.
 
     Args:
         answers: float (num_photos, 2 * len(SIZES) + max_distinct), of items.heads.
         records: (num_photos,), that each photo is held against.
-
-    Returns: float (num_photos, num_counts, MOST_CONTENTS, len(WITNESSES)); 0 where a size is not
-        known, NaN where there are fewer contents.
     """
     shape = (len(records), len(usual.counts), MOST_CONTENTS, len(WITNESSES))
     sizes = np.full(shape, np.nan)
     is_there = np.zeros(shape[:3], dtype=bool)
     for row, record in enumerate(records):
         for column, count in enumerate(usual.counts):
-            contents = possible_contents(record, count, usual)
+            contents = possible_contents(record, count, usual).sizes
             sizes[row, column, : len(contents)] = contents
             # Of a record without items all counts are as likely as before.
             is_there[row, column, : max(1, len(contents))] = True
     columns = [SIZES.index(name) for name in WITNESSES[:2]]
-    means = answers[:, None, None, columns]
-    spreads = np.exp(answers[:, None, None, [len(SIZES) + column for column in columns]])
+    told = told_items(answers)
+    means, spreads = (each[:, None, None, columns] for each in (told.means, told.spreads))
     usual_means, usual_spreads = (
         np.array(values)[None, :, None, :] for values in (usual.means, usual.spreads)
     )
@@ -226,45 +288,73 @@ def witness_logarithms(
     found = np.zeros(shape)
     # Where a head is less sure than what is usual, it would speak for what is absurd, and strongly.
     found[..., :2] = np.clip(np.nan_to_num(ratio), LEAST, -LEAST)
-    told = _log_softmax(answers[:, 2 * len(SIZES) :])
+    of_photo = np.log(np.maximum(told.distinct, SMALLEST))
     before = np.log(np.array(usual.distinct))
     number = np.nan_to_num(sizes[..., 2]).astype(int) - 1
-    is_told = (number >= 0) & (number < told.shape[1])
+    is_told = (number >= 0) & (number < of_photo.shape[1])
     place = np.where(is_told, number, 0)
     photos, counts = np.ogrid[: shape[0], : shape[1]]
-    of_number = told[photos[..., None], place] - before[counts[..., None], place]
+    of_number = of_photo[photos[..., None], place] - before[counts[..., None], place]
     found[..., 2] = np.where(is_told, np.clip(of_number, LEAST, -LEAST), 0.0)
     found[~is_there] = np.nan
-    return found
+    recorded = [usual.counts.index(r.count) if r.count in usual.counts else -1 for r in records]
+    return Evidence(found, np.array(recorded, dtype=np.int64))
 
 
-def counts_with_items(
-    probabilities: np.ndarray, logarithms: np.ndarray, powers: Powers
-) -> np.ndarray:
+def counts_with_items(probabilities: np.ndarray, evidence: Evidence, powers: Powers) -> np.ndarray:
     """Return how likely each count is by the photo and the record's items.
 
     Args:
         probabilities: float (num_photos, num_counts), of the counts, by the photo.
-        logarithms: of witness_logarithms.
 
     Returns: float (num_photos, num_counts); rows sum to 1.
     """
-    of_contents = logarithms @ np.array([getattr(powers, name) for name in WITNESSES])
+    of_contents = _weighted(evidence, powers)
     is_there = ~np.isnan(of_contents)
     highest = np.nanmax(of_contents, axis=2, keepdims=True)
     shares = np.where(is_there, np.exp(np.nan_to_num(of_contents - highest)), 0.0)
-    evidence = highest[..., 0] + np.log(shares.sum(axis=2) / is_there.sum(axis=2))
+    of_items = highest[..., 0] + np.log(shares.sum(axis=2) / is_there.sum(axis=2))
     # Of who tells nothing nothing is to be taken back.
-    is_told = np.nan_to_num(logarithms).any(axis=(1, 2, 3))
+    is_told = np.nan_to_num(evidence.logarithms).any(axis=(1, 2, 3))
     power = np.where(is_told, powers.count, 1.0)[:, None]
-    whole = power * np.log(np.maximum(probabilities, SMALLEST)) + evidence
-    return np.exp(_log_softmax(whole))
+    whole = power * np.log(np.maximum(probabilities, SMALLEST)) + of_items
+    rows = np.flatnonzero(is_told & (evidence.recorded >= 0))
+    whole[rows, evidence.recorded[rows]] += math.log(max(powers.record, SMALLEST))
+    return np.exp(log_softmax(whole))
+
+
+def missing_items(
+    answers: np.ndarray,
+    record: RecordedItems,
+    counts: np.ndarray,
+    usual: UsualItems,
+    powers: Powers,
+) -> np.ndarray:
+    """Return how likely it is of each item of a record that one of it, or more, is missing.
+
+    That is so in contents of fewer items, each of which is as likely as its count, shared out by
+    what the photo says for it.
+
+    Args:
+        answers: float (2 * len(SIZES) + max_distinct,), of items.heads, to one photo.
+        counts: float (num_counts,), how likely each count is, by all that is known.
+
+    Returns: float (num_distinct,).
+    """
+    weighted = _weighted(item_evidence(answers[None], [record], usual), powers)[0]
+    missing = np.zeros(len(record.quantities))
+    for column, count in enumerate(usual.counts):
+        held = possible_contents(record, count, usual).held
+        if count < record.count and len(held):
+            shares = np.exp(log_softmax(weighted[None, column, : len(held)])[0])
+            missing += counts[column] * (shares @ (held < record.quantities))
+    return missing
 
 
 def fit_powers(
     probabilities: np.ndarray,
+    evidence: Evidence,
     recorded: np.ndarray,
-    logarithms: np.ndarray,
     is_right: np.ndarray,
     record_probabilities: np.ndarray,
 ) -> Powers:
@@ -273,17 +363,17 @@ def fit_powers(
     Few records leave them near what is believed before; there is one at least.
 
     Args:
-        probabilities, logarithms: as in counts_with_items, of photos and the records they are held
+        probabilities, evidence: as in counts_with_items, of photos and the records they are held
             against, half of which are right.
-        recorded: int (num_photos,), the column of each record's count.
+        recorded: int (num_photos,), the column of each record's count, also of one without items.
         is_right: bool (num_photos,).
         record_probabilities: of visits.error_model.ErrorModel.record_probabilities.
     """
-    prior = np.array([BELIEVED.count, BELIEVED.volume, BELIEVED.weight, BELIEVED.distinct])
+    prior = np.array(astuple(BELIEVED))
     rows = np.arange(len(recorded))
 
     def value(point: np.ndarray) -> float:
-        likely = counts_with_items(probabilities, logarithms, Powers(*point.tolist()))
+        likely = counts_with_items(probabilities, evidence, Powers(*point.tolist()))
         right = likely[rows, recorded]
         wrong = (likely * record_probabilities[:, recorded].T).sum(axis=1)
         said = np.where(is_right, right, wrong) / (right + wrong)
@@ -293,17 +383,15 @@ def fit_powers(
     return Powers(*likeliest(value, prior).tolist())
 
 
-def _sizes(record: RecordedItems) -> tuple[float, float, int]:
-    held = np.array(record.quantities)
-    volume, weight = (float((held * values).sum()) for values in (record.volumes, record.weights))
-    return volume or math.nan, weight or math.nan, len(held)
+def _weighted(evidence: Evidence, powers: Powers) -> np.ndarray:
+    """Return how much speaks for all contents, (num_photos, num_counts, MOST_CONTENTS)."""
+    return evidence.logarithms @ np.array([getattr(powers, name) for name in WITNESSES])
+
+
+def _total(quantities: tuple[int, ...], values: tuple[float, ...]) -> float:
+    return float(np.array(quantities) @ np.array(values)) if quantities else math.nan
 
 
 def _normal(values: np.ndarray, means: np.ndarray, spreads: np.ndarray) -> np.ndarray:
     """Return the logarithm of the density of a normal distribution, but for a constant."""
     return -(((values - means) / spreads) ** 2) / 2 - np.log(spreads)
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

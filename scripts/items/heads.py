@@ -4,8 +4,7 @@ Of each of SIZES a mean and a spread of its logarithm, so that a head says how s
 number of distinct items as a distribution. Source of learning the spread: Nix and Weigend,
 Estimating the mean and variance of the target probability distribution, ICNN 1994.
 
-Answers are float (num_photos, 2 * len(SIZES) + max_distinct): the means, the logarithms of the
-spreads, and the logits of 1 to max_distinct items; targets are those of items.sizes.
+Answers are those of items.answers, targets those of items.sizes.
 """
 
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from items.answers import told_items
 from items.sizes import SAME, SIZES
 
 # Of a normal distribution: 90 % of it lies within so many standard deviations.
@@ -65,5 +66,5 @@ def _told(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a size where it is known, how far off the means of it are, and their spreads."""
     is_known = ~np.isnan(targets[:, column])
-    known, told = targets[is_known, column], answers[is_known]
-    return known, known - told[:, column], np.exp(told[:, len(SIZES) + column])
+    known, told = targets[is_known, column], told_items(answers[is_known])
+    return known, known - told.means[:, column], told.spreads[:, column]

@@ -1,13 +1,22 @@
 """What a model folder knows of items: item_heads.json, beside the heads' weights."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from items.evidence import MOST_CONTENTS, Powers, UsualItems
+from items.evidence import (
+    MOST_CONTENTS,
+    Powers,
+    RecordedItems,
+    UsualItems,
+    counts_with_items,
+    item_evidence,
+    missing_items,
+)
 from items.sizes import SIZES
 from one_line_parser import reason_of
 from output_files import whole_file
@@ -38,6 +47,47 @@ class ItemSettings:
     usual: UsualItems | None = None
     powers: Powers | None = None
     num_pairs: int = 0
+
+    @property
+    def num_answers(self) -> int:
+        """How many numbers the heads say of a photo, of items.answers."""
+        return 2 * len(self.sizes) + self.max_distinct
+
+    @property
+    def judges_records(self) -> bool:
+        """Whether the items of a record can be held against the answers."""
+        return self.usual is not None and self.powers is not None
+
+    def counts_given(
+        self, probabilities: np.ndarray, answers: np.ndarray, records: Sequence[RecordedItems]
+    ) -> np.ndarray:
+        """Return how likely each count is by photos and the items of their records.
+
+        Where records are not held against the answers they change nothing.
+
+        Args:
+            probabilities: float (num_photos, num_counts), by the photos.
+            answers: of items.answers.
+            records: (num_photos,).
+
+        Returns: float (num_photos, num_counts); rows sum to 1.
+        """
+        if self.usual is None or self.powers is None:
+            return probabilities
+        evidence = item_evidence(answers, records, self.usual)
+        return counts_with_items(probabilities, evidence, self.powers)
+
+    def missing(
+        self, counts: np.ndarray, answers: np.ndarray, record: RecordedItems
+    ) -> np.ndarray | None:
+        """Return items.evidence.missing_items; None where records are not held against answers.
+
+        Args:
+            counts: float (num_counts,), by all that is known. answers: (..,), to one photo.
+        """
+        if self.usual is None or self.powers is None:
+            return None
+        return missing_items(answers, record, counts, self.usual, self.powers)
 
 
 def write_settings(folder: Path, settings: ItemSettings) -> None:

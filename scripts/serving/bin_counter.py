@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from count_distribution import counts_of_labels
+from items.settings import HEADS_SETTINGS, HEADS_WEIGHTS, read_settings
 from one_line_parser import reason_of
 from visits.settings import HEAD_SETTINGS, HEAD_WEIGHTS, read_visit_model
 
@@ -34,20 +35,33 @@ EXPORT_MODEL, EXPORT_HEAD = (
 MAX_CHUNK, FULL_BATCH = 4, 32
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a model says of some photos.
+
+    Args:
+        probabilities: (num_photos, num_counts), how likely each count is.
+        items: (num_photos, ...), of items.answers; None where the model has no item heads.
+    """
+
+    probabilities: np.ndarray
+    items: np.ndarray | None = None
+
+
 class Network(Protocol):
-    """What turns photos, uint8 (batch, height, width, 3), into probabilities."""
+    """What turns photos, uint8 (batch, height, width, 3), into answers, float32."""
 
-    def __call__(self, photos: np.ndarray) -> np.ndarray:
-        """Return float32 (batch, num_counts)."""
+    def look(self, photos: np.ndarray) -> Seen:
+        """Return what is said of photos."""
 
-    def look(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the same, and what the change head needs, float32 (batch, positions, 2 * WIDTH).
+    def look_for_changes(self, photos: np.ndarray) -> tuple[Seen, np.ndarray]:
+        """Return the same, and a view of each photo, float32 (batch, positions, 2 * WIDTH).
 
-        Only where there is a change head.
+        Only where there is a change head, which compares views.
         """
 
     def changes(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        """Return float32 (num_pairs, num_changes), of what `look` returned of two photos each."""
+        """Return float32 (num_pairs, num_changes), of the views of two photos each."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,13 @@ class BinCounter:
                 f"{model_dir / HEAD_SETTINGS} belongs to another model (it counts "
                 f"{settings.counts}): copy the model folder again."
             )
+        self.item_settings = read_settings(model_dir)
+        usual = None if self.item_settings is None else self.item_settings.usual
+        if usual is not None and usual.counts != self.counts:
+            raise ValueError(
+                f"{model_dir / HEADS_SETTINGS} belongs to another model (its records count "
+                f"{usual.counts}): copy the model folder again."
+            )
         try:
             exported = self._exported_network(num_threads) if use_export else None
             self.network: Network = exported or TorchNetwork(
@@ -109,12 +130,15 @@ class BinCounter:
         return sha256_of(self.model_dir / WEIGHTS)[:12]
 
     @property
-    def head_version(self) -> str | None:
-        """The first digits of the SHA-256 of the change head's weights, None where there is none.
+    def head_versions(self) -> dict[str, str]:
+        """The first digits of the SHA-256 of each side head's weights, by its file's name.
 
         Raises: OSError: they are missing.
         """
-        return sha256_of(self.model_dir / HEAD_WEIGHTS)[:12] if self.tells_changes else None
+        names = ([HEAD_WEIGHTS] if self.tells_changes else []) + (
+            [HEADS_WEIGHTS] if self.tells_items else []
+        )
+        return {name: sha256_of(self.model_dir / name)[:12] for name in names}
 
     def _exported_network(self, num_threads: int) -> "OpenVinoNetwork | None":
         folder = self.model_dir / EXPORT_FOLDER
@@ -130,11 +154,11 @@ class BinCounter:
                 file=sys.stderr,
             )
             return None
-        # One of before there was a head, or of another head, would count and tell no changes.
-        if self.tells_changes and exported.get("head_version") != self.head_version:
+        # One of before there was a head, or of another head, would count and tell nothing else.
+        if exported.get("heads", {}) != self.head_versions:
             print(
-                f"{folder} lacks this model's change head: not used. scripts/export_model.py "
-                "writes it anew.",
+                f"{folder} has other heads than this model beside its counts: not used. "
+                "scripts/export_model.py writes it anew.",
                 file=sys.stderr,
             )
             return None
@@ -153,44 +177,63 @@ class BinCounter:
         graphs = [core.read_model(folder / graph, folder / weights) for graph, weights in files]
         return OpenVinoNetwork(graphs, exported["precision"], num_threads)
 
-    def probabilities(self, photos: Sequence[np.ndarray]) -> np.ndarray:
-        """Return one probability a count, float64 (num_photos, num_counts), rows sum to 1.
+    @property
+    def tells_changes(self) -> bool:
+        """Whether the model has a change head, and `changes` an answer."""
+        return self.visit_model.settings is not None
+
+    @property
+    def tells_items(self) -> bool:
+        """Whether the model has item heads."""
+        return self.item_settings is not None
+
+    def look(self, photos: Sequence[np.ndarray]) -> Seen:
+        """Return what the model says of photos, in float64; probabilities sum to 1.
 
         Args:
             photos: uint8 (height, width, 3) each, as decode_photo returns them.
         """
-        return _distributions(self.network(np.stack(photos)))
+        return _checked(self.network.look(np.stack(photos)))
 
-    @property
-    def tells_changes(self) -> bool:
-        """Whether the model has a change head, and `look` and `changes` an answer."""
-        return self.visit_model.settings is not None
+    def look_for_changes(self, photos: Sequence[np.ndarray]) -> tuple[Seen, np.ndarray]:
+        """Return the same, and of each photo a view, which `changes` needs; that costs no more.
 
-    def look(self, photos: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Return `probabilities`, and what `changes` needs of each photo, which costs no more.
+        Only where tells_changes.
 
-        Returns: float64 (num_photos, num_counts); float32 (num_photos, ...).
+        Returns: what is said; float32 (num_photos, ...).
         """
-        probabilities, views = self.network.look(np.stack(photos))
-        return _distributions(probabilities), views
+        seen, views = self.network.look_for_changes(np.stack(photos))
+        return _checked(seen), views
 
     def changes(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """Return one probability a change from one visit of a bin to another.
 
         Args:
-            before, after: of `look`, (num_pairs, ...) each.
+            before, after: views, (num_pairs, ...) each.
 
         Returns: float64 (num_pairs, num_changes), rows sum to 1: what VisitModel.changes takes.
         """
         return _distributions(self.network.changes(before, after))
 
 
+def _checked(seen: Seen) -> Seen:
+    """Return what was said as float64, probabilities that sum to 1. Raises: ArithmeticError."""
+    items = None if seen.items is None else _finite(seen.items)
+    return Seen(_distributions(seen.probabilities), items)
+
+
 def _distributions(answers: np.ndarray) -> np.ndarray:
     """Return answers as float64 whose rows sum to 1. Raises: ArithmeticError: they are none."""
+    wide = _finite(answers)
+    return wide / wide.sum(axis=1, keepdims=True)
+
+
+def _finite(answers: np.ndarray) -> np.ndarray:
+    """Return answers as float64. Raises: ArithmeticError: one is no number."""
     wide = np.asarray(answers, dtype=np.float64)
     if not np.isfinite(wide).all():
         raise ArithmeticError("the model's answer is not a number")
-    return wide / wide.sum(axis=1, keepdims=True)
+    return wide
 
 
 def sha256_of(path: Path) -> str:
@@ -234,7 +277,7 @@ def read_preparation(model_dir: Path) -> Preparation:
 
 
 class OpenVinoNetwork:
-    """The form that export_model.py writes: photos in, probabilities out, in one graph.
+    """The form that export_model.py writes: photos in, counts and items out, in one graph.
 
     A second one compares what the first says of two photos. What only pairs need is compiled when
     the first of them comes, so that answers without one pay nothing for the change head.
@@ -248,23 +291,23 @@ class OpenVinoNetwork:
 
     def __init__(self, graphs: Sequence[Any], precision: str, num_threads: int) -> None:
         self.graphs, self.num_threads = graphs, num_threads
-        self.counting = CompiledGraph(_first_answer(graphs[0]), precision, num_threads)
+        # Behind counts and items is the view for the second graph, if there is one.
+        num_told = len(graphs[0].outputs) - (len(graphs) - 1)
+        told = _first_answers(graphs[0], num_told)
+        self.counting = CompiledGraph(told, precision, num_threads)
         self.precision = self.counting.precision
         self.asked_precision = precision
         self.for_pairs: tuple[CompiledGraph, CompiledGraph] | None = None
         self.lock = threading.Lock()
 
-    def __call__(self, photos: np.ndarray) -> np.ndarray:
-        """Return float32 (batch, num_counts)."""
-        return self.counting(photos)[0]
+    def look(self, photos: np.ndarray) -> Seen:
+        """Return what is said of photos."""
+        return Seen(*self.counting(photos))
 
-    def look(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the same, and what the change head needs, float32 (batch, positions, 2 * WIDTH).
-
-        Only where there is a change head.
-        """
-        probabilities, views = self._for_pairs()[0](photos)
-        return probabilities, views
+    def look_for_changes(self, photos: np.ndarray) -> tuple[Seen, np.ndarray]:
+        """Return the same, and a view of each photo. Only where there is a change head."""
+        *told, views = self._for_pairs()[0](photos)
+        return Seen(*told), views
 
     def changes(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """Return float32 (num_pairs, num_changes)."""
@@ -343,10 +386,10 @@ def _await(request: Any, answers: list[np.ndarray], rows: slice) -> None:
         answer[rows] = tensor.data
 
 
-def _first_answer(graph: Any) -> Any:
-    """Return a graph that gives the first of a graph's answers alone, and shares its weights."""
+def _first_answers(graph: Any, number: int) -> Any:
+    """Return a graph that gives so many of a graph's answers alone, and shares its weights."""
     alone = graph.clone()
-    for result in alone.get_results()[1:]:
+    for result in alone.get_results()[number:]:
         alone.remove_result(result)
     return alone
 
@@ -400,14 +443,14 @@ class TorchNetwork:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.module = photos_to_probabilities(model_dir, preparation).to(self.device)
 
-    def __call__(self, photos: np.ndarray) -> np.ndarray:
-        """Return float32 (batch, num_counts)."""
-        return self._asked(self.module, photos)[0]
+    def look(self, photos: np.ndarray) -> Seen:
+        """Return what is said of photos."""
+        return Seen(*self._asked(self.module, photos)[: self.module.num_told])
 
-    def look(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the same, and what the change head needs, float32 (batch, positions, features)."""
-        probabilities, views = self._asked(self.module, photos)
-        return probabilities, views
+    def look_for_changes(self, photos: np.ndarray) -> tuple[Seen, np.ndarray]:
+        """Return the same, and a view of each photo. Only where there is a change head."""
+        *told, views = self._asked(self.module, photos)
+        return Seen(*told), views
 
     def changes(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """Return float32 (num_pairs, num_changes)."""
@@ -424,9 +467,10 @@ class TorchNetwork:
 def photos_to_probabilities(model_dir: Path, preparation: Preparation) -> Any:
     """Return a torch module: uint8 (batch, height, width, 3) to a tuple of answers.
 
-    These are probabilities, float32 (batch, num_counts), and where there is a change head what it
-    needs of each photo, float32 (batch, positions, 2 * WIDTH). `changes` turns two of these into
-    probabilities, float32 (num_pairs, num_changes), in a tuple, too.
+    These are probabilities, float32 (batch, num_counts), where there are item heads their answers,
+    and where there is a change head what it needs of each photo, float32 (batch, positions, 2 *
+    WIDTH). `changes` turns two of the last into probabilities, float32 (num_pairs, num_changes), in
+    a tuple, too. `num_told` is how many answers there are without it.
 
     Raises: ValueError: the folder's weights are not the model's.
     """
@@ -447,6 +491,11 @@ def photos_to_probabilities(model_dir: Path, preparation: Preparation) -> Any:
         from visits.head import load_head
 
         load_head(model, model_dir, preparation.size[0])
+    has_items = (model_dir / HEADS_SETTINGS).is_file()
+    if has_items:
+        from items.heads import load_item_heads
+
+        load_item_heads(model, model_dir, preparation.size[0])
 
     class Changes(torch.nn.Module):
         def __init__(self) -> None:
@@ -461,6 +510,7 @@ def photos_to_probabilities(model_dir: Path, preparation: Preparation) -> Any:
             super().__init__()
             self.model = model
             self.changes = Changes() if has_head else None
+            self.num_told = 2 if has_items else 1
             # The arithmetic of training (augmentation.py): bytes, scaled mean and deviation.
             channels = (1, -1, 1, 1)
             self.register_buffer("offset", torch.tensor(preparation.mean).mul(255).view(channels))
@@ -469,8 +519,9 @@ def photos_to_probabilities(model_dir: Path, preparation: Preparation) -> Any:
         def forward(self, photos: torch.Tensor) -> tuple[torch.Tensor, ...]:
             pixel_values = (photos.permute(0, 3, 1, 2).float() - self.offset) / self.scale
             logits = self.model(pixel_values=pixel_values).logits
+            items = (self.model.item_heads(),) if has_items else ()
             views = (self.model.change_head.projected(),) if has_head else ()
-            return (torch.softmax(logits, dim=-1), *views)
+            return (torch.softmax(logits, dim=-1), *items, *views)
 
     return PhotosToProbabilities().eval()
 

@@ -8,6 +8,10 @@ JSON: {"image": base64 or a data: URI of it}, {"s3_key": "bin-images/523.jpg"} o
 With "previous" a question brings the visit before of the same bin: a photo as above, with "count"
 where somebody has counted then, "expected_quantity" where there is a record that may be wrong, or
 neither; beside it "unchanged_rate", how often nothing changes between two visits.
+
+With "expected_items" a question brings the items that the record names: [{"quantity": 1, "length":
+9.1, "width": 6.0, "height": 2.3, "weight": 1.2}], inches and pounds, or with units as the bucket
+has them; what else an item has is passed over.
 """
 
 import base64
@@ -21,6 +25,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from items.evidence import RecordedItems, recorded_items
+from items.measured import measured
 from serving.request_errors import RequestError
 from serving.s3_photos import PhotoPrefix, read_photo
 from serving.url_fetch import check_hosts, fetch_photo
@@ -31,6 +37,7 @@ PHOTO_TYPES = ("image/jpeg", "image/jpg", "image/pjpeg", "image/png", "applicati
 SPACES = re.compile(r"[ \t\r\n]+")  # encoders break lines
 MAX_INSTANCES = 32  # photos of a request: a question with a previous photo has two
 MAX_QUANTITY = 1_000_000  # items; far above any bin
+MAX_ITEMS = 1000  # that a record names
 SOURCES = ("image", "s3_key", "url")
 NUM_FETCHERS = 8
 # What the deployer sets, as environment variables of the endpoint.
@@ -87,6 +94,7 @@ class Question(Photo):
 
     Args:
         expected_quantity: what the inventory says.
+        expected_items: the items that it names, which come to this quantity; None: it names none.
         previous: the visit before of the same bin.
         unchanged_rate: how often nothing has changed since the visit before, 0 to 1; None: what the
             model takes.
@@ -95,6 +103,7 @@ class Question(Photo):
     expected_quantity: int | None = None
     previous: Previous | None = None
     unchanged_rate: float | None = None
+    expected_items: RecordedItems | None = None
 
 
 def photos_of(questions: Iterable[Question]) -> list[Photo]:
@@ -140,16 +149,55 @@ def _refuse_constant(name: str) -> None:
 
 
 def _question(instance: Any) -> Question:
-    source, value = _photo(instance, "expected_quantity", "previous", "unchanged_rate")
-    quantity = _number_of_items(instance, "expected_quantity")
-    previous, rate = instance.get("previous"), instance.get("unchanged_rate")
+    others = ("expected_quantity", "expected_items", "previous", "unchanged_rate")
+    source, value = _photo(instance, *others)
+    previous = instance.get("previous")
+    items = _expected_items(instance)
+    return Question(
+        source,
+        value,
+        _number_of_items(instance, "expected_quantity") if items is None else items.count,
+        None if previous is None else _previous(previous),
+        _unchanged_rate(instance),
+        items,
+    )
+
+
+def _unchanged_rate(instance: dict[str, Any]) -> float | None:
+    rate = instance.get("unchanged_rate")
     if rate is None:
-        return Question(source, value, quantity, None if previous is None else _previous(previous))
-    if previous is None:
+        return None
+    if instance.get("previous") is None:
         raise RequestError(400, '"unchanged_rate" says something of two visits: give "previous".')
     if type(rate) not in (int, float) or not 0 <= rate <= 1:
         raise RequestError(400, '"unchanged_rate" has to be a share from 0 to 1.')
-    return Question(source, value, quantity, _previous(previous), float(rate))
+    return float(rate)
+
+
+def _expected_items(instance: dict[str, Any]) -> RecordedItems | None:
+    """Return the items that are expected, None where none are named."""
+    items = instance.get("expected_items")
+    if items is None:
+        return None
+    if not isinstance(items, list) or len(items) > MAX_ITEMS:
+        raise RequestError(400, f'"expected_items" has to be a list of {MAX_ITEMS} items at most.')
+    quantities, sizes = [], []
+    for place, item in enumerate(items, 1):
+        quantity = _number_of_items(item, "quantity") if isinstance(item, dict) else None
+        if quantity is None:
+            raise RequestError(400, f'Item {place} of "expected_items" has no "quantity".')
+        quantities.append(quantity)
+        size = measured(item)
+        if size.faults:
+            raise RequestError(400, f'Item {place} of "expected_items": {size.faults[0]}.')
+        sizes.append(size)
+    total, expected = sum(quantities), _number_of_items(instance, "expected_quantity")
+    if expected not in (None, total):
+        raise RequestError(
+            400, f'"expected_items" come to {total}, and "expected_quantity" is {expected}.'
+        )
+    volumes, weights = [size.volume for size in sizes], [size.weight for size in sizes]
+    return recorded_items(total, quantities, volumes, weights)
 
 
 def _previous(instance: Any) -> Previous:

@@ -28,7 +28,7 @@ def pair_answer(model_dir: Path, earlier_png: bytes, later_png: bytes) -> list[f
         decode_photo(png, preparation.size, preparation.resample)
         for png in (earlier_png, later_png)
     ]
-    _, views = counter.look(photos)
+    _, views = counter.look_for_changes(photos)
     return counter.changes(views[:1], views[1:])[0].tolist()
 
 

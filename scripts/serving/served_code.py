@@ -23,7 +23,9 @@ SERVED = (
     *("serving/photo_checks.py", "serving/request_errors.py", "serving/s3_photos.py"),
     *("serving/url_fetch.py", "visits/settings.py", "visits/chain.py", "visits/error_model.py"),
     *("serving/visit_answers.py", "visits/neighbours.py", "visits/head.py"),
-    *("side_heads.py", "likeliest_weights.py"),
+    *("side_heads.py", "likeliest_weights.py", "items/settings.py", "items/evidence.py"),
+    *("items/sizes.py", "items/heads.py", "items/measured.py", "items/answers.py"),
+    *("items/measures.py", "serving/record_answers.py"),
 )
 SIMPLEJPEG = "simplejpeg==1.9.0"  # scripts/requirements.txt has the same
 _HEAD = """# What the inference container lacks; the toolkit installs it as the server starts.

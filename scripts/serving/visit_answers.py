@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.bin_counter import BinCounter
+from serving.bin_counter import BinCounter, Seen
 from serving.bin_requests import Previous, Question
 from serving.request_errors import RequestError
 from visits.chain import Visits, change_columns, possible_changes, step_joints
@@ -66,43 +66,44 @@ def answers_with_visits(
     questions: Sequence[Question],
     pixels: Sequence[np.ndarray],
     rows: Sequence[int],
-) -> tuple[np.ndarray, list[VisitAnswer | None]]:
+) -> tuple[Seen, list[VisitAnswer | None]]:
     """Return what is said of each question, some of which have a previous visit.
 
     Args:
         pixels: uint8 (height, width, 3) each, as decode_photo returns them.
         rows: (num_photos,), where in `pixels` each photo of bin_requests.photos_of is.
 
-    Returns: float (num_questions, num_counts), rows sum to 1; and for each question its answer,
-        None where it has no previous visit.
+    Returns: what the photo that is asked about shows, of each question; and its answer, None where
+        it has no previous visit.
     """
     views = None
     if counter.tells_changes:
-        probabilities, views = counter.look(pixels)
+        seen, views = counter.look_for_changes(pixels)
     else:
-        probabilities = counter.probabilities(pixels)
+        seen = counter.look(pixels)
     answers: list[VisitAnswer | None] = []
-    of_counts = []
+    asked = []
     left = iter(rows)
     for question in questions:
         now = next(left)
+        asked.append(now)
         if question.previous is None:
             answers.append(None)
-            of_counts.append(probabilities[now])
             continue
         before = next(left)
         said = None if views is None else counter.changes(views[[before]], views[[now]])[0]
-        answer = visit_answer(
-            probabilities[[before, now]],
-            said,
-            question.previous,
-            question.unchanged_rate,
-            counter.visit_model,
-            counter.counts,
+        answers.append(
+            visit_answer(
+                seen.probabilities[[before, now]],
+                said,
+                question.previous,
+                question.unchanged_rate,
+                counter.visit_model,
+                counter.counts,
+            )
         )
-        answers.append(answer)
-        of_counts.append(answer.counts)
-    return np.stack(of_counts), answers
+    items = None if seen.items is None else seen.items[asked]
+    return Seen(seen.probabilities[asked], items), answers
 
 
 def visit_answer(

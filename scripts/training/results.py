@@ -27,7 +27,8 @@ from PIL import Image
 from transformers.trainer_utils import PredictionOutput
 
 from count_distribution import counts_of_labels, mode_count
-from items.evidence import RecordedItems, fit_powers, usual_items, witness_logarithms
+from items.answers import told_items
+from items.evidence import RecordedItems, fit_powers, item_evidence, usual_items
 from items.settings import HEADS_SETTINGS, HEADS_WEIGHTS, ItemSettings
 from items.settings import write_settings as write_item_settings
 from items.sizes import SIZES
@@ -166,13 +167,13 @@ def fit_item_settings(
     rows = np.concatenate([changed, changed[:, ::-1]]).ravel()
     held_against = np.concatenate([changed, changed]).ravel()
     records = recorded_items_of(photos)
-    logarithms = witness_logarithms(
+    evidence = item_evidence(
         trainer.item_answers[rows], [records[row] for row in held_against], usual
     )
     powers = fit_powers(
         softmax(prediction.predictions)[rows],
+        evidence,
         prediction.label_ids[held_against],
-        logarithms,
         rows == held_against,
         error_model.record_probabilities(trainer.counts),
     )
@@ -306,15 +307,15 @@ def with_told_items(table: pa.Table, answers: np.ndarray, targets: np.ndarray) -
         answers: float (num_bins, 2 * len(SIZES) + max_distinct), of items.heads.
         targets: float (num_bins, len(SIZES) + 1), of items_of.
     """
+    told = told_items(answers)
     for column, name in enumerate(SIZES):
-        table = table.append_column(f"items_{name}", pa.array(answers[:, column]))
-        spreads = np.exp(answers[:, len(SIZES) + column])
-        table = table.append_column(f"items_{name}_spread", pa.array(spreads))
+        table = table.append_column(f"items_{name}", pa.array(told.means[:, column]))
+        table = table.append_column(f"items_{name}_spread", pa.array(told.spreads[:, column]))
         recorded = pa.array(targets[:, column], from_pandas=True)  # NaN: null
         table = table.append_column(f"items_{name}_recorded", recorded)
     recorded = pa.array(targets[:, -1], pa.int64(), from_pandas=True)
     table = table.append_column("items_distinct_recorded", recorded)
-    for column, probabilities in enumerate(softmax(answers[:, 2 * len(SIZES) :]).T):
+    for column, probabilities in enumerate(told.distinct.T):
         values = pa.array(probabilities)
         table = table.append_column(f"items_distinct_probability_{column + 1}", values)
     return table

@@ -167,6 +167,21 @@ def visit_posteriors(
     return np.exp(joint - _log_sum(joint, axis=1)[:, None])
 
 
+def with_other_photos(
+    posteriors: np.ndarray, before: np.ndarray, after: np.ndarray, weights: ChainWeights
+) -> np.ndarray:
+    """Return posteriors as they were if the photos said something else.
+
+    Args:
+        posteriors: float (num_rows, num_counts), each of a visit with other visits, given what all
+            photos of its bin say.
+        before, after: the same shape, what its own photo said, and what it says instead.
+    """
+    said, instead = (np.log(np.maximum(each, SMALLEST)) for each in (before, after))
+    logarithms = np.log(np.maximum(posteriors, SMALLEST)) + weights.photo * (instead - said)
+    return np.exp(logarithms - _log_sum(logarithms, axis=1)[:, None])
+
+
 def step_joints(visits: Visits, weights: ChainWeights, usual: np.ndarray) -> np.ndarray:
     """Return how likely each two counts are at the two visits of each step, given these two alone.
 

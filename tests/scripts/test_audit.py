@@ -194,7 +194,7 @@ def test_another_price_needs_no_photo(
     costs = ["--cost_missed_error", 20, "--cost_manual_check", 1]
     assert exit_code(*flags, *costs) == 0
     first = decisions(tmp_path / "out")
-    monkeypatch.setattr(BinCounter, "probabilities", None)  # whoever calls it, fails
+    monkeypatch.setattr(BinCounter, "look", None)  # whoever calls it, fails
     assert exit_code(*flags, "--cost_missed_error", 20, "--cost_manual_check", 0) == 0
     assert {row["decision"] for row in decisions(tmp_path / "out")} == {"check by hand"}
     assert exit_code(*flags, "--cost_missed_error", 1, "--cost_manual_check", 9) == 0
@@ -253,7 +253,7 @@ def test_another_unchanged_rate_and_marks_need_no_photo(
     flags += ["--model", model_dir, "--output_dir", tmp_path / "out"]
     assert exit_code(*flags) == 0
     first = decisions(tmp_path / "out")
-    for name in ("probabilities", "look", "changes"):
+    for name in ("look", "look_for_changes", "changes"):
         monkeypatch.setattr(BinCounter, name, None)  # whoever calls it, fails
     assert exit_code(*flags, "--unchanged_rate", "0.9") == 0
     often = decisions(tmp_path / "out")

@@ -59,11 +59,11 @@ def test_the_handler_takes_the_exported_form_and_answers_nearly_the_same(
     plain = BinCounter(exported, num_threads=1, use_export=False)
     assert fast.runtime.startswith("openvino ")
     assert plain.runtime == "torch f32"
-    difference = np.abs(fast.probabilities(photos) - plain.probabilities(photos)).max()
+    difference = np.abs(fast.look(photos).probabilities - plain.look(photos).probabilities).max()
     assert difference < export_model.MAX_DIFFERENCE["bf16"]
-    alone, together = fast.probabilities(photos[:1])[0], fast.probabilities(photos)[0]
+    alone, together = fast.look(photos[:1]).probabilities[0], fast.look(photos).probabilities[0]
     np.testing.assert_allclose(alone, together, atol=5e-3)
-    np.testing.assert_allclose(fast.probabilities(photos).sum(axis=1), 1, atol=1e-9)
+    np.testing.assert_allclose(fast.look(photos).probabilities.sum(axis=1), 1, atol=1e-9)
 
 
 def test_both_forms_say_nearly_the_same_of_a_change(
@@ -75,8 +75,9 @@ def test_both_forms_say_nearly_the_same_of_a_change(
     assert fast.tells_changes
     answers = []
     for counter in (fast, plain):
-        probabilities, views = counter.look(photos)
-        np.testing.assert_allclose(probabilities, counter.probabilities(photos), atol=5e-3)
+        seen, views = counter.look_for_changes(photos)
+        alone = counter.look(photos).probabilities
+        np.testing.assert_allclose(seen.probabilities, alone, atol=5e-3)
         answers.append(counter.changes(views[:-1], views[1:]))
         assert answers[-1].shape == (len(photos) - 1, len(possible_changes(counter.counts)))
         # Both directions of a pair are one fact.
@@ -91,7 +92,7 @@ def test_an_answer_without_a_pair_pays_nothing_for_the_change_head(
 ) -> None:
     network = BinCounter(exported, num_threads=1).network
     assert isinstance(network, OpenVinoNetwork)
-    network(np.stack(photos))
+    network.look(np.stack(photos))
     assert network.for_pairs is None
     assert {len(form.outputs) for form in (network.counting.one, network.counting.chunks)} == {1}
 
@@ -109,7 +110,7 @@ def test_the_changes_that_are_compared_are_those_between_the_visits_of_the_test_
         decode_photo(image["bytes"], counter.preparation.size, counter.preparation.resample)
         for image in bins["image"]
     ]
-    _, views = counter.look(decoded)
+    _, views = counter.look_for_changes(decoded)
     changes = counter.visit_model.changes(counter.changes(views[steps[:, 0]], views[steps[:, 1]]))
     counts = np.array(bins["expected_quantity"])
     of_true = [
@@ -189,12 +190,12 @@ def test_a_batch_shared_by_the_cores_keeps_its_order(
     num_threads: int, exported: Path, photos: list[np.ndarray]
 ) -> None:
     counter = BinCounter(exported, num_threads)
-    alone = np.concatenate([counter.probabilities([photo]) for photo in photos])
+    alone = np.concatenate([counter.look([photo]).probabilities for photo in photos])
     assert np.abs(alone[0] - alone[1:]).max(axis=1).min() > 1e-6  # no two photos have one answer
     # Less than fills the cores, exactly that, and more.
     for num_photos in (2, 4, 12, 13, 32):
         order = [index % len(photos) for index in range(num_photos)]
-        found = counter.probabilities([photos[index] for index in order])
+        found = counter.look([photos[index] for index in order]).probabilities
         np.testing.assert_allclose(found, alone[order], atol=1e-7)
 
 
@@ -203,14 +204,15 @@ def test_pairs_shared_by_the_cores_keep_their_order(
     num_threads: int, exported: Path, photos: list[np.ndarray]
 ) -> None:
     counter = BinCounter(exported, num_threads)
-    alone = np.concatenate([counter.look([photo])[1] for photo in photos])
+    alone = np.concatenate([counter.look_for_changes([photo])[1] for photo in photos])
     pairs = np.array([(a, b) for a in range(len(photos)) for b in range(len(photos)) if a != b])
     expected = np.concatenate(
         [counter.changes(alone[a][None], alone[b][None]) for a, b in pairs.tolist()]
     )
     for num_pairs in (1, 2, 12, 13, 32):
         rows = np.resize(np.arange(len(photos)), num_pairs)
-        np.testing.assert_allclose(counter.look([photos[row] for row in rows])[1], alone[rows])
+        _, views = counter.look_for_changes([photos[row] for row in rows])
+        np.testing.assert_allclose(views, alone[rows])
         before, after = pairs[:num_pairs].T
         found = counter.changes(alone[before], alone[after])
         np.testing.assert_allclose(found, expected[:num_pairs], atol=1e-6)
@@ -219,9 +221,9 @@ def test_pairs_shared_by_the_cores_keep_their_order(
 def test_several_threads_may_ask_at_once(exported: Path, photos: list[np.ndarray]) -> None:
     counter = BinCounter(exported, num_threads=2)
     asked = [photos[:size] * 2 for size in (1, 3, 5, 8)]
-    expected = [counter.probabilities(batch) for batch in asked]
+    expected = [counter.look(batch).probabilities for batch in asked]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda i: counter.probabilities(asked[i % 4]), range(100)))
+        found = list(pool.map(lambda i: counter.look(asked[i % 4]).probabilities, range(100)))
     for index, rows in enumerate(found):
         np.testing.assert_array_equal(rows, expected[index % 4])
 
@@ -230,7 +232,7 @@ def test_several_threads_may_ask_for_changes_at_once_from_the_first_one_on(
     exported: Path, photos: list[np.ndarray]
 ) -> None:
     def changes(counter: BinCounter, first: int) -> np.ndarray:
-        _, views = counter.look(photos[first:])
+        _, views = counter.look_for_changes(photos[first:])
         return counter.changes(views[:-1], views[1:])
 
     counter, other = (BinCounter(exported, num_threads=2) for _ in range(2))
@@ -246,7 +248,7 @@ def test_no_thread_is_pinned_to_a_core_that_another_worker_may_use(
 ) -> None:
     own = os.sched_getaffinity(0)
     counter = BinCounter(exported, num_threads=2)
-    counter.probabilities(photos)
+    counter.look(photos)
     threads = [int(entry.name) for entry in Path("/proc/self/task").iterdir()]
     assert len(threads) > 2
     assert [os.sched_getaffinity(thread) for thread in threads] == [own] * len(threads)
@@ -316,16 +318,16 @@ def test_a_form_without_the_models_change_head_is_not_used(
         for path in (model_dir / "openvino").glob("change_head.*"):
             path.unlink()
         record = json.loads((model_dir / "openvino" / "export.json").read_text())
-        del record["head_version"], record["changes"], record["num_pairs"]
+        del record["heads"][HEAD_WEIGHTS], record["changes"], record["num_pairs"]
         (model_dir / "openvino" / "export.json").write_text(json.dumps(record))
     counter = BinCounter(model_dir, num_threads=1)
     errors = capsys.readouterr().err
-    message = "lacks this model's change head: not used. scripts/export_model.py writes it anew.\n"
+    message = "has other heads than this model beside its counts: not used."
     assert message in errors
     assert (counter.runtime, counter.tells_changes) == ("torch f32", True)
-    _, views = counter.look(photos)
+    _, views = counter.look_for_changes(photos)
     plain = BinCounter(model_dir, num_threads=1, use_export=False)
-    _, expected = plain.look(photos)
+    _, expected = plain.look_for_changes(photos)
     np.testing.assert_allclose(
         counter.changes(views[:-1], views[1:]), plain.changes(expected[:-1], expected[1:])
     )
@@ -337,13 +339,14 @@ def test_a_model_without_a_change_head_is_exported_and_served_as_it_was(
     names = {path.name for path in (headless / "openvino").iterdir()}
     assert names == {"export.json", "model.weights", "model.xml"}
     record = json.loads((headless / "openvino" / "export.json").read_text())
-    assert not {"head_version", "num_pairs", "changes"} & record.keys()
+    assert not {"num_pairs", "changes", "items"} & record.keys()
+    assert record["heads"] == {}
     counter = BinCounter(headless, num_threads=1)
     assert counter.runtime.startswith("openvino ")
     assert not counter.tells_changes
     with_head = BinCounter(exported, num_threads=1)
     np.testing.assert_allclose(
-        counter.probabilities(photos), with_head.probabilities(photos), atol=5e-3
+        counter.look(photos).probabilities, with_head.look(photos).probabilities, atol=5e-3
     )
 
 

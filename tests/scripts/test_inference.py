@@ -27,7 +27,7 @@ from damaged_requests import BEFORE, JPEG, JSON, PHOTO, REQUESTS, in_base64
 from inference import Answers, input_fn, model_fn, output_fn, predict_fn
 from paths import ROOT
 from serving import photo_checks
-from serving.bin_counter import BinCounter
+from serving.bin_counter import BinCounter, Seen
 from serving.bin_requests import MAX_INSTANCES, PhotoSources, Previous
 from serving.local_server import RequestContext
 from serving.photo_checks import MAX_NANOSECONDS, MAX_SCANS, START_OF_SCAN, decode_photo
@@ -122,11 +122,12 @@ def test_instances_are_counted_in_one_batch_and_in_order(
     batches = []
     network = endpoint.counter.network
 
-    def counted(batch: np.ndarray) -> np.ndarray:
+    def counted(batch: np.ndarray) -> Seen:
         batches.append(len(batch))
-        return network(batch)
+        return look(batch)
 
-    monkeypatch.setattr(endpoint.counter, "network", counted)
+    look = network.look
+    monkeypatch.setattr(network, "look", counted)
     instances = [{"image": in_base64(photo)} for photo in photos]
     together = answer(endpoint, {"instances": instances})["predictions"]
     assert batches == [5]
@@ -172,13 +173,13 @@ class WatchedNetwork:
         self.network = network
         self.batches: list[int] = []
 
-    def __call__(self, photos: np.ndarray) -> np.ndarray:
-        self.batches.append(len(photos))
-        return self.network(photos)
-
-    def look(self, photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def look(self, photos: np.ndarray) -> Seen:
         self.batches.append(len(photos))
         return self.network.look(photos)
+
+    def look_for_changes(self, photos: np.ndarray) -> tuple[Seen, np.ndarray]:
+        self.batches.append(len(photos))
+        return self.network.look_for_changes(photos)
 
     def changes(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         return self.network.changes(before, after)
@@ -256,12 +257,11 @@ def test_the_photo_before_is_the_one_before(
     monkeypatch.setattr(counter, "visit_model", replace(counter.visit_model, settings=listens))
     photos = [encoded(Image.new("RGB", (64, 64), colour)) for colour in ("black", "orange")]
     size, resample = counter.preparation.size, counter.preparation.resample
-    probabilities, views = counter.look([decode_photo(one, size, resample) for one in photos])
+    seen, views = counter.look_for_changes([decode_photo(one, size, resample) for one in photos])
 
     def expected(said: np.ndarray, order: list[int]) -> np.ndarray:
-        previous = Previous("image", "")
-        given = (probabilities[order], said, previous, None, counter.visit_model, counter.counts)
-        return visit_answer(*given).changes
+        given = (seen.probabilities[order], said, Previous("image", ""), None)
+        return visit_answer(*given, counter.visit_model, counter.counts).changes
 
     ahead, back = counter.changes(views[[0, 1]], views[[1, 0]])
     found = list(answer(endpoint, pair(*photos))["change"].values())
@@ -408,7 +408,7 @@ def test_our_fault_is_500_without_details_and_the_log_has_them(
     def fail(batch: np.ndarray) -> np.ndarray:
         raise RuntimeError("secret/path/to/model")
 
-    monkeypatch.setattr(endpoint.counter, "network", fail)
+    monkeypatch.setattr(endpoint.counter.network, "look", fail)
     status, text = ask(endpoint, PHOTO, JPEG)
     assert status == 500
     assert "secret" not in text

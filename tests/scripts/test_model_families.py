@@ -87,10 +87,10 @@ def test_a_family_is_trained_exported_served_and_audited_or_refused_in_one_line(
     counter = BinCounter(model_dir, num_threads=1)
     photo = np.random.default_rng(0).integers(0, 256, (IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     assert counter.runtime == ("torch f32" if family in NOT_EXPORTED else "openvino f32")
-    assert counter.probabilities([photo]).shape == (1, 5)
+    assert counter.look([photo]).probabilities.shape == (1, 5)
     assert counter.tells_changes == (family not in WITHOUT_CHANGES)
     if counter.tells_changes:
-        _, views = counter.look([photo, photo[::-1]])
+        _, views = counter.look_for_changes([photo, photo[::-1]])
         assert counter.changes(views[:1], views[1:]).shape == (1, 9)
     with contextlib.suppress(SystemExit):
         audit.main(

@@ -10,7 +10,7 @@ from auditing import parts as audit_parts
 from auditing.bins import decode_photo, open_bins
 from auditing.parts import claim_output, read_parts, seen_visits, write_parts
 from auditing.visits_of_bins import earlier_visits
-from serving.bin_counter import BinCounter
+from serving.bin_counter import BinCounter, Seen
 
 
 @pytest.fixture
@@ -89,8 +89,8 @@ def test_parts_hold_the_changes_whichever_part_the_visit_before_lies_in(
     seen = seen_visits(tmp_path, source.num_bins, counter.counts)
     size, resample = counter.preparation.size, counter.preparation.resample
     photos = [decode_photo(a_bin.photo or b"", size, resample) for a_bin in source.bins()]
-    probabilities, views = counter.look(photos)
-    assert seen.probabilities == pytest.approx(probabilities, abs=1e-5)
+    by_photo, views = counter.look_for_changes(photos)
+    assert seen.probabilities == pytest.approx(by_photo.probabilities, abs=1e-5)
     compared = np.full(source.num_bins, -1)
     compared[steps[:, 1]] = steps[:, 0]
     assert seen.compared.tolist() == compared.tolist()
@@ -113,13 +113,13 @@ def test_neighbours_in_a_row_are_looked_at_once_and_a_damaged_one_is_no_neighbou
     counter = BinCounter(run_dir / "model", 1)
     earlier = earlier_visits(source.visits.steps(np.ones(8, dtype=bool)), 8)
     looked_at: list[int] = []
-    look = counter.look
+    look = counter.look_for_changes
 
-    def counted(photos: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def counted(photos: Sequence[np.ndarray]) -> tuple[Seen, np.ndarray]:
         looked_at.append(len(photos))
         return look(photos)
 
-    counter.look = counted  # type: ignore[method-assign]
+    counter.look_for_changes = counted  # type: ignore[method-assign]
     write_parts(source, counter, tmp_path / "out", earlier)
     # Parts of four: 0 to 3, 4 to 7 without 5, and 3 once more, for 4.
     assert looked_at == [4, 3, 1]

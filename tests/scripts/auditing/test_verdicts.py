@@ -20,6 +20,7 @@ COUNTS = (1, 2, 3)
 
 def part(rows: list[tuple[int, list[float]]], first: int = 0) -> Part:
     """Return bins of expected quantity and probabilities; without probabilities, with a problem."""
+    probabilities = np.array([p or [np.nan] * 3 for _, p in rows]).reshape(-1, 3)
     return Part(
         first=first,
         ids=[str(first + row) for row in range(len(rows))],
@@ -28,7 +29,9 @@ def part(rows: list[tuple[int, list[float]]], first: int = 0) -> Part:
         problem=["" if probabilities else "no photo" for _, probabilities in rows],
         note=["" for _ in rows],
         items=[[] for _ in rows],
-        probabilities=np.array([p or [np.nan] * 3 for _, p in rows]).reshape(-1, 3),
+        probabilities=probabilities,
+        with_items=probabilities,
+        item_answers=None,
         compared=np.full(len(rows), -1),
         changes=np.full((len(rows), 5), np.nan),
     )
@@ -168,8 +171,8 @@ def test_visits_of_a_bin_are_judged_together_and_others_as_before() -> None:
         *("1", "0", "1"),
         *(None, None),
     ]
-    assert together[2].cells()[-3:-1] == ["1", "0"]
-    assert together[3].cells()[-3:] == ["", "", ""]
+    assert together[2].cells()[10:12] == ["1", "0"]
+    assert together[3].cells()[10:] == [""] * 7
 
 
 def test_a_bin_that_was_counted_is_known_and_so_is_what_follows_from_it() -> None:

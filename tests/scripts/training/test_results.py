@@ -19,7 +19,7 @@ from transformers import (
 )
 
 import train
-from items.evidence import witness_logarithms
+from items.evidence import Evidence, item_evidence
 from model_families import IMAGE_SIZE, TINY_CONFIGS
 from training import results
 from training.bin_dataset import load_bins, recorded_items_of
@@ -93,11 +93,11 @@ def test_records_are_judged_by_bins_that_the_counter_did_not_train_on(
     shutil.copytree(items_run_dir, tmp_path / "run")
     judged: list[Any] = []
 
-    def noted(answers: np.ndarray, records: Any, usual: Any) -> np.ndarray:
+    def noted(answers: np.ndarray, records: Any, usual: Any) -> Evidence:
         judged.extend(records)
-        return witness_logarithms(answers, records, usual)
+        return item_evidence(answers, records, usual)
 
-    monkeypatch.setattr(results, "witness_logarithms", noted)
+    monkeypatch.setattr(results, "item_evidence", noted)
     argv = ["--dataset_dir", str(dataset_dir), "--config_name", str(config_dir), "--do_train"]
     argv += ["--do_predict", "--learn_items", "true", "--num_train_epochs", "1"]
     argv += ["--learning_rate", "1e-3", "--disable_tqdm", "true"]

@@ -4,19 +4,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditing import evaluation
-from auditing.decisions import Costs
-from auditing.evaluation import evaluate_audit
-from auditing.evaluation_cases import (
+from audit_evaluation import evaluation
+from audit_evaluation.cases import (
     BY_ERROR_MODEL,
     PHOTO,
     RECORDS,
     SINGLE_COUNTS,
     WRONG_SHARE,
     JudgedBins,
-    cases_of,
 )
-from auditing.evaluation_figures import BUDGETS, COSTS, RIVALS
+from audit_evaluation.evaluation import evaluate_audit
+from audit_evaluation.figures import BUDGETS, COSTS, RIVALS
+from audit_evaluation.kinds import cases_of
+from auditing.decisions import Costs
 from auditing.wrong_rate import WrongRate
 from drawn_visits import drawn_visits
 from visits.error_model import ErrorModel

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from auditing.evaluation_cases import (
+from audit_evaluation.cases import (
     BY_ERROR_MODEL,
     PHOTO,
     RECORDS,
@@ -11,14 +11,14 @@ from auditing.evaluation_cases import (
     WRONG_SHARE,
     JudgedBins,
     JudgedItems,
-    cases_of,
     real_changes,
     real_pairs,
-    real_pairs_with_items,
     real_pairs_with_visits,
     symmetric_errors,
     symmetric_errors_with_visits,
 )
+from audit_evaluation.item_cases import real_pairs_with_items
+from audit_evaluation.kinds import cases_of
 from drawn_visits import COUNTS, drawn_visits
 from items.evidence import Powers, RecordedItems, usual_items
 from items.settings import ItemSettings

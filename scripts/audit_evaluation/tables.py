@@ -7,8 +7,12 @@ AT_BUDGET = 0.2  # where all who judge a kind stand beside one another
 
 
 def evaluation_text(figures: Mapping[str, Any]) -> str:
-    """Return the tables of each kind of wrong records, of evaluation.evaluate_audit."""
-    return "\n".join(_kind(name, kind, figures) for name, kind in figures["kinds"].items())
+    """Return the tables of each kind of wrong records, of evaluation.evaluate_audit.
+
+    Behind them those of item_errors, where there are some.
+    """
+    kinds = [_kind(name, kind, figures) for name, kind in figures["kinds"].items()]
+    return "\n".join([*kinds, *map(_item_error, figures.get("item_errors", ()))])
 
 
 def _kind(name: str, kind: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
@@ -72,6 +76,32 @@ def _rivals(kind: Mapping[str, Any], wrong_share: float) -> str:
         *("the audit's more", "area", f"calibration error if told {wrong_share:.0%} %"),
     )
     return f"The same records, judged by those who know less:\n{_table(header, rows)}\n"
+
+
+def _item_error(error: Mapping[str, Any]) -> str:
+    """Return how well a kind of error is found, by the size of what it is about."""
+    budget = f"{error['budget']:.0%}"
+    whole = (
+        "all",
+        f"{error['num_records']:,}",
+        *(_with_interval(of["found"], 100, 1) for of in error["judges"].values()),
+    )
+    sizes = [
+        (
+            f"{size['low']:,.0f} to {size['high']:,.0f}",
+            f"{size['num_records']:,}",
+            *(_with_interval(of["found"], 100, 1) for of in size["judges"].values()),
+        )
+        for size in error["sizes"]
+    ]
+    area = ("area under the ROC curve", "") + tuple(
+        _with_interval(of["area_under_curve"], 1, 3) for of in error["judges"].values()
+    )
+    return f"""
+Items that are {error["name"]}: {error["num_records"]:,} wrong records of {error["num_photos"]:,} \
+photos in {error["num_groups"]:,} bin groups. Found at {budget} of the checks, %, by their volume in
+cubic inches:
+{_table(("volume", "wrong records", *error["judges"]), [*sizes, whole, area])}"""
 
 
 def _savings(savings: Sequence[Mapping[str, Any]]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from audit_evaluation.cases import WRONG_SHARE
 from auditing.decisions import (
     CHECK,
     DECISIONS,
@@ -15,7 +16,6 @@ from auditing.decisions import (
     decide,
     expected_costs,
 )
-from auditing.evaluation_cases import WRONG_SHARE
 
 BUDGETS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75)
 NUM_RESAMPLES = 200

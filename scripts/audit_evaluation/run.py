@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from auditing.evaluation_cases import JudgedBins, JudgedItems
+from audit_evaluation.cases import JudgedBins, JudgedItems
 from count_distribution import counts_of_labels
 from items.evidence import SMALLEST, recorded_items
 from items.settings import read_settings

@@ -1,6 +1,6 @@
 from typing import Any
 
-from auditing.evaluation_tables import evaluation_text
+from audit_evaluation.tables import evaluation_text
 
 
 def figure(value: float) -> dict[str, float]:

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from auditing.evaluated_run import judged_bins
-from auditing.evaluation_cases import JudgedBins
+from audit_evaluation.cases import JudgedBins
+from audit_evaluation.run import judged_bins
 from drawn_visits import COUNTS, drawn_visits
 from items.sizes import SIZES
 from visits.chain import possible_changes

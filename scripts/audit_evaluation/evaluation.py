@@ -1,6 +1,6 @@
 """How many wrong bins an audit finds, measured on records that were made wrong. Pure functions.
 
-Cases are photos with records, of which a tenth is made wrong: evaluation_cases.py says how, and
+Cases are photos with records, of which a tenth is made wrong: cases.py says how, and
 what is known of each before its record is seen. From that an audit takes how likely the record is
 to be wrong, and decides. It is not told how many are wrong: it estimates that, as audit.py does.
 What it decides if it is told the true share, half or twice of it stands beside, and what is saved
@@ -25,15 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from auditing.decisions import (
-    Costs,
-    count_posterior,
-    count_weights,
-    reweighted,
-    wrong_probability,
-)
-from auditing.evaluation_cases import RECORDS, WRONG_SHARE, Cases, JudgedBins, Knowledge
-from auditing.evaluation_figures import (
+from audit_evaluation.cases import RECORDS, WRONG_SHARE, Cases, JudgedBins, Knowledge
+from audit_evaluation.figures import (
     AUDIT,
     BUDGETS,
     TOLD,
@@ -45,6 +38,13 @@ from auditing.evaluation_figures import (
     savings,
     savings_per_thousand,
     told,
+)
+from auditing.decisions import (
+    Costs,
+    count_posterior,
+    count_weights,
+    reweighted,
+    wrong_probability,
 )
 from auditing.wrong_rate import WrongRate, estimate_wrong_rate
 
@@ -63,7 +63,7 @@ def evaluate_audit(
     """Return the figures of all kinds of cases, ready for JSON.
 
     Args:
-        kinds: of evaluation_cases.cases_of, of these bins.
+        kinds: of cases.cases_of, of these bins.
         costs: to say what decisions save at each.
         progress: called after each draw, num_draws times for each kind.
     """

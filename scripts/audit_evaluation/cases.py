@@ -12,11 +12,11 @@ knows:
                       on, as the training split's records have shown (the error model). The record
                       alone says little then.
 
-The first two are judged by the photo alone, and once more with visits; real pairs once more with
-what both records say of their items, where the run has learned of these; real changes are of visits
-alone. With visits, the count of the neighbouring visit is known, as if somebody had counted then;
-that may be the visit before or the one after, since both are one question (visits.measures asks
-both ways as well), and so each two visits with different counts make two cases.
+The first two are judged by the photo alone, and once more with visits; real changes are of visits
+alone. (item_cases.py has the same with the items that records name.) With visits, the count of the
+neighbouring visit is known, as if somebody had counted then; that may be the visit before or the
+one after, since both are one question (visits.measures asks both ways as well), and so each two
+visits with different counts make two cases.
 
 **A record that equals the neighbour's would tell on itself.** Next to no two visits here have one
 count (the photos were collected so): 'nothing changed' is wrong whatever photos show, and who knows
@@ -34,7 +34,7 @@ from functools import cached_property
 
 import numpy as np
 
-from items.evidence import RecordedItems, counts_with_items, witness_logarithms
+from items.evidence import RecordedItems
 from items.settings import ItemSettings
 from visits.chain import (
     BELIEVED_WITHOUT_CHANGES,
@@ -49,7 +49,6 @@ from visits.neighbours import visit_steps
 from visits.settings import VisitModel
 
 WRONG_SHARE = 0.1
-FEWEST_CASES = 10  # a tenth of them is wrong
 SINGLE_COUNTS, PHOTO, RECORDS = "two single counts", "photo alone", "records alone"
 BY_ERROR_MODEL = "by the error model"
 
@@ -166,28 +165,6 @@ class Cases:
         return recorded
 
 
-def cases_of(bins: JudgedBins, model: VisitModel) -> list[Cases]:
-    """Return all kinds of cases; of those with visits, the ones that the counts allow.
-
-    Args:
-        model: of the folder of the model that was asked.
-
-    Raises: ValueError: too few photos for a tenth of them to get a wrong record.
-    """
-    alone = [real_pairs(bins, model), symmetric_errors(bins, model)]
-    for cases in alone:
-        if len(cases.rows) < FEWEST_CASES:
-            raise ValueError(f"only {len(cases.rows)} test photos can get a record of {cases.name}")
-    others = [
-        real_changes(bins, model),
-        real_pairs_with_visits(bins, model),
-        symmetric_errors_with_visits(bins, model),
-    ]
-    if bins.items is not None:
-        others.append(real_pairs_with_items(bins, bins.items, model))
-    return alone + [cases for cases in others if len(cases.rows) >= FEWEST_CASES]
-
-
 def real_pairs(bins: JudgedBins, model: VisitModel) -> Cases:
     """Return the photos that show a bin of which another photo shows the state before or after."""
     others: dict[int, list[int]] = {}
@@ -210,7 +187,11 @@ def symmetric_errors(bins: JudgedBins, model: VisitModel) -> Cases:
 
 def real_changes(bins: JudgedBins, model: VisitModel) -> Cases:
     """Return visits, each with the counts that a bin goes to from that of the visit before."""
-    visits = _KnownVisits(bins, model)
+    return that_can_be_wrong(changes_of_visits(KnownVisits(bins, model), bins, model))
+
+
+def changes_of_visits(visits: "KnownVisits", bins: JudgedBins, model: VisitModel) -> Cases:
+    """Return a case for each of these visits, also where no wrong record is left for it."""
     usual = model.error_model.record_probabilities(bins.counts)[visits.known]
     shares = usual.copy()
     shares[np.arange(len(shares)), bins.true[visits.rows]] = 0.0
@@ -222,15 +203,13 @@ def real_changes(bins: JudgedBins, model: VisitModel) -> Cases:
         name: known if name == PHOTO else replace(known, record_probabilities=records)
         for name, known in visits.rivals.items()
     }
-    return _that_can_be_wrong(
-        Cases(
-            "real_changes",
-            visits.rows,
-            possible,
-            replace(visits.audit, record_probabilities=records),
-            rivals | {BY_ERROR_MODEL: visits.audit},
-            drawn,
-        )
+    return Cases(
+        "real_changes",
+        visits.rows,
+        possible,
+        replace(visits.audit, record_probabilities=records),
+        rivals | {BY_ERROR_MODEL: visits.audit},
+        drawn,
     )
 
 
@@ -240,7 +219,7 @@ def real_pairs_with_visits(bins: JudgedBins, model: VisitModel) -> Cases:
     usual = model.usual(bins.counts)
 
     def together(changes: np.ndarray | None) -> Knowledge:
-        weights = _weights(model, changes)
+        weights = weights_of(model, changes)
         posteriors = visit_posteriors(bins.visits(changes), weights, usual)
         return replace(alone.audit, probabilities=posteriors[alone.rows])
 
@@ -253,45 +232,14 @@ def real_pairs_with_visits(bins: JudgedBins, model: VisitModel) -> Cases:
     )
 
 
-def real_pairs_with_items(bins: JudgedBins, items: JudgedItems, model: VisitModel) -> Cases:
-    """Return real_pairs, judged by the photo alone and by the items that its record names.
-
-    Of two visits of a bin with one count, both another one than the photo's, the later record is
-    the wrong one.
-    """
-    alone = real_pairs(bins, model)
-    names = dict(zip(alone.rows.tolist(), range(len(alone.rows)), strict=True))
-    held_against = {(case, int(bins.true[row])): row for row, case in names.items()}
-    for first, second in bins.steps.tolist():
-        for row, other in ((first, second), (second, first)):
-            if bins.true[row] != bins.true[other]:
-                held_against[names[row], int(bins.true[other])] = other
-    case, column = np.array(list(held_against)).T
-    rows, records = alone.rows[case], [items.records[row] for row in held_against.values()]
-    assert items.settings.usual is not None
-    assert items.settings.powers is not None
-    logarithms = witness_logarithms(items.answers[rows], records, items.settings.usual)
-    num_counts = len(bins.counts)
-    probabilities = np.full((len(alone.rows), num_counts, num_counts), np.nan)  # of no record
-    probabilities[case, column] = counts_with_items(
-        bins.probabilities[rows], logarithms, items.settings.powers
-    )
-    return replace(
-        alone,
-        name="real_pairs_with_items",
-        audit=replace(alone.audit, probabilities=probabilities),
-        rivals={PHOTO: alone.audit},
-    )
-
-
 def symmetric_errors_with_visits(bins: JudgedBins, model: VisitModel) -> Cases:
     """Return visits, each with the counts next to its own but for that of the visit before."""
-    visits = _KnownVisits(bins, model)
+    visits = KnownVisits(bins, model)
     wrong_records = [
         np.setdiff1d(_one_item_off(bins.true[row], bins), known)
         for row, known in zip(visits.rows, visits.known, strict=True)
     ]
-    return _that_can_be_wrong(
+    return that_can_be_wrong(
         Cases(
             "symmetric_errors_with_visits",
             visits.rows,
@@ -302,19 +250,19 @@ def symmetric_errors_with_visits(bins: JudgedBins, model: VisitModel) -> Cases:
     )
 
 
-class _KnownVisits:
+class KnownVisits:
     """Visits of which the count of a neighbouring visit is known, another one than theirs.
 
-    rows: int (num_cases,), into the test bins; known: int (num_cases,), the column of the
-    neighbour's count; audit, rivals: what is known of them, wrong records being those of the error
-    model that say a change.
+    rows, neighbours: int (num_cases,), into the test bins; known: int (num_cases,), the column of
+    the neighbour's count; audit, rivals: what is known of them, wrong records being those of the
+    error model that say a change.
     """
 
     def __init__(self, bins: JudgedBins, model: VisitModel) -> None:
         self.steps = np.flatnonzero(bins.true[bins.steps[:, 0]] != bins.true[bins.steps[:, 1]])
         before, after = bins.steps[self.steps].T
-        self.rows = np.concatenate([after, before])
-        self.known = bins.true[np.concatenate([before, after])]
+        self.rows, self.neighbours = np.concatenate([[after, before], [before, after]], axis=1)
+        self.known = bins.true[self.neighbours]
         usual = model.error_model.record_probabilities(bins.counts)
         self.records = _of_a_change(usual, self.known)
         self.audit = self._given_neighbour(bins, model, bins.changes)
@@ -327,7 +275,7 @@ class _KnownVisits:
     def _given_neighbour(
         self, bins: JudgedBins, model: VisitModel, changes: np.ndarray | None
     ) -> Knowledge:
-        usual, weights = model.usual(bins.counts), _weights(model, changes)
+        usual, weights = model.usual(bins.counts), weights_of(model, changes)
         joints = step_joints(bins.visits(changes), weights, usual)[self.steps]
         cases, middle = np.arange(len(self.known)), len(self.steps)
         ahead = joints[cases[:middle], self.known[:middle]]
@@ -354,7 +302,8 @@ def _of_a_change(shares: np.ndarray, known: np.ndarray) -> np.ndarray:
     return rows_to_one(records.reshape(-1, num_counts)).reshape(records.shape)
 
 
-def _weights(model: VisitModel, changes: np.ndarray | None) -> ChainWeights:
+def weights_of(model: VisitModel, changes: np.ndarray | None) -> ChainWeights:
+    """Return how much each kind of evidence counts; changes: as in JudgedBins."""
     if changes is not None:
         return model.weights
     return model.settings.weights_without_changes if model.settings else BELIEVED_WITHOUT_CHANGES
@@ -368,7 +317,7 @@ def _one_item_off(column: int, bins: JudgedBins) -> np.ndarray:
     return np.array([c for c in (column - 1, column + 1) if 0 <= c < len(bins.counts)])
 
 
-def _that_can_be_wrong(cases: Cases) -> Cases:
+def that_can_be_wrong(cases: Cases) -> Cases:
     """Return the cases that some wrong record is left for."""
     kept = np.flatnonzero([len(columns) > 0 for columns in cases.wrong_records])
 

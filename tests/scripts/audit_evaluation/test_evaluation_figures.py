@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from auditing.evaluation_figures import BUDGETS, ranking_figures
+from audit_evaluation.figures import BUDGETS, ranking_figures
 
 
 def test_areas_are_those_of_scikit_learn() -> None:
