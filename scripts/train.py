@@ -34,7 +34,7 @@ from transformers import PreTrainedModel, set_seed
 
 from count_distribution import counts_of_labels
 from diagnostics.machine_usage import print_memory
-from items.heads import attach_item_heads
+from items.heads import attach_item_heads, item_heads_of
 from serving.served_code import check_served_code, write_served_code
 from training.arguments import BinTrainingArguments, DataArguments, ModelArguments
 from training.bin_dataset import (
@@ -246,10 +246,10 @@ def load_trainer(
     visit_model, item_settings = VisitModel(ErrorModel()), None
     eval_photos = photos(dataset, "validation", data_arguments.max_eval_samples)
     if arguments.do_train:
-        if arguments.learn_changes and len(steps_of(train_photos)):
-            make_change_head(model, counts, image_size)
         if arguments.learn_items and train_photos is not None:
             make_item_heads(model, counts, image_size, train_photos)
+        if arguments.learn_changes and len(steps_of(train_photos)):
+            make_change_head(model, counts, image_size)
         check_judged_by(arguments, model, eval_photos)
     else:
         visit_model = load_change_head(model, model_arguments, image_size)
@@ -273,9 +273,13 @@ def load_trainer(
 
 
 def make_change_head(model: PreTrainedModel, counts: Sequence[int], image_size: int) -> None:
-    """Give a model a new change head, or say why it has none."""
+    """Give a model a new change head, or say why it has none.
+
+    It tells volumes where item heads do.
+    """
+    tells_volumes = item_heads_of(model) is not None
     try:
-        attach_head(model, len(possible_changes(counts)), image_size)
+        attach_head(model, len(possible_changes(counts)), image_size, tells_volumes)
     except ValueError as error:
         print(f"Changes are not learned: {error}.", file=sys.stderr)
 

@@ -6,12 +6,12 @@ For each rate w the records have a likelihood: that of record r of a bin is
 
 with p and q as in decisions.py, and p leaning as count_weights makes it for this w. A model that
 sees nothing in the photos gives each w nearly the same likelihood: then little is learned, and what
-was believed before is most of what is left. That is Beta(1, 19), of mean DEFAULT_WRONG_RATE. The mean of
-what is likely is taken: with few records, or a poor model, it is near what was believed, with many
-the records' own. (To take what was believed until the interval is narrow cost calibration on the
-validation split: an error of 4.2 % against 1.2 %, where 10 % of the records of its real pairs were
-wrong.) It is as right as p is calibrated for these bins, and q for these records: photos that the
-model counts badly and is sure of look like wrong records.
+was believed before is most of what is left. That is Beta(1, 19), of mean DEFAULT_WRONG_RATE. The
+mean of what is likely is taken: with few records, or a poor model, it is near what was believed,
+with many the records' own. (To take what was believed until the interval is narrow cost calibration
+on the validation split: an error of 4.2 % against 1.2 %, where 10 % of the records of its real
+pairs were wrong.) It is as right as p is calibrated for these bins, and q for these records: photos
+that the model counts badly and is sure of look like wrong records.
 """
 
 from dataclasses import dataclass

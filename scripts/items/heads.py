@@ -97,15 +97,33 @@ def item_loss(answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     means, spreads, distinct = answers.split(
         [len(SIZES), len(SIZES), answers.shape[1] - 2 * len(SIZES)], dim=1
     )
-    logarithms, number = targets[:, :-1], targets[:, -1]
-    is_known = ~logarithms.isnan()
-    # A NaN would reach the gradient through a product with 0.
-    distances = (torch.where(is_known, logarithms, means.detach()) - means) / spreads.exp()
-    of_sizes = torch.where(is_known, distances.square() / 2 + spreads, 0.0)
+    number = targets[:, -1]
+    of_sizes = _normal_loss(means, spreads, targets[:, :-1])
     is_told = number <= distinct.shape[1]  # NaN is not
     column = torch.where(is_told, number - 1, NOTHING).long()
     of_distinct = functional.cross_entropy(distinct, column, reduction="none", ignore_index=NOTHING)
     return (of_sizes.sum(dim=1) + of_distinct) / targets.shape[1]
+
+
+def volume_change_loss(answers: torch.Tensor, changes: torch.Tensor) -> torch.Tensor:
+    """Return how unlikely the changes of volume between two photos each are, float (num_pairs,).
+
+    Args:
+        answers: float (num_pairs, 2), what is said of the logarithm of how many times as large all
+            items together are afterwards, and the logarithm of how far off that may be.
+        changes: float (num_pairs,), these logarithms; NaN where nobody knows, which costs nothing.
+    """
+    return _normal_loss(answers[:, 0], answers[:, 1], changes)
+
+
+def _normal_loss(
+    means: torch.Tensor, log_spreads: torch.Tensor, values: torch.Tensor
+) -> torch.Tensor:
+    """Return the negative log likelihood of values, of the same shape; 0 for a NaN."""
+    is_known = ~values.isnan()
+    # A NaN would reach the gradient through a product with 0.
+    distances = (torch.where(is_known, values, means.detach()) - means) / log_spreads.exp()
+    return torch.where(is_known, distances.square() / 2 + log_spreads, 0.0)
 
 
 def attach_item_heads(model: Any, max_distinct: int, image_size: int) -> ItemHeads:

@@ -56,9 +56,36 @@ def fitted_spread_factors(answers: np.ndarray, targets: np.ndarray) -> np.ndarra
     factors = np.ones(len(SIZES))
     for column in range(len(SIZES)):
         _, off, spreads = _told(answers, targets, column)
-        if len(off) and (wanted := np.sqrt(((off / spreads) ** 2).mean())) > 0:
-            factors[column] = wanted
+        factors[column] = fitted_spread_factor(off, spreads)
     return factors
+
+
+def fitted_spread_factor(off: np.ndarray, spreads: np.ndarray) -> float:
+    """Return by what to multiply spreads, so that it is as likely as can be to be so far off.
+
+    Args:
+        off, spreads: float (num_rows,); NaN where nothing is known.
+
+    Returns: 1 where nothing is known at all.
+    """
+    squares = ((off / spreads) ** 2)[~np.isnan(off)]
+    wanted = float(np.sqrt(squares.mean())) if len(squares) else 0.0
+    return wanted if wanted > 0 else 1.0
+
+
+def volume_change_figures(answers: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """Return r2 and covered, as item_figures has them, of the changes of volume between photos.
+
+    Args:
+        answers: float (num_pairs, 2), as items.heads.volume_change_loss takes them.
+        true: float (num_pairs,), of items.sizes.volume_changes.
+    """
+    is_known = ~np.isnan(true)
+    known, off = true[is_known], (true - answers[:, 0])[is_known]
+    if len(known) < 2 or known.std() < SAME:
+        return {}
+    is_covered = np.abs(off) < NINETY_PERCENT * np.exp(answers[is_known, 1])
+    return {"r2": float(1 - (off**2).mean() / known.var()), "covered": float(is_covered.mean())}
 
 
 def _told(

@@ -13,6 +13,19 @@ SIZES = ("volume", "largest", "smallest", "weight")
 SAME = 1e-6  # no bins differ by so little, but sums that are rounded
 
 
+def volume_changes(targets: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Return the logarithm of how many times as large all items are after each step.
+
+    Args:
+        targets: float (num_rows, len(SIZES) + 1), of item_targets.
+        steps: int (num_steps, 2), rows, the earlier one first.
+
+    Returns: float (num_steps,); NaN where nobody knows.
+    """
+    before, after = targets[steps, SIZES.index("volume")].T
+    return after - before
+
+
 def item_targets(
     quantities: Sequence[int | None] | None,
     volumes: Sequence[float | None] | None,

@@ -30,10 +30,16 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
 from diagnostics.callback import Diagnostics, run_facts
-from items.heads import ItemHeads, item_heads_of, item_loss
-from items.measures import distinct_items, fitted_spread_factors, item_figures
+from items.heads import ItemHeads, item_heads_of, item_loss, volume_change_loss
+from items.measures import (
+    distinct_items,
+    fitted_spread_factor,
+    fitted_spread_factors,
+    item_figures,
+    volume_change_figures,
+)
 from items.settings import ItemSettings
-from items.sizes import SIZES
+from items.sizes import SIZES, volume_changes
 from side_heads import save_side_heads, side_heads, without_side_heads
 from training.arguments import BinTrainingArguments
 from training.augmentation import (
@@ -75,7 +81,7 @@ from training.regularization import (
 )
 from training.run_folder import write_figures
 from visits.batches import VisitPairs, VisitSampler, with_unchanged
-from visits.chain import change_columns, of_changed
+from visits.chain import change_columns, of_changed, possible_changes
 from visits.error_model import ErrorModel
 from visits.head import ChangeHead, head_of
 from visits.settings import VisitModel
@@ -134,7 +140,9 @@ class BinTrainer(Trainer):
         self.counts = tuple(counts)
         self.distances = item_distances(counts).to(args.device)
         self.change_columns = torch.from_numpy(change_columns(counts)).to(args.device)
-        self.change_logits: np.ndarray | None = None  # of the pairs that were evaluated last
+        # Of the pairs that were evaluated last.
+        self.change_logits: np.ndarray | None = None
+        self.volume_changes: np.ndarray | None = None
         self.item_answers: np.ndarray | None = None  # of the photos that were evaluated last
         item_heads = item_heads_of(self.model)
         self.item_settings = ItemSettings(item_heads.max_distinct) if item_heads else None
@@ -233,11 +241,15 @@ class BinTrainer(Trainer):
     def _change_loss(
         self, head: ChangeHead, batch: dict[str, torch.Tensor], share: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return the mean loss of the changes between photos that the model has just seen."""
+        """Return the mean loss of the changes between photos that the model has just seen.
+
+        That is of counts, and where it tells them of volumes, too.
+        """
         earlier, later = batch["earlier"], batch["later"]
         with self.accelerator.autocast():
             projected = head.projected()
-            logits = head(projected[earlier], projected[later])
+            answers = head(projected[earlier], projected[later]).float()
+        logits = answers[:, : head.num_changes]
 
         def targets(rows: torch.Tensor) -> torch.Tensor:
             labels = batch["labels"][rows]
@@ -248,7 +260,17 @@ class BinTrainer(Trainer):
         if share is not None:  # pairs are mixed with pairs
             wanted = wanted.lerp(targets(batch["partner"]), share[later, None])
         smoothing = self.args.label_smoothing_factor
-        return cross_entropy(logits.float(), wanted, smoothing).mean()
+        loss = cross_entropy(logits, wanted, smoothing).mean()
+        if head.volumes is None:
+            return loss
+        volumes = volumes_of(batch)
+        told = answers[:, head.num_changes :]
+        of_volumes = volume_change_loss(told, volumes[later] - volumes[earlier])
+        if share is not None:
+            volumes = volumes[batch["partner"]]
+            of_others = volume_change_loss(told, volumes[later] - volumes[earlier])
+            of_volumes = of_volumes.lerp(of_others, share[later])
+        return loss + of_volumes.mean()
 
     def _item_loss(
         self, heads: ItemHeads, batch: dict[str, torch.Tensor], share: torch.Tensor | None
@@ -372,6 +394,8 @@ class BinTrainer(Trainer):
         self.calibration |= before_and_after("eval", logits, labels, temperature)
         if self.change_logits is not None:
             self._calibrate_changes(labels)
+        if self.volume_changes is not None and has_items(self.eval_dataset):
+            self._calibrate_volume_changes(self.volume_changes)
         return prediction._replace(predictions=logits / temperature)
 
     def _calibrate_changes(self, labels: np.ndarray) -> None:
@@ -390,6 +414,20 @@ class BinTrainer(Trainer):
         head.divide_logits(temperature)
         self.change_logits = self.change_logits / temperature
         self.calibration |= {"calibration_change_temperature": temperature}
+
+    def _calibrate_volume_changes(self, answers: np.ndarray) -> None:
+        """Fit how sure the change head is of volumes on the same pairs, and fold it into it.
+
+        Args:
+            answers: of these pairs; they become those of the calibrated head.
+        """
+        head = head_of(self.model)
+        assert head is not None
+        true = volume_changes(items_of(self.eval_dataset), steps_of(self.eval_dataset))
+        factor = fitted_spread_factor(true - answers[:, 0], np.exp(answers[:, 1]))
+        head.multiply_spreads(factor)
+        answers[:, 1] += np.log(factor)
+        self.calibration |= {"calibration_change_volume_spread": factor}
 
     def _calibrate_items(self, answers: np.ndarray) -> None:
         """Fit how sure the item heads are on the validation split, and fold it into them.
@@ -466,7 +504,8 @@ class BinTrainer(Trainer):
 
         Where the model has a change head it is asked about each two visits that follow each other
         among these photos: `change_logits` has its answers, and `change_loss` is their mean loss,
-        of pairs that differ. Where it has item heads, `item_answers` has what they say.
+        of pairs that differ; `volume_changes` has what it says of volumes, if anything. Where it
+        has item heads, `item_answers` has what they say.
         """
         self._share_buffers()
         photos: Any = dataloader.dataset
@@ -482,8 +521,13 @@ class BinTrainer(Trainer):
             self.compute_metrics = compute_metrics
         assert compute_metrics is not None
         metrics = compute_metrics(EvalPrediction(output.predictions, output.label_ids))
-        self.change_logits, self.item_answers = answers.get("changes"), answers.get("items")
-        if self.change_logits is not None:
+        self.item_answers, of_pairs = answers.get("items"), answers.get("changes")
+        self.change_logits = self.volume_changes = None
+        if of_pairs is not None:
+            num_changes = len(possible_changes(self.counts))
+            self.change_logits = of_pairs[:, :num_changes]
+            if of_pairs.shape[1] > num_changes:
+                self.volume_changes = of_pairs[:, num_changes:]
             columns = self._true_changes(output.label_ids, steps)
             of_changes = of_changed(self.change_logits, columns, self.counts)
             if len(of_changes[0]):
@@ -491,6 +535,10 @@ class BinTrainer(Trainer):
         if self.item_answers is not None and has_items(photos):
             figures = item_figures(self.item_answers, items_of(photos))
             metrics |= {f"items_{name}": value for name, value in figures.items()}
+            if self.volume_changes is not None:
+                true = volume_changes(items_of(photos), steps)
+                figures = volume_change_figures(self.volume_changes, true)
+                metrics |= {f"change_volume_{name}": value for name, value in figures.items()}
         named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return output._replace(metrics=output.metrics | named)
 
@@ -735,3 +783,14 @@ def timed_checkpoints(args: TrainingArguments) -> list[TrainerCallback]:
     """Return what writes checkpoints by the clock, where the arguments ask for it."""
     minutes = getattr(args, "checkpoint_minutes", None)
     return [TimedCheckpoints(minutes)] if minutes else []
+
+
+def volumes_of(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the logarithm of the volume of all items in each photo, float (num_photos,).
+
+    Args:
+        batch: of visits.batches.with_unchanged, whose items are those of the photos before these
+            that are shown twice.
+    """
+    volumes = batch["items"][:, SIZES.index("volume")]
+    return torch.cat([volumes, volumes[: len(batch["labels"]) - len(volumes)]])

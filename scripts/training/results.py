@@ -113,6 +113,7 @@ def fit_visit_model(
     settings = ChangeSettings(
         counts=trainer.counts,
         num_features=head.num_features,
+        tells_volumes=head.volumes is not None,
         learned_rate=share_unchanged(len(steps), len(records), trainer.args.train_batch_size),
         # As if one pair more had been seen, half of which had not changed.
         unchanged_rate=(num_unchanged + 0.5) / (len(steps) + 1),

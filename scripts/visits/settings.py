@@ -13,6 +13,7 @@ from visits.chain import (
     BELIEVED,
     BELIEVED_WITHOUT_CHANGES,
     ChainWeights,
+    possible_changes,
     usual_steps,
     with_unchanged_rate,
 )
@@ -35,6 +36,7 @@ class ChangeSettings:
         weights: of what photos and changes say, fitted on the validation split.
         weights_without_changes: the same where no head is asked.
         num_steps: pairs of visits in the validation split that these were fitted on.
+        tells_volumes: whether the head says how the volume of all items has changed, too.
     """
 
     counts: tuple[int, ...]
@@ -45,6 +47,7 @@ class ChangeSettings:
     weights: ChainWeights = BELIEVED
     weights_without_changes: ChainWeights = BELIEVED_WITHOUT_CHANGES
     num_steps: int = 0
+    tells_volumes: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,12 @@ class VisitModel:
         """Return what the head's answers say where so many visits find nothing changed.
 
         Args:
-            answers: float (num_steps, num_changes), the softmax of its logits.
+            answers: float (num_steps, num_changes), the softmax of its logits; what it says of
+                volumes behind them is passed over.
             unchanged_rate: as in usual.
         """
         assert self.settings is not None
+        answers = answers[:, : len(possible_changes(self.settings.counts))]
         rate = self.unchanged_rate if unchanged_rate is None else unchanged_rate
         return with_unchanged_rate(answers, self.settings.counts, self.settings.learned_rate, rate)
 
