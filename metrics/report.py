@@ -22,7 +22,7 @@ from dataset_rows import rows_of_test_split
 from evaluation import Evaluation, figures, read_evaluation, worst_errors
 from item_figures import items_of_run
 from report_page import GalleryPhoto, report_page
-from report_plots import write_plots
+from report_plots import MISSING, write_plots
 from strict_parser import StrictParser
 from visit_figures import visits_of_run
 from whole_outputs import whole_file
@@ -67,7 +67,10 @@ def write_report(run_dir: Path, dataset: Path | None, output_dir: Path) -> Path:
     results = read_json(path) if path.exists() else {}
     visits = visits_of_run(run_dir, results, predictions)
     found |= {"visits": visits, "items": items_of_run(predictions, evaluation.group)}
-    found["audit"] = audit_figures(run_dir)
+    audit = audit_figures(run_dir)
+    errors = [] if audit is None else audit.get("item_errors", [])
+    of_missing = any(error["name"] == MISSING for error in errors)
+    found |= {"audit": audit, "item_errors": errors if of_missing else None}
     plots = write_plots(found, output_dir)
     gallery = [] if bins is None else gallery_photos(evaluation, bins)
     with whole_file(output_dir / "report.json") as temporary:

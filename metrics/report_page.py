@@ -50,7 +50,8 @@ EXPLANATIONS = {
     "risk_coverage": "What is left wrong when a person looks at the rest.",
     "by_distinct_items": "Different items, whatever their number.",
     "audit": "A tenth of the records are made wrong. Bands: 95 % intervals; dotted: with visits, "
-    "dashed: with items.",
+    "dashed: with items, both: with both.",
+    "item_errors": "Records that name what the bin lacks. With 95 % intervals.",
 }
 # What scripts/audit_evaluation/cases.py makes wrong, and what is known there.
 KINDS = {
@@ -61,6 +62,9 @@ KINDS = {
     "records",
     "symmetric_errors_with_visits": "one item off, where the count of another visit is known",
     "real_pairs_with_items": "as real pairs, with the items that both records name",
+    "real_pairs_with_visits_and_items": "as real pairs, with all photos of the bin, and the items "
+    "that both records name",
+    "real_changes_with_items": "as real changes, with the items that all records name",
 }
 BUDGET_OF_RIVALS = 0.2
 
@@ -213,7 +217,8 @@ times: {made_wrong}. The bins that are most likely wrong are checked first. Area
 curve: {areas}. Calibration error of the probability to be wrong: {errors}.</p>
 {_table(header, rows)}
 {_rivals(audit)}
-{_savings(audit)}"""
+{_savings(audit)}
+{_item_errors(audit.get("item_errors"))}"""
 
 
 def _rivals(audit: Mapping[str, Any]) -> str:
@@ -251,6 +256,43 @@ real pairs every wrong record does equal one: there no other record is known, an
 differ still helps. "By the error model" sees what the audit sees, and is not told how wrong records
 come about.</p>
 {_table(header, rows)}"""
+
+
+def _item_errors(errors: Sequence[Mapping[str, Any]] | None) -> str:
+    """Return how well each kind of error is found, by the size of the item."""
+    if not errors:
+        return ""
+    rows = []
+    for error in errors:
+        whole = {"name": "all", "num_records": error["num_records"], "judges": error["judges"]}
+        sizes = [
+            {**size, "name": f"{size['low']:,.0f} to {size['high']:,.0f}"}
+            for size in error["sizes"]
+        ]
+        rows += [
+            (
+                error["name"],
+                each["name"],
+                f"{each['num_records']:,}",
+                *(_with_interval(of["found"], 100, 1) for of in each["judges"].values()),
+            )
+            for each in [*sizes, whole]
+        ]
+    header = ("item", "volume, cubic inches", "wrong records", *errors[0]["judges"])
+    return f"""<h2>Which errors are found</h2>
+<p class="note">Records that name what is missing from the bin, or too little (those of another
+visit), or an item of another bin in the place of one that is there. Found at
+{errors[0]["budget"]:.0%} of the checks, %, a tenth of the records being wrong.
+{html.escape(_large_and_small(errors[0]))}</p>
+{_table(header, rows)}"""
+
+
+def _large_and_small(error: Mapping[str, Any]) -> str:
+    """Return how often large items are found, and small ones, by who knows most."""
+    *_, judge = error["judges"]
+    small, large = (error["sizes"][place]["judges"][judge]["found"]["value"] for place in (0, -1))
+    found = f"{large:.0%} are found, of the smallest {small:.0%}"
+    return f"Of the largest that are {error['name']} {found}."
 
 
 def _savings(audit: Mapping[str, Any]) -> str:

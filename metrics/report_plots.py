@@ -18,8 +18,9 @@ from whole_outputs import whole_file
 BOUNDS = ("value", "low", "high")
 WIDTH, HEIGHT = 5.2, 4.0  # inches
 BLUE, GREY, RED, GREEN = "#2b6cb0", "#718096", "#c53030", "#2f855a"
-# Of a kind of wrong records that is judged without them too.
-WITH_VISITS, WITH_ITEMS = "_with_visits", "_with_items"
+# Of a kind of wrong records that is judged without them too, and how it is drawn.
+WITH_MORE = {"_with_visits_and_items": "o-.", "_with_visits": "o:", "_with_items": "o--"}
+MISSING = "missing"
 DOTS_PER_INCH = 144
 
 
@@ -146,16 +147,15 @@ def draw_audit(axes: Axes, figures: dict[str, Any]) -> None:
     """Draw how many of the wrong records are found by checking some of the bins."""
     colors = {"real_pairs": BLUE, "symmetric_errors": RED, "real_changes": GREEN}
     for name, kind in figures["audit"]["kinds"].items():
-        base = name.removesuffix(WITH_VISITS).removesuffix(WITH_ITEMS)
-        color = colors[base]
+        suffix = next((suffix for suffix in WITH_MORE if name.endswith(suffix)), "")
+        color = colors[name.removesuffix(suffix)]
         rows = kind["budgets"]
         checked = [0.0, *(row["budget"] for row in rows), 1.0]
         value, low, high = ([0.0, *(row["found"][k] for row in rows), 1.0] for k in BOUNDS)
-        is_base = name == base
-        style = "o-" if is_base else "o--" if name.endswith(WITH_ITEMS) else "o:"
         label = name.replace("_", " ")
+        style = WITH_MORE.get(suffix, "o-")
         axes.plot(checked, value, style, markersize=3, color=color, label=label)
-        if is_base:  # five bands hide one another
+        if not suffix:  # all bands would hide one another
             axes.fill_between(checked, low, high, color=color, alpha=0.15, linewidth=0)
     axes.plot([0, 1], [0, 1], "--", color=GREY, label="random checks")
     axes.set_xlabel("bins checked by hand")
@@ -164,7 +164,30 @@ def draw_audit(axes: Axes, figures: dict[str, Any]) -> None:
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="lower right", fontsize=7)
+
+
+def draw_item_errors(axes: Axes, figures: dict[str, Any]) -> None:
+    """Draw how many of the records are found that name an item too many, by its volume."""
+    (error,) = (each for each in figures["item_errors"] if each["name"] == MISSING)
+    sizes = error["sizes"]
+    judges = list(error["judges"])
+    width = 0.8 / len(judges)
+    for place, (judge, color) in enumerate(zip(judges, (GREY, BLUE, GREEN, RED), strict=False)):
+        value, low, high = (
+            np.array([size["judges"][judge]["found"][bound] for size in sizes]) for bound in BOUNDS
+        )
+        at = np.arange(len(sizes)) + (place - (len(judges) - 1) / 2) * width
+        off = [np.maximum(value - low, 0), np.maximum(high - value, 0)]
+        axes.bar(at, value, width, yerr=off, color=color, label=judge, error_kw={"linewidth": 1})
+    axes.axhline(error["budget"], color=GREY, linestyle="--", linewidth=1, label="random checks")
+    names = [f"{size['low']:,.0f} to {size['high']:,.0f}" for size in sizes]
+    axes.set_xticks(range(len(sizes)), names)
+    axes.set_xlabel("volume of what is missing, cubic inches")
+    axes.set_ylabel(f"found at {error['budget']:.0%} of the checks")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_ylim(0, 1)
+    axes.legend(frameon=False, loc="upper left", fontsize=7)
 
 
 # File name: what the report calls it, and who draws it.
@@ -176,6 +199,7 @@ PLOTS: dict[str, tuple[str, Callable[[Axes, dict[str, Any]], None]]] = {
     "by_distinct_items": ("By number of distinct items", draw_by_distinct_items),
     "visits": ("Changes between two visits", draw_changes),
     "audit": ("Wrong records found", draw_audit),
+    "item_errors": ("Missing items found, by their volume", draw_item_errors),
 }
 
 

@@ -8,6 +8,8 @@ PHOTOS is a photo, a folder, an S3 folder (s3://BUCKET/FOLDER), or a csv with a 
 path from the csv's folder, or s3://) and, if known, `expected_quantity`. With `previous_photo` a
 row brings the visit before of the same bin, with `previous_count` (known) or
 `previous_expected_quantity` (a record), and perhaps `unchanged_rate`: its answer has the change.
+With `items`, JSON as in the audit's csv, a row names what the record does, and `probability_wrong`
+is of these, too.
 --local asks the handler as scripts/inference.py serves it on this machine; it needs no account.
 
 What has been answered is kept in OUTPUT.answered: killed at any moment, the same command goes on. A
@@ -48,11 +50,13 @@ from deployment.endpoint_client import (
     with_retries,
 )
 from deployment.query_photos import (
+    ITEMS,
     OF_PREVIOUS,
     PREVIOUS,
     UNCHANGED_RATE,
     Photo,
     find_photos,
+    items_in,
     number_in,
     read_photos,
     share_in,
@@ -61,6 +65,11 @@ from deployment.query_photos import (
 COLUMNS = ("photo", "expected_quantity", "count", "expected_count", "probability_wrong")
 LAST_COLUMNS = ("model", "version", "runtime", "error")
 TOLD_BY = "change_told_by"
+JUDGED_BY = "judged_by"  # where items were named
+OF_ITEMS = (
+    *(JUDGED_BY, "expected_volume"),
+    *("seen_volume", "seen_volume_low", "seen_volume_high"),
+)
 # Photos in a row that got no answer, each after all its attempts: then it is not the photos.
 MAX_UNANSWERED = 3
 NO_JOURNAL = Path(os.devnull)
@@ -201,6 +210,7 @@ def request_of(photo: Photo, content: bytes, previous: bytes | None) -> tuple[by
     return question(
         content,
         expected_quantity=photo.expected_quantity,
+        expected_items=json.loads(photo.items) if photo.items else None,
         previous=before,
         unchanged_rate=photo.unchanged_rate,
     )
@@ -339,8 +349,9 @@ def photo_of(row: dict[str, str]) -> Photo:
     quantity, count, quantity_before = (
         number_in(row, name) for name in ("expected_quantity", *OF_PREVIOUS[1:3])
     )
-    rate = share_in(row, UNCHANGED_RATE)
-    return Photo(row["photo"], quantity, "", row.get(PREVIOUS, ""), count, quantity_before, rate)
+    rate, items = share_in(row, UNCHANGED_RATE), items_in(row)
+    previous = row.get(PREVIOUS, "")
+    return Photo(row["photo"], quantity, "", previous, count, quantity_before, rate, items)
 
 
 def answer_of_row(row: dict[str, str]) -> Answer:
@@ -351,6 +362,8 @@ def answer_of_row(row: dict[str, str]) -> Answer:
     if row.get(TOLD_BY):
         answer["change"] = shares_of_row(row, "change_", but=TOLD_BY)
         answer[TOLD_BY] = row[TOLD_BY]
+    if row.get(JUDGED_BY):
+        answer |= {name: row[name] for name in OF_ITEMS}
     return answer
 
 
@@ -369,6 +382,8 @@ def write_csv(photos: Iterable[Photo], answers: dict[Photo, Answer], output: Pat
     if any(photo.previous_photo for photo in photos):
         # Behind all others, so that who reads those by their place still does.
         names += [*OF_PREVIOUS, *(f"change_{change}" for change in changes), TOLD_BY]
+    if any(photo.items for photo in photos):
+        names += [ITEMS, *OF_ITEMS]
     with (
         whole_file(output) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,

@@ -42,7 +42,7 @@ from serving.bin_counter import (
 )
 from serving.photo_checks import decode_photo
 from serving.served_code import needed_by_export, write_served_code
-from visits.chain import change_columns
+from visits.chain import change_columns, possible_changes
 from visits.neighbours import visit_runs
 
 PRECISIONS = ("bf16", "f32")
@@ -59,6 +59,7 @@ MAX_DIFFERENCE_OF_CHANGE = {"bf16": 0.05, "f32": 1e-3}
 # logarithm or probability of so many distinct items.
 MAX_DIFFERENCE_OF_ITEMS = {"bf16": 0.2, "f32": 1e-3}
 FORMS = ("safetensors", "exported")
+OF_SIZES = {"items": "the size of items", "volume_changes": "the change of volume"}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -247,24 +248,41 @@ def compared_changes(
     later = np.flatnonzero(split.follows)
     if len(later) == 0:
         return {"num_pairs": 0}
-    changes = {
-        form: counter.visit_model.changes(np.concatenate(given.changes))
-        for form, given in answers.items()
-    }
+    said = {form: np.concatenate(given.changes) for form, given in answers.items()}
+    changes = {form: counter.visit_model.changes(each) for form, each in said.items()}
     true = change_columns(counter.counts)[split.labels[later - 1], split.labels[later]]
-    return {"num_pairs": len(later), "changes": comparison(changes, true)}
+    compared = {"num_pairs": len(later), "changes": comparison(changes, true)}
+    volumes = [said[form][:, len(possible_changes(counter.counts)) :] for form in FORMS]
+    if volumes[0].size:
+        off = off_by(*(each[:, :1] for each in volumes), *(each[:, 1:] for each in volumes))
+        compared["volume_changes"] = differences(off)
+    return compared
 
 
 def compared_items(answers: Mapping[str, Answers]) -> dict[str, float]:
     """Return what export.json says of the items: how far both forms are apart."""
     plain, fast = (told_items(np.concatenate(answers[form].items)) for form in FORMS)
-    of_means = (fast.means - plain.means) / plain.spreads
-    of_spreads = np.log(fast.spreads / plain.spreads)
-    off = [of_means, of_spreads, fast.distinct - plain.distinct]
-    difference = np.abs(np.concatenate(off, axis=1))
+    sizes = off_by(plain.means, fast.means, np.log(plain.spreads), np.log(fast.spreads))
+    return differences(np.concatenate([sizes, fast.distinct - plain.distinct], axis=1))
+
+
+def off_by(
+    means: np.ndarray, fast_means: np.ndarray, log_spreads: np.ndarray, fast_spreads: np.ndarray
+) -> np.ndarray:
+    """Return how far both forms are apart in what they say of sizes, of one shape.
+
+    Returns: for the means in what the safetensors say that they are off by, then for the
+        logarithms of spreads.
+    """
+    of_means = (fast_means - means) / np.exp(log_spreads)
+    return np.concatenate([of_means, fast_spreads - log_spreads], axis=1)
+
+
+def differences(off: np.ndarray) -> dict[str, float]:
+    """Return the largest and the mean difference, as export.json has them."""
     return {
-        "largest_difference": float(difference.max()),
-        "mean_difference": float(difference.mean()),
+        "largest_difference": float(np.abs(off).max()),
+        "mean_difference": float(np.abs(off).mean()),
     }
 
 
@@ -277,11 +295,10 @@ def comparison(of_form: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[st
     """
     # One grouping for both: a photo that crosses an edge would take its whole error with it.
     levels = confidence_levels(of_form["safetensors"].max(axis=1))
-    difference = np.abs(of_form["exported"] - of_form["safetensors"])
+    difference = of_form["exported"] - of_form["safetensors"]
     return {
         **{form: figures(rows, labels, levels) for form, rows in of_form.items()},
-        "largest_difference": float(difference.max()),
-        "mean_difference": float(difference.mean()),
+        **differences(difference),
     }
 
 
@@ -310,9 +327,10 @@ def check(record: dict[str, Any]) -> None:
     if "changes" in record:
         most = MAX_DIFFERENCE_OF_CHANGE[precision]
         check_answers(record["changes"], record["num_pairs"], most, precision, " of changes")
-    if "items" in record:
-        found, limit = record["items"]["largest_difference"], MAX_DIFFERENCE_OF_ITEMS[precision]
-        check_limits({"what is said of items": (found, limit)}, precision)
+    for name, what in OF_SIZES.items():
+        if name in record:
+            limit = MAX_DIFFERENCE_OF_ITEMS[precision]
+            check_limits({what: (record[name]["largest_difference"], limit)}, precision)
 
 
 def check_answers(
@@ -385,13 +403,12 @@ def table(record: dict[str, Any]) -> str:
         lines += ["", *_lines(record["changes"], record["precision"], head)]
     elif "num_pairs" in record:
         lines += ["", "no pairs of visits in the test split: changes were not compared"]
-    if "items" in record:
-        off = record["items"]
-        lines += [
-            "",
-            f"sizes of items are off by {off['mean_difference']:.4f} of their spreads on average, "
-            f"{off['largest_difference']:.4f} at most",
-        ]
+    for name, what in OF_SIZES.items():
+        if name in record:
+            largest, mean = record[name]["largest_difference"], record[name]["mean_difference"]
+            lines.append(
+                f"{what} is off by {largest:.4f} spreads at most, by {mean:.5f} on average"
+            )
     return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ A csv may name the visit before of the same bin in each row, with what is known 
 """
 
 import contextlib
+import json
 import os
 import sys
 from collections import Counter
@@ -23,6 +24,7 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
 PHOTO, QUANTITY = "photo", "expected_quantity"
 PREVIOUS, UNCHANGED_RATE = "previous_photo", "unchanged_rate"
 PREVIOUS_COUNT, PREVIOUS_QUANTITY = "previous_count", "previous_expected_quantity"
+ITEMS = "items"
 OF_PREVIOUS = (PREVIOUS, PREVIOUS_COUNT, PREVIOUS_QUANTITY, UNCHANGED_RATE)
 MAX_BYTES = 4_500_000  # 6 MB in base64, which is what an endpoint takes
 ABSENT = ("NoSuchKey", "404", "NoSuchBucket", "AccessDenied", "403")
@@ -38,6 +40,7 @@ class Photo:
         previous_count: what somebody has counted then.
         previous_expected_quantity: what the inventory said then.
         unchanged_rate: how often nothing changes between two visits; None: what the model takes.
+        items: JSON, those that the record names, as the handler takes them; empty: none.
     """
 
     location: str
@@ -47,6 +50,7 @@ class Photo:
     previous_count: int | None = None
     previous_expected_quantity: int | None = None
     unchanged_rate: float | None = None
+    items: str = ""
 
 
 def find_photos(source: str, session: boto3.Session) -> list[Photo]:
@@ -116,7 +120,8 @@ def photos_among(names: Collection[str]) -> list[str]:
 def read_csv(path: Path) -> list[Photo]:
     """Return a csv's photos: `photo` (from the csv's folder, or s3://), `expected_quantity`.
 
-    For a visit before: `previous_photo`, `previous_count` or `previous_expected_quantity`, and
+    `items` names what the record does, in JSON, as the audit's csv has it (docs/audit.md). For a
+    visit before: `previous_photo`, `previous_count` or `previous_expected_quantity`, and
     `unchanged_rate`.
 
     Raises: ValueError: no csv with a column `photo`, or a line that is no row, named by its number.
@@ -130,7 +135,7 @@ def read_csv(path: Path) -> list[Photo]:
                     "the first line has to name the column `photo`, and separate columns by commas "
                     f"in UTF-8; it names {', '.join(columns)[:80]!r}."
                 )
-            if QUANTITY not in columns and not {PHOTO, *OF_PREVIOUS} >= set(columns):
+            if QUANTITY not in columns and not {PHOTO, ITEMS, *OF_PREVIOUS} >= set(columns):
                 print(
                     f"{path} has no column `{QUANTITY}`, only {', '.join(columns)[:80]!r}: photos "
                     "are counted without it.",
@@ -151,16 +156,17 @@ def csv_photo(row: dict[str, str], folder: Path) -> Photo:
         quantity = number_in(row, QUANTITY)
         count, quantity_before = (number_in(row, name) for name in OF_PREVIOUS[1:3])
         rate = share_in(row, UNCHANGED_RATE)
+        items = items_in(row)
         if not previous.strip():
             if any(value is not None for value in (count, quantity_before, rate)):
                 raise ValueError(f"The row has something of a visit before, and no {PREVIOUS}.")
-            return Photo(location, quantity)
+            return Photo(location, quantity, items=items)
         if count is not None and quantity_before is not None:
             raise ValueError(f"Give {PREVIOUS_COUNT} or {PREVIOUS_QUANTITY}, not both.")
     except ValueError as error:
         return Photo(location, problem=str(error))
     previous = location_in(folder, previous)
-    return Photo(location, quantity, "", previous, count, quantity_before, rate)
+    return Photo(location, quantity, "", previous, count, quantity_before, rate, items)
 
 
 def location_in(folder: Path, location: str) -> str:
@@ -175,6 +181,21 @@ def number_in(row: Mapping[str, str], name: str) -> int | None:
     if text.strip() and number is None:
         raise ValueError(f"{name} {text[:40]!r} is not a whole number from 0 on.")
     return number
+
+
+def items_in(row: Mapping[str, str]) -> str:
+    """Return the items that a row names, empty for none. Raises: ValueError: they are not JSON."""
+    text = row.get(ITEMS, "").strip()
+    if not text:
+        return ""
+    with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(json.loads(text, parse_constant=_refuse), list):
+            return text
+    raise ValueError(f'{ITEMS} {text[:40]!r} is not JSON such as [{{"quantity": 2}}].')
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def share_in(row: Mapping[str, str], name: str) -> float | None:

@@ -39,6 +39,9 @@ WRONG_RECORDS = {
     "records",
     "symmetric_errors_with_visits": "one item off, where the count of another visit is known",
     "real_pairs_with_items": "as real pairs, with the items that both records name",
+    "real_pairs_with_visits_and_items": "as real pairs, with all photos of the bin, and the items "
+    "that both records name",
+    "real_changes_with_items": "as real changes, with the items that all records name",
 }
 BUDGET_OF_RIVALS = 0.2
 PLOTS = {

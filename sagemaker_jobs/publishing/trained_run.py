@@ -28,6 +28,13 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 LOGIT_TOLERANCE = 0.02
 PROBABILITY_TOLERANCE = 0.01
 SMALLEST = 1e-6  # of a probability whose logarithm is compared
+CHANGE_ANSWER = "change_probabilities"
+# What heads beside the model may say of the photos of a check, and how that is called.
+HEAD_ANSWERS = {
+    CHANGE_ANSWER: "the change between two drawn photos",
+    "volume_change": "the change of volume between them",
+    "item_answers": "the sizes of items in one",
+}
 NUM_CHECKED_BINS = 8
 
 
@@ -137,11 +144,7 @@ def check_answers(run: TrainedRun, dataset: Path | None) -> str:
         difference = np.abs(answers(run, [check.photo])[0] - check.logits).max()
         _refuse_if_different(difference, LOGIT_TOLERANCE, f"a logit for the photo in {CHECK}")
         compared.append(f"the drawn photo of {CHECK} (logits differ by {difference:.1g} at most)")
-        if check.change_logits is not None:
-            difference = np.abs(change_answer(run, recorded) - check.change_logits).max()
-            what = f"a logit for the change between the photos in {CHECK}"
-            _refuse_if_different(difference, LOGIT_TOLERANCE, what)
-            compared.append(f"the change between two drawn photos (by {difference:.1g})")
+        compared += _compared_heads(run, recorded, check) if check.of_heads else []
     if dataset is not None:
         photos, probabilities = _read_test_photos(run, dataset)
         logits = answers(run, photos)
@@ -184,22 +187,41 @@ def answers(run: TrainedRun, photos: Sequence[Image.Image]) -> np.ndarray:
         transformers.utils.logging.enable_progress_bar()  # which an upload has, too
 
 
-def change_answer(run: TrainedRun, recorded: Path) -> np.ndarray:
-    """Return the change head's answer to the photos of a check, float (num_changes,).
+def _compared_heads(run: TrainedRun, recorded: Path, check: "_Check") -> list[str]:
+    """Return what was compared of the heads beside the model, in words.
 
-    Its own code asks it, in scripts/: transformers does not know the head.
+    Raises: ValueError: they answer otherwise.
+    """
+    compared = []
+    found = head_answers(run, recorded)
+    for name, expected in check.of_heads.items():
+        answer = found.get(name, np.empty(0))
+        is_whole = answer.shape == expected.shape
+        difference = np.abs(answer - expected).max() if is_whole else np.nan
+        _refuse_if_different(difference, LOGIT_TOLERANCE, f"{HEAD_ANSWERS[name]} in {CHECK}")
+        compared.append(f"{HEAD_ANSWERS[name]} (by {difference:.1g})")
+    return compared
 
-    Returns: logarithms of probabilities, those below SMALLEST left out of account.
+
+def head_answers(run: TrainedRun, recorded: Path) -> dict[str, np.ndarray]:
+    """Return the answers of the heads beside the model to the photos of a check, by HEAD_ANSWERS.
+
+    Their own code asks them, in scripts/: transformers does not know them.
+
+    Returns: for change_probabilities their logarithms, those below SMALLEST left out of account.
     Raises: ValueError: there is no head, or it cannot be loaded.
     """
-    command = [sys.executable, "-m", "serving.pair_answer"]
+    command = [sys.executable, "-m", "serving.check_answers"]
     command += [str(path.resolve()) for path in (run.model_dir, recorded)]
     result = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True)
     if result.returncode:
         lines = result.stderr.strip().splitlines() or ["it gave no reason"]
         reason = re.sub(r"^\w+\.py: error: ", "", lines[-1])
-        raise ValueError(f"the change head cannot be asked: {reason}")
-    return _logarithms(np.array(json.loads(result.stdout), dtype=float))
+        raise ValueError(f"the heads beside the model cannot be asked: {reason}")
+    found = {n: np.array(values, dtype=float) for n, values in json.loads(result.stdout).items()}
+    if CHANGE_ANSWER in found:
+        found[CHANGE_ANSWER] = _logarithms(found[CHANGE_ANSWER])
+    return found
 
 
 def _logarithms(probabilities: np.ndarray) -> np.ndarray:
@@ -222,15 +244,15 @@ def _refuse_if_different(difference: float, tolerance: float, what: str) -> None
 
 @dataclass(frozen=True)
 class _Check:
-    """What check.json holds: a photo, the model's logits for it, and the change head's.
+    """What check.json holds: a photo, the model's logits for it, and what its other heads say.
 
     Args:
-        change_logits: as change_answer returns them; None where the model has no change head.
+        of_heads: as head_answers returns them.
     """
 
     photo: Image.Image
     logits: np.ndarray
-    change_logits: np.ndarray | None
+    of_heads: dict[str, np.ndarray]
 
 
 def _read_check(path: Path) -> _Check:
@@ -238,10 +260,11 @@ def _read_check(path: Path) -> _Check:
         content = json.loads(path.read_text())
         png = base64.b64decode(content["photo_png_base64"])
         photo = Image.open(io.BytesIO(png), formats=["PNG"]).convert("RGB")
-        changes = content.get("change_logits")
-        if changes is not None:
-            changes = _logarithms(_softmax(np.array(changes, dtype=float)))
-        return _Check(photo, np.array(content["logits"], dtype=float), changes)
+        of_heads = {n: np.array(content[n], float) for n in HEAD_ANSWERS if n in content}
+        if "change_logits" in content:
+            logits = np.array(content["change_logits"], dtype=float)
+            of_heads[CHANGE_ANSWER] = _logarithms(_softmax(logits))
+        return _Check(photo, np.array(content["logits"], dtype=float), of_heads)
     except (ValueError, KeyError, TypeError, OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path.name} cannot be read: {error}") from error
 

@@ -61,11 +61,14 @@ class JudgedItems:
         answers: float (num_bins, ...), of items.heads.
         records: (num_bins,).
         settings: how the two are held against each other; `usual` and `powers` are there.
+        volume_changes: float (num_steps, 2), what is said of the volume at the steps of
+            JudgedBins.steps, as items.steps.given_neighbour takes it; None: nothing.
     """
 
     answers: np.ndarray
     records: Sequence[RecordedItems]
     settings: ItemSettings
+    volume_changes: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,15 @@
 """Cases whose records name their items, right or wrong. Pure functions.
 
 A wrong record of a real pair is that of the other state, with all of its items. Of a real change,
-whose wrong count is drawn, the items are made: those of the visit before without some that are
-drawn, or with some of other bins. 95 % of the real steps here are such: some items went, or some
-came (190 of the validation split).
+whose wrong count is drawn, the items are made (items.steps.changed_record): those of the visit
+before without some that are drawn, or with some of other bins.
 
 What a record says of a photo's count takes the place of what the photo says alone, with visits and
-without (items.evidence).
+without (items.evidence). Of a real change the record of the other visit is known to be right, and
+speaks for counts, too (items.steps).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -28,8 +28,10 @@ from audit_evaluation.cases import (
     that_can_be_wrong,
     weights_of,
 )
-from items.evidence import NO_ITEMS, RecordedItems
+from items.evidence import RecordedItems
+from items.steps import changed_record, mirrored
 from visits.chain import with_other_photos
+from visits.error_model import rows_to_one
 from visits.settings import VisitModel
 
 VISITS, ITEMS = "visits without items", "photo and items"
@@ -66,14 +68,16 @@ def real_changes_with_items(bins: JudgedBins, items: JudgedItems, model: VisitMo
     """Return real_changes, judged by the items that records name, too."""
     known = KnownVisits(bins, model)
     visits = changes_of_visits(known, bins, model)
-    given = given_items(bins, items, visits.rows, made_records(visits, known, bins, items))
+    records = made_records(visits, known, bins, items)
+    given = given_items(bins, items, visits.rows, records)
     by_items = replace(visits.rivals[PHOTO], probabilities=given)
     others = {name: visits.rivals[name] for name in (PHOTO, RECORDS)}
+    by_both = replace(by_items, probabilities=with_neighbours(given, records, known, items))
     return that_can_be_wrong(
         replace(
             visits,
             name="real_changes_with_items",
-            audit=with_items(visits.audit, by_items, bins, visits.rows, model),
+            audit=with_items(visits.audit, by_both, bins, visits.rows, model),
             rivals={VISITS: visits.audit, ITEMS: by_items, **others},
         )
     )
@@ -96,29 +100,6 @@ def made_records(
                 neighbour, bins.counts[column], [items.records[name] for name in names], generator
             )
     return records
-
-
-def changed_record(
-    record: RecordedItems,
-    count: int,
-    others: Sequence[RecordedItems],
-    generator: np.random.Generator,
-) -> RecordedItems:
-    """Return a record of another count: some of its items drawn out, or those of others put in.
-
-    Args:
-        others: whose items are taken, one of each, as many as are needed.
-    """
-    if not record.quantities:
-        return record
-    units = [of_item for of_item, quantity in enumerate(record.quantities) for _ in range(quantity)]
-    kept = generator.permutation(units)[:count].tolist() if count < record.count else units
-    sizes = list(zip(record.volumes, record.weights, strict=True))
-    held = [(kept.count(place), *size) for place, size in enumerate(sizes) if place in kept]
-    for other in [other for other in others if other.quantities][: max(0, count - record.count)]:
-        place = int(generator.integers(len(other.quantities)))
-        held.append((1, other.volumes[place], other.weights[place]))
-    return RecordedItems(*zip(*held, strict=True)) if held else NO_ITEMS
 
 
 def records_of_pairs(
@@ -162,6 +143,35 @@ def given_items(
         bins.probabilities[rows[case]], items.answers[rows[case]], list(records.values())
     )
     return given
+
+
+def with_neighbours(
+    given: np.ndarray,
+    records: Mapping[tuple[int, int], RecordedItems],
+    known: KnownVisits,
+    items: JudgedItems,
+) -> np.ndarray:
+    """Return what given_items has, where the record of the neighbouring visit is right.
+
+    Args:
+        given: of given_items, by the same records.
+    """
+    case, column = np.array(list(records)).T
+    told = None
+    if items.volume_changes is not None:
+        of_steps = items.volume_changes[known.steps]
+        told = np.concatenate([of_steps, mirrored(of_steps)])[case]
+    evidence = items.settings.given_neighbours(
+        items.answers[known.rows[case]],
+        list(records.values()),
+        [items.records[row] for row in known.neighbours[case].tolist()],
+        told,
+    ).evidence()
+    # Far from what a float can hold, and from what could matter.
+    weighted = given[case, column] * np.exp(np.clip(evidence, -500, 500))
+    found = given.copy()
+    found[case, column] = rows_to_one(weighted)
+    return found
 
 
 def with_items(

@@ -19,6 +19,7 @@ PREDICTIONS, CHANGES = "predictions_test.parquet", "changes_test.parquet"
 COLUMN = "probability_"
 RECORD = ("record_quantities", "record_volumes", "record_weights")
 STEP = ("earlier_id", "later_id", "earlier_quantity", "later_quantity")
+VOLUMES = ("volume_change", "volume_change_spread")
 AGAIN = "run scripts/train.py with --do_predict"
 
 
@@ -48,7 +49,7 @@ def judged_bins(run_dir: Path, model: VisitModel) -> JudgedBins:
         raise ValueError(f"{path} is damaged, {AGAIN}: {error}") from error
     bins = replace(bins, items=_items(path, table, counts, run_dir / "model"))
     changes = run_dir / CHANGES
-    return replace(bins, changes=_said_of_steps(changes, bins, model)) if changes.exists() else bins
+    return _with_steps(bins, changes, model) if changes.exists() else bins
 
 
 def _items(
@@ -83,8 +84,8 @@ def _items(
     return JudgedItems(answers, records, settings)
 
 
-def _said_of_steps(path: Path, bins: JudgedBins, model: VisitModel) -> np.ndarray:
-    """Return float (num_steps, num_changes): what the change head says of the steps of the bins."""
+def _with_steps(bins: JudgedBins, path: Path, model: VisitModel) -> JudgedBins:
+    """Return the bins with what the change head says of their steps."""
     if model.settings is None or model.settings.counts != bins.counts:
         raise ValueError(
             f"{path} is there, and the run's model has no change head of its counts "
@@ -94,6 +95,7 @@ def _said_of_steps(path: Path, bins: JudgedBins, model: VisitModel) -> np.ndarra
         table = pq.read_table(path)
         said = _columns(table, [f"{COLUMN}{change:+d}" for change in possible_changes(bins.counts)])
         steps = list(zip(*(table[name].to_pylist() for name in STEP), strict=True))
+        volumes = _columns(table, list(VOLUMES)) if VOLUMES[0] in table.column_names else None
     except (KeyError, pa.ArrowException) as error:
         raise ValueError(f"{path} is damaged, {AGAIN}: {error}") from error
     quantity = [bins.counts[column] for column in bins.true]
@@ -105,7 +107,12 @@ def _said_of_steps(path: Path, bins: JudgedBins, model: VisitModel) -> np.ndarra
         raise ValueError(f"{path} is of other predictions than {PREDICTIONS}: {AGAIN}.")
     if not (np.abs(said.sum(axis=1) - 1) < 1e-3).all() or (said < 0).any():  # NaN is neither
         raise ValueError(f"{path} is damaged, {AGAIN}: these are no probabilities.")
-    return said
+    if bins.items is None or volumes is None:
+        return replace(bins, changes=said)
+    if not (volumes[:, 1] > 0).all() or not np.isfinite(volumes).all():
+        raise ValueError(f"{path} is damaged, {AGAIN}: what is said of volumes are no numbers.")
+    volumes[:, 1] = np.log(volumes[:, 1])
+    return replace(bins, changes=said, items=replace(bins.items, volume_changes=volumes))
 
 
 def _columns(table: pa.Table, names: list[str]) -> np.ndarray:

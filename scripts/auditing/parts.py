@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from auditing.bins import AuditBin, BinSource, UnusablePhotoError, decode_photo
 from auditing.item_hints import record_of
-from auditing.visits_of_bins import SeenVisits
+from auditing.visits_of_bins import SeenItems, SeenVisits, recorded_columns
 from items.settings import HEADS_SETTINGS, HEADS_WEIGHTS, ItemSettings
 from output_files import whole_file
 from serving.bin_counter import BinCounter, Preparation, sha256_of
@@ -37,7 +37,8 @@ PART_SIZE = 500
 BATCH_SIZE = 50
 COMPARED_AT_ONCE = 10  # pairs of visits
 AUDIT = "audit.json"
-COMPARED = "compared_with"
+COMPARED, CHANGE = "compared_with", "change_"
+VOLUME_CHANGE = (f"{CHANGE}of_volume", f"{CHANGE}of_volume_spread")  # logarithms, both
 ITEM_ANSWERS, WITH_ITEMS = "item_answers", "with_items"
 
 
@@ -88,8 +89,8 @@ class Part:
         item_answers: float64 (num_bins, num_answers), of items.answers, NaN where there is a
             problem; None where the model has no item heads.
         compared: int (num_bins,), the row of the visit before whose photo was compared; -1 none.
-        changes: float64 (num_bins, num_changes), the change head's answers as they came; NaN where
-            nothing was compared.
+        changes: float64 (num_bins, num_change_answers), the change head's answers as they came
+            (BinCounter.changes); NaN where nothing was compared.
     """
 
     first: int
@@ -187,7 +188,7 @@ class Comparer:
         self.kept: dict[int, np.ndarray] = {}  # of the batch before, by row
 
     def changes(self, rows: range, views: Mapping[int, np.ndarray]) -> np.ndarray:
-        """Return the answers for a batch, float64 (num_rows, num_changes); NaN where there is none.
+        """Return the answers for a batch, as Part has them; NaN where there is none.
 
         Args:
             rows: of the batch.
@@ -200,7 +201,7 @@ class Comparer:
             sorted(a for row, a in pairs if row in views and a not in there and a not in rows)
         )
         pairs = [(row, a) for row, a in pairs if row in views and a in there]
-        answers = np.full((len(rows), len(possible_changes(self.counter.counts))), np.nan)
+        answers = np.full((len(rows), self.counter.num_change_answers), np.nan)
         for start in range(0, len(pairs), COMPARED_AT_ONCE):
             some = pairs[start : start + COMPARED_AT_ONCE]
             answers[[row - rows.start for row, _ in some]] = self.counter.changes(
@@ -315,10 +316,16 @@ def _columns_of_changes(
     return {
         COMPARED: np.where(is_there, comparer.earlier[rows.start : rows.stop], -1),
         **{
-            f"change_{change}": changes[:, column]
-            for column, change in enumerate(possible_changes(comparer.counter.counts))
+            name: changes[:, column]
+            for column, name in enumerate(_names_of_changes(comparer.counter.counts, changes))
         },
     }
+
+
+def _names_of_changes(counts: Sequence[int], answers: np.ndarray) -> list[str]:
+    """Return the columns of answers, (num_bins, num_change_answers)."""
+    names = [f"{CHANGE}{change}" for change in possible_changes(counts)]
+    return [*names, *VOLUME_CHANGE][: answers.shape[1]]
 
 
 def _prepared(a_bin: AuditBin, preparation: Preparation) -> np.ndarray | str:
@@ -365,31 +372,34 @@ def _columns(table: pa.Table, names: Iterable[str]) -> np.ndarray:
 
 
 def _changes_of(table: pa.Table, counts: Sequence[int]) -> dict[str, np.ndarray]:
-    changes = possible_changes(counts)
     if COMPARED not in table.column_names:
         return {
             "compared": np.full(len(table), -1),
-            "changes": np.full((len(table), len(changes)), np.nan),
+            "changes": np.full((len(table), len(possible_changes(counts))), np.nan),
         }
-    return {
-        "compared": table[COMPARED].to_numpy(),
-        "changes": _columns(table, (f"change_{change}" for change in changes)),
-    }
+    names = [name for name in table.column_names if name.startswith(CHANGE)]
+    return {"compared": table[COMPARED].to_numpy(), "changes": _columns(table, names)}
 
 
 def seen_visits(output_dir: Path, num_bins: int, counts: Sequence[int]) -> SeenVisits:
     """Return of all parts what chains of visits need, some hundred bytes a bin."""
     probabilities = np.empty((num_bins, len(counts)))
     compared = np.empty(num_bins, dtype=np.int64)
-    answers = np.empty((num_bins, len(possible_changes(counts))), dtype=np.float32)
-    ids = []
+    changes, items, ids, records = [], [], [], []
     for part in read_parts(output_dir, num_bins, counts):
         rows = slice(part.first, part.first + len(part.ids))
         probabilities[rows], compared[rows] = part.with_items, part.compared
-        answers[rows] = part.changes
+        changes.append(part.changes.astype(np.float32))
         ids.append(pa.array(part.ids, pa.large_string()))
+        if part.item_answers is not None:
+            items.append(part.item_answers.astype(np.float32))
+            records.append(recorded_columns(list(map(record_of, part.expected, part.items))))
     return SeenVisits(
-        probabilities, compared, answers, pa.chunked_array(ids, pa.large_string()).combine_chunks()
+        probabilities,
+        compared,
+        np.concatenate(changes) if changes else np.empty((0, len(possible_changes(counts)))),
+        pa.chunked_array(ids, pa.large_string()).combine_chunks(),
+        SeenItems(np.concatenate(items), pa.concat_tables(records)) if items else None,
     )
 
 

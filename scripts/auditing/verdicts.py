@@ -223,6 +223,7 @@ class Judge:
             model,
             self.counts,
             unchanged_rate,
+            self.item_settings,
         )
         return replace(self, visits=evidence)
 

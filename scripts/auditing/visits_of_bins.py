@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from items.evidence import RecordedItems
+from items.settings import ItemSettings
 from visits.chain import Visits, possible_changes, visit_posteriors
 from visits.neighbours import visit_steps
 from visits.settings import VisitModel
@@ -185,6 +187,35 @@ class VisitEvidence:
 
 
 @dataclass(frozen=True)
+class SeenItems:
+    """What photos and records say of items, of all rows.
+
+    Args:
+        answers: float (num_rows, ...), of items.answers; NaN where there is no photo.
+        records: (num_rows,), of recorded_columns.
+    """
+
+    answers: np.ndarray
+    records: pa.Table
+
+    def records_of(self, rows: np.ndarray) -> list[RecordedItems]:
+        """Return the items that the records of some rows name."""
+        columns = self.records.take(pa.array(rows)).to_pydict().values()
+        return [RecordedItems(*map(tuple, of_row)) for of_row in zip(*columns, strict=True)]
+
+
+def recorded_columns(records: Sequence[RecordedItems]) -> pa.Table:
+    """Return records as columns of lists, some ten bytes an item."""
+    types = {"quantities": pa.int32(), "volumes": pa.float32(), "weights": pa.float32()}
+    return pa.table(
+        {
+            name: pa.array([getattr(record, name) for record in records], pa.large_list(kind))
+            for name, kind in types.items()
+        }
+    )
+
+
+@dataclass(frozen=True)
 class SeenVisits:
     """What photos say, of all rows.
 
@@ -192,23 +223,24 @@ class SeenVisits:
         probabilities: float (num_rows, num_counts), by photo and recorded items; NaN where there is
             no photo.
         compared: int (num_rows,), the row of the earlier visit whose photo was compared; -1 none.
-        answers: float (num_rows, num_changes), what the change head said; NaN where nothing.
+        answers: float (num_rows, num_change_answers), what the change head said, as
+            BinCounter.changes has it; NaN where nothing.
         ids: (num_rows,), large strings.
+        items: None where the model says nothing of items.
     """
 
     probabilities: np.ndarray
     compared: np.ndarray
     answers: np.ndarray
     ids: pa.ChunkedArray | pa.Array
+    items: SeenItems | None = None
 
-    def changes(
-        self, steps: np.ndarray, model: VisitModel, unchanged_rate: float | None
-    ) -> np.ndarray:
-        """Return what the photos say of each step, float (num_steps, num_changes); NaN: nothing."""
+    def said_of(self, steps: np.ndarray) -> np.ndarray:
+        """Return the answers to each step, float (num_steps, num_change_answers); NaN: nothing."""
         earlier, later = steps.T
         answers = self.answers[later].astype(np.float64)
         answers[self.compared[later] != earlier] = np.nan
-        return answers if model.settings is None else model.changes(answers, unchanged_rate)
+        return answers
 
 
 def evidence_of_visits(
@@ -220,6 +252,7 @@ def evidence_of_visits(
     model: VisitModel,
     counts: tuple[int, ...],
     unchanged_rate: float | None,
+    item_settings: ItemSettings | None = None,
 ) -> VisitEvidence:
     """Return what all visits of each bin say together.
 
@@ -230,14 +263,26 @@ def evidence_of_visits(
             count; the same for all counts where there is no photo.
         records: float (num_rows, num_counts), as in visits.chain.visit_posteriors.
         unchanged_rate: how often a visit finds nothing changed; None: what the model takes.
+        item_settings: how what is said of items is held against records; None: it is not.
     """
     num_rows = len(leaning)
-    changes = seen.changes(steps, model, unchanged_rate)
+    said, num_changes = seen.said_of(steps), len(possible_changes(counts))
+    changes = said if model.settings is None else model.changes(said, unchanged_rate)
+    volumes = said[:, num_changes:] if said.shape[1] > num_changes else None
     usual = model.usual(counts, unchanged_rate)
     posteriors = np.full(leaning.shape, np.nan)
     for chosen in chains_at_once(steps):
         rows, places = np.unique(steps[chosen], return_inverse=True)
-        visits = Visits(leaning[rows], places.reshape(-1, 2), changes[chosen], counts)
+        places = places.reshape(-1, 2)
+        others = None
+        if seen.items is not None and item_settings is not None:
+            others = item_settings.step_evidence(
+                seen.items.answers[rows].astype(np.float64),
+                seen.items.records_of(rows),
+                places,
+                None if volumes is None else volumes[chosen],
+            )
+        visits = Visits(leaning[rows], places, changes[chosen], counts, others)
         posteriors[rows] = visit_posteriors(visits, model.weights, usual, records[rows])
 
     earlier, later = steps.T

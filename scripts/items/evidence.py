@@ -268,15 +268,41 @@ def item_evidence(
         answers: float (num_photos, 2 * len(SIZES) + max_distinct), of items.heads.
         records: (num_photos,), that each photo is held against.
     """
-    shape = (len(records), len(usual.counts), MOST_CONTENTS, len(WITNESSES))
-    sizes = np.full(shape, np.nan)
-    is_there = np.zeros(shape[:3], dtype=bool)
-    for row, record in enumerate(records):
-        for column, count in enumerate(usual.counts):
-            contents = possible_contents(record, count, usual).sizes
-            sizes[row, column, : len(contents)] = contents
-            # Of a record without items all counts are as likely as before.
-            is_there[row, column, : max(1, len(contents))] = True
+    sizes = sizes_of_contents(
+        [[possible_contents(record, c, usual) for c in usual.counts] for record in records]
+    )
+    recorded = [usual.counts.index(r.count) if r.count in usual.counts else -1 for r in records]
+    return Evidence(contents_evidence(answers, sizes, usual), np.array(recorded, dtype=np.int64))
+
+
+def sizes_of_contents(contents: Sequence[Sequence[Contents]]) -> np.ndarray:
+    """Return the sizes of what each photo's bin may hold, where it holds each count.
+
+    Args:
+        contents: (num_photos,) of (num_counts,).
+
+    Returns: float (num_photos, num_counts, MOST_CONTENTS, len(WITNESSES)); infinite where there are
+        fewer, but that where there are none one is there whose sizes nobody knows.
+    """
+    num_counts = max(map(len, contents), default=0)
+    sizes = np.full((len(contents), num_counts, MOST_CONTENTS, len(WITNESSES)), np.inf)
+    sizes[:, :, 0] = np.nan
+    for row, of_counts in enumerate(contents):
+        for column, each in enumerate(of_counts):
+            if len(each.sizes):
+                sizes[row, column, : len(each.sizes)] = each.sizes
+    return sizes
+
+
+def contents_evidence(answers: np.ndarray, sizes: np.ndarray, usual: UsualItems) -> np.ndarray:
+    """Return log e_i(C) of contents, as Evidence has it.
+
+    Args:
+        answers: as in item_evidence. sizes: of sizes_of_contents.
+    """
+    is_there = ~np.isinf(sizes[..., 0])
+    sizes = np.where(is_there[..., None], sizes, np.nan)
+    shape = sizes.shape
     columns = [SIZES.index(name) for name in WITNESSES[:2]]
     told = told_items(answers)
     means, spreads = (each[:, None, None, columns] for each in (told.means, told.spreads))
@@ -284,7 +310,8 @@ def item_evidence(
         np.array(values)[None, :, None, :] for values in (usual.means, usual.spreads)
     )
     logarithms = np.log(sizes[..., :2])
-    ratio = _normal(logarithms, means, spreads) - _normal(logarithms, usual_means, usual_spreads)
+    ratio = log_normal(logarithms, means, spreads)
+    ratio -= log_normal(logarithms, usual_means, usual_spreads)
     found = np.zeros(shape)
     # Where a head is less sure than what is usual, it would speak for what is absurd, and strongly.
     found[..., :2] = np.clip(np.nan_to_num(ratio), LEAST, -LEAST)
@@ -297,8 +324,7 @@ def item_evidence(
     of_number = of_photo[photos[..., None], place] - before[counts[..., None], place]
     found[..., 2] = np.where(is_told, np.clip(of_number, LEAST, -LEAST), 0.0)
     found[~is_there] = np.nan
-    recorded = [usual.counts.index(r.count) if r.count in usual.counts else -1 for r in records]
-    return Evidence(found, np.array(recorded, dtype=np.int64))
+    return found
 
 
 def counts_with_items(probabilities: np.ndarray, evidence: Evidence, powers: Powers) -> np.ndarray:
@@ -309,11 +335,7 @@ def counts_with_items(probabilities: np.ndarray, evidence: Evidence, powers: Pow
 
     Returns: float (num_photos, num_counts); rows sum to 1.
     """
-    of_contents = _weighted(evidence, powers)
-    is_there = ~np.isnan(of_contents)
-    highest = np.nanmax(of_contents, axis=2, keepdims=True)
-    shares = np.where(is_there, np.exp(np.nan_to_num(of_contents - highest)), 0.0)
-    of_items = highest[..., 0] + np.log(shares.sum(axis=2) / is_there.sum(axis=2))
+    of_items = log_mean(weighted(evidence.logarithms, powers))
     # Of who tells nothing nothing is to be taken back.
     is_told = np.nan_to_num(evidence.logarithms).any(axis=(1, 2, 3))
     power = np.where(is_told, powers.count, 1.0)[:, None]
@@ -341,12 +363,13 @@ def missing_items(
 
     Returns: float (num_distinct,).
     """
-    weighted = _weighted(item_evidence(answers[None], [record], usual), powers)[0]
+    evidence = item_evidence(answers[None], [record], usual)
+    of_contents = weighted(evidence.logarithms, powers)[0]
     missing = np.zeros(len(record.quantities))
     for column, count in enumerate(usual.counts):
         held = possible_contents(record, count, usual).held
         if count < record.count and len(held):
-            shares = np.exp(log_softmax(weighted[None, column, : len(held)])[0])
+            shares = np.exp(log_softmax(of_contents[None, column, : len(held)])[0])
             missing += counts[column] * (shares @ (held < record.quantities))
     return missing
 
@@ -383,15 +406,31 @@ def fit_powers(
     return Powers(*likeliest(value, prior).tolist())
 
 
-def _weighted(evidence: Evidence, powers: Powers) -> np.ndarray:
-    """Return how much speaks for all contents, (num_photos, num_counts, MOST_CONTENTS)."""
-    return evidence.logarithms @ np.array([getattr(powers, name) for name in WITNESSES])
+def weighted(logarithms: np.ndarray, powers: Powers) -> np.ndarray:
+    """Return how much all witnesses together speak for contents, a logarithm.
+
+    Args:
+        logarithms: float (..., len(WITNESSES)), as Evidence has them.
+    """
+    return logarithms @ np.array([getattr(powers, name) for name in WITNESSES])
+
+
+def log_mean(of_contents: np.ndarray) -> np.ndarray:
+    """Return how much speaks for each count: the mean over its contents, of logarithms.
+
+    Args:
+        of_contents: float (num_photos, num_counts, num_contents), NaN for none.
+    """
+    is_there = ~np.isnan(of_contents)
+    highest = np.nanmax(of_contents, axis=2, keepdims=True)
+    shares = np.where(is_there, np.exp(np.nan_to_num(of_contents - highest)), 0.0)
+    return highest[..., 0] + np.log(shares.sum(axis=2) / is_there.sum(axis=2))
 
 
 def _total(quantities: tuple[int, ...], values: tuple[float, ...]) -> float:
     return float(np.array(quantities) @ np.array(values)) if quantities else math.nan
 
 
-def _normal(values: np.ndarray, means: np.ndarray, spreads: np.ndarray) -> np.ndarray:
+def log_normal(values: np.ndarray, means: np.ndarray, spreads: np.ndarray) -> np.ndarray:
     """Return the logarithm of the density of a normal distribution, but for a constant."""
     return -(((values - means) / spreads) ** 2) / 2 - np.log(spreads)

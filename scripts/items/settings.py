@@ -18,6 +18,7 @@ from items.evidence import (
     missing_items,
 )
 from items.sizes import SIZES
+from items.steps import GivenNeighbour, UsualChanges, given_neighbour, mirrored, step_evidence
 from one_line_parser import reason_of
 from output_files import whole_file
 
@@ -38,6 +39,8 @@ class ItemSettings:
         powers: how much each witness counts, fitted on pairs of visits of the validation split;
             None where there are none: records are not held against the answers then.
         num_pairs: how many these are.
+        usual_changes: how the volume of all items changes, as the training records have it; None
+            where they tell too little.
     """
 
     max_distinct: int
@@ -47,6 +50,7 @@ class ItemSettings:
     usual: UsualItems | None = None
     powers: Powers | None = None
     num_pairs: int = 0
+    usual_changes: UsualChanges | None = None
 
     @property
     def num_answers(self) -> int:
@@ -76,6 +80,44 @@ class ItemSettings:
             return probabilities
         evidence = item_evidence(answers, records, self.usual)
         return counts_with_items(probabilities, evidence, self.powers)
+
+    def given_neighbours(
+        self,
+        answers: np.ndarray,
+        records: Sequence[RecordedItems],
+        neighbours: Sequence[RecordedItems],
+        told: np.ndarray | None,
+    ) -> GivenNeighbour:
+        """Return items.steps.given_neighbour; only where judges_records. Args: as there."""
+        assert self.usual is not None
+        assert self.powers is not None
+        given = (answers, records, neighbours, told, self.usual, self.powers)
+        return given_neighbour(*given, self.usual_changes)
+
+    def step_evidence(
+        self,
+        answers: np.ndarray,
+        records: Sequence[RecordedItems],
+        steps: np.ndarray,
+        told: np.ndarray | None,
+    ) -> np.ndarray | None:
+        """Return by how much likelier each two counts are at each step, as items.steps has it.
+
+        Args:
+            answers: float (num_rows, ...), of items.answers. records: (num_rows,).
+            steps: int (num_steps, 2), rows, the earlier one first.
+            told: float (num_steps, 2), as in given_neighbour, of the later visits.
+
+        Returns: float (num_steps, num_counts, num_counts), logarithms; None where records are not
+            held against answers.
+        """
+        if self.usual is None or not self.judges_records:
+            return None
+        before, after = ([records[row] for row in rows] for rows in steps.T.tolist())
+        ahead = self.given_neighbours(answers[steps[:, 1]], after, before, told)
+        other = None if told is None else mirrored(told)
+        back = self.given_neighbours(answers[steps[:, 0]], before, after, other)
+        return step_evidence(ahead, back, before, after, self.usual.counts)
 
     def missing(
         self, counts: np.ndarray, answers: np.ndarray, record: RecordedItems
@@ -112,6 +154,8 @@ def read_settings(folder: Path) -> ItemSettings | None:
             content["usual"] = UsualItems(**{n: _tuples(v) for n, v in content["usual"].items()})
         if content["powers"] is not None:
             content["powers"] = Powers(**content["powers"])
+        if (changes := content.get("usual_changes")) is not None:
+            content["usual_changes"] = UsualChanges(**{n: _tuples(v) for n, v in changes.items()})
         settings = ItemSettings(**content)
         _check(settings)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -133,6 +177,12 @@ def _check(settings: ItemSettings) -> None:
     if settings.usual is None:
         return
     num_counts = len(settings.usual.counts)
+    if settings.usual_changes is not None:
+        of_changes = np.array(astuple(settings.usual_changes), dtype=np.float64)
+        if of_changes.shape != (2, num_counts, num_counts) or not np.isfinite(of_changes).all():
+            raise ValueError("usual changes are not a number for each two counts")
+        if not (of_changes[1] > 0).all():
+            raise ValueError("spreads of usual changes are not all above 0")
     shapes = {
         "counts": (num_counts,),
         **dict.fromkeys(("means", "spreads"), (num_counts, 2)),

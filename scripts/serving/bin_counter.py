@@ -20,6 +20,7 @@ import numpy as np
 from count_distribution import counts_of_labels
 from items.settings import HEADS_SETTINGS, HEADS_WEIGHTS, read_settings
 from one_line_parser import reason_of
+from visits.chain import possible_changes
 from visits.settings import HEAD_SETTINGS, HEAD_WEIGHTS, read_visit_model
 
 WEIGHTS = "model.safetensors"
@@ -61,7 +62,7 @@ class Network(Protocol):
         """
 
     def changes(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        """Return float32 (num_pairs, num_changes), of the views of two photos each."""
+        """Return float32 (num_pairs, num_change_answers), of the views of two photos each."""
 
 
 @dataclass(frozen=True)
@@ -211,9 +212,22 @@ class BinCounter:
         Args:
             before, after: views, (num_pairs, ...) each.
 
-        Returns: float64 (num_pairs, num_changes), rows sum to 1: what VisitModel.changes takes.
+        Returns: float64 (num_pairs, num_change_answers): what VisitModel.changes takes, where
+            probabilities sum to 1; behind them what is said of volumes, as
+            items.steps.given_neighbour takes it, if anything is.
         """
-        return _distributions(self.network.changes(before, after))
+        answers = self.network.changes(before, after)
+        num_changes = len(possible_changes(self.counts))
+        changes = _distributions(answers[:, :num_changes])
+        return np.concatenate([changes, _finite(answers[:, num_changes:])], axis=1)
+
+    @property
+    def num_change_answers(self) -> int:
+        """How many numbers `changes` says of a pair; 0 where there is no change head."""
+        settings = self.visit_model.settings
+        if settings is None:
+            return 0
+        return len(possible_changes(self.counts)) + (2 if settings.tells_volumes else 0)
 
 
 def _checked(seen: Seen) -> Seen:
@@ -310,7 +324,7 @@ class OpenVinoNetwork:
         return Seen(*told), views
 
     def changes(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        """Return float32 (num_pairs, num_changes)."""
+        """Return float32 (num_pairs, num_change_answers)."""
         return self._for_pairs()[1](before, after)[0]
 
     def _for_pairs(self) -> "tuple[CompiledGraph, CompiledGraph]":
@@ -453,7 +467,7 @@ class TorchNetwork:
         return Seen(*told), views
 
     def changes(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        """Return float32 (num_pairs, num_changes)."""
+        """Return float32 (num_pairs, num_change_answers)."""
         return self._asked(self.module.changes, before, after)[0]
 
     def _asked(self, module: Any, *arrays: np.ndarray) -> list[np.ndarray]:
@@ -469,8 +483,8 @@ def photos_to_probabilities(model_dir: Path, preparation: Preparation) -> Any:
 
     These are probabilities, float32 (batch, num_counts), where there are item heads their answers,
     and where there is a change head what it needs of each photo, float32 (batch, positions, 2 *
-    WIDTH). `changes` turns two of the last into probabilities, float32 (num_pairs, num_changes), in
-    a tuple, too. `num_told` is how many answers there are without it.
+    WIDTH). `changes` turns two of the last into its answers, in a tuple, too: probabilities, and
+    what it says of volumes. `num_told` is how many answers there are without it.
 
     Raises: ValueError: the folder's weights are not the model's.
     """
@@ -503,7 +517,9 @@ def photos_to_probabilities(model_dir: Path, preparation: Preparation) -> Any:
             self.head = model.change_head
 
         def forward(self, before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return (torch.softmax(self.head(before, after), dim=-1),)
+            answers = self.head(before, after)
+            changes = torch.softmax(answers[:, : self.head.num_changes], dim=-1)
+            return (torch.cat([changes, answers[:, self.head.num_changes :]], dim=-1),)
 
     class PhotosToProbabilities(torch.nn.Module):
         def __init__(self) -> None:

@@ -25,7 +25,7 @@ SERVED = (
     *("serving/visit_answers.py", "visits/neighbours.py", "visits/head.py"),
     *("side_heads.py", "likeliest_weights.py", "items/settings.py", "items/evidence.py"),
     *("items/sizes.py", "items/heads.py", "items/measured.py", "items/answers.py"),
-    *("items/measures.py", "serving/record_answers.py"),
+    *("items/measures.py", "items/steps.py", "serving/record_answers.py"),
 )
 SIMPLEJPEG = "simplejpeg==1.9.0"  # scripts/requirements.txt has the same
 _HEAD = """# What the inference container lacks; the toolkit installs it as the server starts.

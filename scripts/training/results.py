@@ -31,7 +31,8 @@ from items.answers import told_items
 from items.evidence import RecordedItems, fit_powers, item_evidence, usual_items
 from items.settings import HEADS_SETTINGS, HEADS_WEIGHTS, ItemSettings
 from items.settings import write_settings as write_item_settings
-from items.sizes import SIZES
+from items.sizes import SIZES, volume_changes
+from items.steps import usual_changes
 from output_files import sync, whole_file
 from side_heads import save_side_heads, without_side_heads
 from training.bin_dataset import (
@@ -149,7 +150,13 @@ def fit_item_settings(
         return None
     records = recorded_items_of(trainer.train_dataset)
     usual = usual_items(records, trainer.counts, settings.max_distinct)
-    settings = replace(settings, usual=usual)
+    steps = steps_of(trainer.train_dataset)
+    of_changes = usual_changes(
+        volume_changes(items_of(trainer.train_dataset), steps),
+        np.asarray(trainer.train_dataset.with_format(None)["label"])[steps],
+        trainer.counts,
+    )
+    settings = replace(settings, usual=usual, usual_changes=of_changes)
     photos = trainer.eval_dataset
     if usual is None and trainer.is_world_process_zero():
         print(
@@ -205,6 +212,8 @@ def predict_test_split(
         prediction.metrics.update({f"test_{name}": value for name, value in figures.items()})
         outcomes = outcomes_of_pairs(visits, prediction.label_ids, model)
         table = change_table(test, visits, outcomes)
+        if trainer.volume_changes is not None:
+            table = with_volume_changes(table, trainer.volume_changes)
     trainer.log(prediction.metrics)
     trainer.save_metrics("test", prediction.metrics)
     if trainer.is_world_process_zero():
@@ -359,6 +368,16 @@ def change_table(bins: Dataset, visits: Visits, outcomes: dict[str, np.ndarray])
     )
 
 
+def with_volume_changes(table: pa.Table, told: np.ndarray) -> pa.Table:
+    """Return changes, and what is said of volumes: a logarithm, and how far off it may be.
+
+    Args:
+        told: float (num_steps, 2), as items.heads.volume_change_loss takes it.
+    """
+    table = table.append_column("volume_change", pa.array(told[:, 0]))
+    return table.append_column("volume_change_spread", pa.array(np.exp(told[:, 1])))
+
+
 def check_photo(image_size: int) -> np.ndarray:
     """Return a photo of soft shades and hard edges, uint8 (image_size, image_size, 3)."""
     rows, columns = np.indices((image_size, image_size)) / image_size
@@ -370,19 +389,25 @@ def check_photo(image_size: int) -> np.ndarray:
 def write_check(path: Path, trainer: BinTrainer, image_size: int) -> None:
     """Write drawn photos, PNGs of image_size in base64, and the model's answers to them.
 
-    These are the logits of the counts in the order of the labels, and where there is a change head
-    those of the changes from another photo to it.
+    These are the logits of the counts in the order of the labels, where there are item heads their
+    answers, and where there is a change head the logits of the changes from another photo to it,
+    and what it says of volumes, if anything.
     """
     photo = check_photo(image_size)
     earlier = photo[::-1].copy()
     labels = torch.zeros(1, dtype=torch.int64)
     one = {"pixel_values": _batch(photo), "labels": labels}
-    logits = _answer(trainer, one)["counts"]
-    content = {"photo_png_base64": _png(photo), "logits": logits[0].tolist()}
-    if head_of(trainer.model) is not None:
+    answers = _answer(trainer, one)
+    content = {"photo_png_base64": _png(photo), "logits": answers["counts"][0].tolist()}
+    if "items" in answers:
+        content["item_answers"] = answers["items"][0].tolist()
+    if (head := head_of(trainer.model)) is not None:
         pair = one | {"earlier_pixel_values": _batch(earlier), "earlier_labels": labels}
         content["earlier_photo_png_base64"] = _png(earlier)
-        content["change_logits"] = _answer(trainer, pair)["changes"][0].tolist()
+        said = _answer(trainer, pair)["changes"][0].tolist()
+        content["change_logits"] = said[: head.num_changes]
+        if head.volumes is not None:
+            content["volume_change"] = said[head.num_changes :]
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content) + "\n")
 

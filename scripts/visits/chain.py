@@ -30,6 +30,9 @@ from. How often it is so, a user knows and this project does not: the rate is wh
 d = 0 (`with_unchanged_rate`, `usual_steps`), and it is not weighted. s(c, c) is what the changes of
 a count have on average, times the odds of that rate, times what h says beyond these odds, to the
 power of b.
+
+What the records name beside a count may speak for counts at both visits of a step, too
+(items.steps): it counts as much as a photo.
 """
 
 from collections.abc import Sequence
@@ -73,12 +76,15 @@ class Visits:
         changes: float (num_steps, num_changes), what both photos say, in the order of
             `possible_changes`; a row of NaN where nothing does.
         counts: (num_counts,), items, increasing.
+        others: float (num_steps, num_counts, num_counts), a logarithm: what else speaks for each
+            count before, and each after; it counts as much as a photo. None: nothing.
     """
 
     probabilities: np.ndarray
     steps: np.ndarray
     changes: np.ndarray
     counts: tuple[int, ...]
+    others: np.ndarray | None = None
 
 
 def possible_changes(counts: Sequence[int]) -> tuple[int, ...]:
@@ -328,7 +334,7 @@ def _of_steps(visits: Visits, weights: ChainWeights, usual: np.ndarray) -> np.nd
         pooled[:, same, same] = (changed + odds)[:, None]
     else:
         pooled[:] = 0.0
-    return pooled
+    return pooled if visits.others is None else pooled + weights.photo * visits.others
 
 
 def _messages(single: np.ndarray, pair: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -312,6 +312,45 @@ def test_a_csv_may_bring_the_visit_before(
         assert output.read_bytes() == written
 
 
+def test_a_csv_may_name_the_items_that_are_expected(
+    photos: Path, served_run: ServedModel, tmp_path: Path
+) -> None:
+    box = {"quantity": 2, "length": 9, "width": 6, "height": 4, "weight": 2}
+    bins = photos / "items.csv"
+    with bins.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["photo", "expected_quantity", "items"])
+        writer.writerows(
+            [
+                ["01.JPEG", "2", json.dumps([box])],
+                ["01.JPEG", "", json.dumps([box])],
+                ["01.JPEG", "2", ""],
+                ["01.JPEG", "3", json.dumps([box])],
+                ["01.JPEG", "2", "two boxes"],
+                ["01.JPEG", "2", "[NaN]"],
+            ]
+        )
+    output = tmp_path / "counts.csv"
+    with serve_flakily(served_run, share_of_503=0) as server:
+        flags = [str(bins), "--local", server.url, "--output", str(output)]
+        assert ask(*flags) == 1
+        rows = rows_of(output)
+        assert [row["judged_by"] for row in rows] == ["count", "count", *[""] * 4]
+        assert [row["expected_volume"] for row in rows[:3]] == ["432.0", "432.0", ""]
+        assert [row["expected_quantity"] for row in rows[:3]] == ["2", "", "2"]
+        assert rows[0]["probability_wrong"] == rows[1]["probability_wrong"]
+        assert json.loads(rows[0]["items"]) == [box]
+        assert [row["error"] for row in rows[3:]] == [
+            '"expected_items" come to 2, and "expected_quantity" is 3.',
+            """items 'two boxes' is not JSON such as [{"quantity": 2}].""",
+            """items '[NaN]' is not JSON such as [{"quantity": 2}].""",
+        ]
+        written = output.read_bytes()
+        assert ask(*flags) == 1
+        assert output.read_bytes() == written
+    bins.unlink()
+
+
 def test_photos_without_visits_have_no_columns_of_changes(
     photos: Path, served_run: ServedModel, tmp_path: Path
 ) -> None:

@@ -301,6 +301,74 @@ def test_what_cannot_be_used_of_visits_and_marks_is_a_line_each_and_no_bin_is_lo
     assert "no column mark, counted" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_the_items_of_a_record_are_held_against_its_photo(
+    items_run_dir: Path,
+    dataset_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flags = ["--model", items_run_dir / "model", "--bins", dataset_dir, "--split", "test"]
+    flags += ["--wrong_rate", "0.1"]
+    assert exit_code(*flags, "--output_dir", tmp_path / "items") == 0
+    rows = decisions(tmp_path / "items")
+    assert all(float(row["seen_volume"]) > 0 for row in rows)
+    assert any(float(row["recorded_volume"] or 0) > 0 for row in rows)
+    named = [row for row in rows if row["likeliest_missing_item"]]
+    assert named
+    for row in named:
+        assert row["decision"] != "ok"
+        assert 0 < float(row["probability_missing"]) <= float(row["probability_wrong"]) + 1e-6
+    # By the count alone others are suspicious.
+    counter = BinCounter(items_run_dir / "model", 1)
+    assert counter.item_settings is not None
+    parts = list(audit_parts.read_parts(tmp_path / "items", len(rows), counter.counts))
+    assert not np.allclose(parts[0].with_items, parts[0].probabilities, atol=0.01)
+    assert parts[0].item_answers is not None
+    assert parts[0].item_answers.shape == (len(parts[0].ids), counter.item_settings.num_answers)
+    # Other settings of the heads are another audit.
+    copy = tmp_path / "model"
+    shutil.copytree(items_run_dir / "model", copy)
+    settings = json.loads((copy / "item_heads.json").read_text())
+    settings["powers"]["volume"] += 0.5
+    (copy / "item_heads.json").write_text(json.dumps(settings))
+    assert exit_code("--model", copy, *flags[2:], "--output_dir", tmp_path / "items") == 2
+
+
+def test_a_csv_may_name_items_with_their_sizes_and_bad_ones_lose_no_bin(
+    items_run_dir: Path, photos: Path, tmp_path: Path
+) -> None:
+    box = {"length": 9.0, "width": 6.0, "height": 4.0, "weight": 2.0}
+    records = [
+        [{"name": MARKUP, "quantity": 2, **box}],
+        [{"name": "=HYPERLINK(1)", "quantity": 2, **box, "length": {"unit": "IN", "value": 30}}],
+        [{"name": "a", "quantity": 2, **box, "width": {"unit": "furlong", "value": 1}}],
+        [{"name": "a", "quantity": 2, "length": 0, "width": None, "height": 1e9, "weight": "x"}],
+        [{"name": "a", "quantity": 2}],
+        [],
+        [{"name": "a", "quantity": 1} for _ in range(200)],
+        None,
+    ]
+    names = [path.name for path in sorted(photos.iterdir())[: len(records)]]
+    with (tmp_path / "bins.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["photo", "expected_quantity", "items"])
+        for name, record in zip(names, records, strict=True):
+            writer.writerow([name, 2, "" if record is None else json.dumps(record)])
+    flags = ["--model", items_run_dir / "model", "--bins", tmp_path / "bins.csv"]
+    flags += ["--photos", photos, "--output_dir", tmp_path / "out", "--review_budget", "1"]
+    assert exit_code(*flags) == 0
+    rows = decisions(tmp_path / "out")
+    assert [row["recorded_volume"] for row in rows] == ["432.0", "1440.0", *[""] * 6]
+    # Also of an item without a size: it counts as one of so many that are distinct.
+    assert [bool(row["seen_volume"]) for row in rows] == [True] * 5 + [False] * 3
+    assert rows[1]["likeliest_missing_item"] in ("", "'=HYPERLINK(1)")
+    assert "of the items' sizes unit 'furlong' of width is not known" in rows[2]["reason"]
+    assert "of the items' sizes weight 'x' is not a number" in rows[3]["reason"]
+    page = (tmp_path / "out" / "review.html").read_text()
+    assert MARKUP not in page
+    assert json.dumps(MARKUP).replace("<", "\\u003c")[1:-1] in page
+
+
 def test_an_audit_from_before_there_were_changes_is_not_gone_on_with(
     model_dir: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

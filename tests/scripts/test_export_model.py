@@ -87,6 +87,38 @@ def test_both_forms_say_nearly_the_same_of_a_change(
     assert np.ptp(answers[1], axis=0).max() > 1e-6  # no two pairs have one answer
 
 
+def test_item_heads_are_exported_and_answer_as_before(
+    items_run_dir: Path, dataset_dir: Path, tmp_path: Path, photos: list[np.ndarray]
+) -> None:
+    model_dir = tmp_path / "model"
+    shutil.copytree(items_run_dir / "model", model_dir)
+    record = export_model.export(model_dir, str(dataset_dir), "bf16")
+    fast = BinCounter(model_dir, num_threads=1)
+    plain = BinCounter(model_dir, num_threads=1, use_export=False)
+    assert fast.runtime.startswith("openvino ")
+    found = []
+    for counter in (fast, plain):
+        seen, views = counter.look_for_changes(photos)
+        alone = counter.look(photos).items
+        assert seen.items is not None
+        assert alone is not None
+        np.testing.assert_allclose(seen.items, alone, atol=0.02)
+        assert counter.item_settings is not None
+        assert seen.items.shape == (len(photos), counter.item_settings.num_answers)
+        changes = counter.changes(views[:-1], views[1:])
+        assert changes.shape == (len(photos) - 1, len(possible_changes(counter.counts)) + 2)
+        assert changes[:, :-2].sum(axis=1) == pytest.approx(1)
+        found.append((seen.items, changes))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, atol=0.1)
+    assert 0 <= record["items"]["mean_difference"] < 0.02
+    assert 0 <= record["volume_changes"]["mean_difference"] < 0.02
+    assert record["heads"].keys() == {HEAD_WEIGHTS, "item_heads.safetensors"}
+    record["items"]["largest_difference"] = 0.3
+    with pytest.raises(ValueError, match=r"the size of items is off by 0\.3000, more than 0\.2"):
+        check(record)
+
+
 def test_an_answer_without_a_pair_pays_nothing_for_the_change_head(
     exported: Path, photos: list[np.ndarray]
 ) -> None:

@@ -104,13 +104,29 @@ def test_another_change_head_is_refused(run_copy: Path, tmp_path: Path) -> None:
     run, tensors = find_run(str(run_copy), tmp_path), load_file(weights)
     tensors["classifier.bias"][0] += 1
     save_file(tensors, weights)
-    with pytest.raises(ValueError, match=r"a logit for the change between .* is off"):
+    with pytest.raises(ValueError, match=r"change between two drawn photos .* is off"):
         check_answers(run, None)
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"cannot be asked: .*change_head.safetensors cannot be"):
         check_answers(run, None)
     settings.unlink()
     with pytest.raises(ValueError, match=r"cannot be asked: .* has no change head"):
+        check_answers(run, None)
+
+
+def test_other_item_heads_are_refused(items_run_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(items_run_dir, tmp_path / "run")
+    weights = tmp_path / "run" / "model" / "item_heads.safetensors"
+    run, tensors = find_run(str(tmp_path / "run"), tmp_path), load_file(weights)
+    compared = check_answers(run, None)
+    assert "the change of volume between them (by" in compared
+    assert "the sizes of items in one (by" in compared
+    tensors["center"][0] += 1
+    save_file(tensors, weights)
+    with pytest.raises(ValueError, match=r"the sizes of items in one .* is off by 1;"):
+        check_answers(run, None)
+    weights.unlink()
+    with pytest.raises(ValueError, match=r"cannot be asked: .*item_heads.safetensors cannot be"):
         check_answers(run, None)
 
 
