@@ -4,11 +4,12 @@
         --model_name_or_path ../shared/models/vit-tiny-patch16-224
 
 Trains with --learn_items and without it, once a seed, and reads the test split: how well single
-photos are counted under both, how well sizes of items are told, and what an audit of real pairs
-finds with what their records say of the items (scripts/audit.py --evaluate), beside the photo
-alone. Figures are means over the seeds, with 95 % bootstrap intervals over bin groups; of the audit
-each seed's own. A run that is finished is not repeated, one that was killed goes on. Other words on
-the command line are train.py's.
+photos are counted under both, how well sizes of items are told, and what an audit finds with what
+records say of the items (scripts/audit.py --evaluate), beside those who know less. Figures are
+means over the seeds, with 95 % bootstrap intervals over bin groups; of the audit each seed's own,
+and by size the mean, between the lowest and the highest end of a seed's interval. A run that is
+finished is not repeated, one that was killed goes on. Other words on the command line are
+train.py's.
 """
 
 import argparse
@@ -30,6 +31,7 @@ LEARNED = {"items": "true", "counts": "false"}  # a run's name, and its --learn_
 SIZES = ("volume", "largest", "smallest", "weight")
 NINETY_PERCENT = 1.6449  # of a normal distribution: within so many standard deviations
 AT_BUDGET = 0.2
+KINDS = ("real_pairs_with_items", "real_pairs_with_visits_and_items", "real_changes_with_items")
 
 
 def main() -> None:
@@ -53,15 +55,15 @@ def main() -> None:
         audits[seed] = audited(arguments.output_dir / f"items-seed{seed}")
     print(single_table(tables["items"], tables["counts"]), end="\n\n")
     print(size_table(tables["items"]), end="\n\n")
-    print(audit_table(audits))
+    print(audit_table(audits), end="\n\n")
+    print(error_table(audits))
 
 
 def audited(run_dir: Path) -> Mapping[str, Any]:
-    """Return what an audit of a run's real pairs finds with what records say of the items."""
+    """Return what an audit finds with a run's model, of scripts/audit.py --evaluate."""
     command = [sys.executable, str(TRAIN.parent / "audit.py"), "--evaluate", str(run_dir)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    evaluation = json.loads((run_dir / "audit_evaluation.json").read_text())
-    return evaluation["kinds"]["real_pairs_with_items"]
+    return json.loads((run_dir / "audit_evaluation.json").read_text())
 
 
 def single_table(with_items: Sequence[pa.Table], without: Sequence[pa.Table]) -> str:
@@ -105,27 +107,53 @@ def size_table(tables: Sequence[pa.Table]) -> str:
 
 
 def audit_table(audits: Mapping[int, Mapping[str, Any]]) -> str:
-    """Return what each seed's audit of real pairs finds, with the records' items and without."""
+    """Return what each seed's audit finds, beside those who know less of the same records."""
     rows = []
-    for seed, kind in audits.items():
-        error = kind["calibration_error_if_told"]["0.1"]
-        judges = {
-            "photo and items": {**kind, "calibration_error_if_told": error},
-            "photo alone": kind["rivals"]["photo alone"],
-        }
-        for judge, found in judges.items():
-            (budget,) = (row for row in found["budgets"] if row["budget"] == AT_BUDGET)
-            rows.append(
-                [
-                    str(seed),
-                    judge,
-                    _with_interval(budget["times_random"], ".2f"),
-                    _with_interval(found["area_under_curve"], ".3f"),
-                    f"{100 * found['calibration_error_if_told']:.1f}",
-                ]
-            )
-    header = ["seed", "judged by", f"times random at {AT_BUDGET:.0%} of the checks", "area"]
-    return markdown([*header, "calibration error % if told"], rows)
+    for kind in KINDS:
+        of_seeds = [evaluation["kinds"][kind] for evaluation in audits.values()]
+        for judge in ("the audit", *of_seeds[0]["rivals"]):
+            judged = [of if judge == "the audit" else of["rivals"][judge] for of in of_seeds]
+            rows.append([kind.replace("_", " "), judge, *map(_found, judged)])
+        errors = [
+            f"{100 * of['calibration']['expected_calibration_error']:.1f}; "
+            f"{100 * of['calibration_error_if_told']['0.1']:.1f}"
+            for of in of_seeds
+        ]
+        rows.append([kind.replace("_", " "), "calibration error, %; if told", *errors])
+    head = f"times random at {AT_BUDGET:.0%} of the checks; area"
+    return markdown(["wrong records", head, *(f"seed {seed}" for seed in audits)], rows)
+
+
+def error_table(audits: Mapping[int, Mapping[str, Any]]) -> str:
+    """Return how well each kind of error is found, by the size of the item."""
+    rows = []
+    judges: list[str] = []
+    for errors in zip(*(evaluation["item_errors"] for evaluation in audits.values()), strict=True):
+        judges = list(errors[0]["judges"])
+        parts = [("all", errors)]
+        for place, size in enumerate(errors[0]["sizes"]):
+            name = f"{size['low']:,.0f} to {size['high']:,.0f}"
+            parts.insert(place, (name, tuple(error["sizes"][place] for error in errors)))
+        for name, of_seeds in parts:
+            found = [[of["judges"][judge]["found"] for of in of_seeds] for judge in judges]
+            cells = [_over_seeds(figures) for figures in found]
+            rows.append([errors[0]["name"], name, f"{of_seeds[0]['num_records']:,}", *cells])
+    header = ["item", "volume, cubic inches", "wrong records"]
+    return markdown([*header, *(f"{judge}, %" for judge in judges)], rows)
+
+
+def _found(judged: Mapping[str, Any]) -> str:
+    """Return what somebody finds who judges a kind of records."""
+    (budget,) = (row for row in judged["budgets"] if row["budget"] == AT_BUDGET)
+    times = _with_interval(budget["times_random"], ".2f")
+    return f"{times}; {_with_interval(judged['area_under_curve'], '.3f')}"
+
+
+def _over_seeds(figures: Sequence[Mapping[str, float]]) -> str:
+    """Return the mean of a share, %, between the lowest and the highest end of an interval."""
+    value = sum(figure["value"] for figure in figures) / len(figures)
+    low, high = min(f["low"] for f in figures), max(f["high"] for f in figures)
+    return f"{100 * value:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def _with_interval(figure: Mapping[str, float], form: str) -> str:

@@ -8,7 +8,8 @@ intervals are 95 % percentile bootstrap over bin groups: photos of one bin are n
 one another. --output draws accuracy and RMSE beside what others published. The time is that of the
 training, evaluations between its epochs included; the cost is that time's price, which leaves out
 what starting a machine takes. Below it, for runs that tell changes between the visits of a bin:
-how well, beside what records alone and counts of single photos tell (changes_test.parquet).
+how well, beside what records alone and counts of single photos tell (changes_test.parquet); and for
+runs that tell sizes of items, how well.
 """
 
 import json
@@ -24,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from group_bootstrap import bootstrap_means
+from item_figures import ABOUT_ITEMS, OF_ITEMS, item_rows, items_of_run
 from run_picture import MAJORITY, OURS, PictureRow, draw_rows
 from strict_parser import StrictParser
 from visit_figures import (
@@ -108,6 +110,7 @@ class Comparison:
     low: np.ndarray  # 2.5 % of what the bootstrap drew
     high: np.ndarray  # 97.5 %
     visits: dict[str, Any] | None = None  # of visits_of_run
+    items: dict[str, Any] | None = None  # of items_of_run
 
     @property
     def cells(self) -> list[str]:
@@ -245,7 +248,11 @@ def read_run(run_dir: Path) -> tuple[Comparison, tuple[str, ...]]:
     path = run_dir / "all_results.json"
     results = read_json(path) if path.exists() else {}
     run = compared(run_dir.name, read_predictions(table), details, results)
-    run = replace(run, visits=visits_of_run(run_dir, results, table))
+    run = replace(
+        run,
+        visits=visits_of_run(run_dir, results, table),
+        items=items_of_run(table, run.predictions.group),
+    )
     return run, tuple(table["id"].to_pylist())
 
 
@@ -300,6 +307,16 @@ def visits_tables(runs: Sequence[Comparison]) -> str:
     return "\n\n".join(tables)
 
 
+def items_table(runs: Sequence[Comparison]) -> str:
+    """Return what the runs say of items beside their number; empty where none says anything."""
+    rows = [
+        [run.name, *row] for run in runs if run.items is not None for row in item_rows(run.items)
+    ]
+    if not rows:
+        return ""
+    return f"{ABOUT_ITEMS}\n\n{markdown(['run', 'told of a photo', *OF_ITEMS.values()], rows)}"
+
+
 def draw_runs(runs: Sequence[Comparison], price_per_hour: float | None, path: Path) -> None:
     """Draw `compare`'s runs beside what others published."""
     rows = []
@@ -350,8 +367,8 @@ def main(argv: list[str] | None = None) -> None:
         arguments = parser.parse_args(argv)
         runs = compare(arguments.run_dirs)
         print(comparison_table(runs, arguments.price_per_hour))
-        if visits := visits_tables(runs):
-            print(f"\n{visits}")
+        for more in filter(None, (visits_tables(runs), items_table(runs))):
+            print(f"\n{more}")
         if arguments.output:
             draw_runs(runs, arguments.price_per_hour, arguments.output)
             print(f"\nPicture: {arguments.output}")

@@ -91,20 +91,6 @@ def run_dir(dataset_dir: Path, config_dir: Path, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="session")
-def items_run_dir(
-    dataset_dir: Path, config_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """Return the folder of a finished run of one epoch that learned of the items, too."""
-    folder = tmp_path_factory.mktemp("run") / "items"
-    train.main(
-        ["--dataset_dir", str(dataset_dir), "--config_name", str(config_dir)]
-        + ["--output_dir", str(folder), "--do_train", "--do_predict", "--learn_items", "true"]
-        + ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--disable_tqdm", "true"]
-    )
-    return folder
-
-
-@pytest.fixture(scope="session")
 def served_run(run_dir: Path) -> Iterator[ServedModel]:
     """Return the finished run's handler, served here: one process for all tests that ask it."""
     with serve_locally(run_dir / "model") as server:

@@ -26,7 +26,9 @@ from publishing.model_archive import fetch, unpack
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 WEIGHTS = "model.safetensors"
-HEAD = ("change_head.json", "change_head.safetensors")  # both, or none where no change is told
+# Of each both, or none where the model has no such heads.
+CHANGE_HEAD = ("change_head.json", "change_head.safetensors")
+HEADS = (CHANGE_HEAD, ("item_heads.json", "item_heads.safetensors"))
 NEEDED = ("config.json", "preprocessor_config.json", WEIGHTS)
 NETWORK_EXPORT = ("openvino/export.json", "openvino/model.xml", "openvino/model.weights")
 HEAD_EXPORT = ("openvino/change_head.xml", "openvino/change_head.weights")
@@ -114,10 +116,13 @@ def check_model(folder: Path, source: str) -> None:
         )
     if not labels:
         raise ValueError(f"{source}: config.json names no label.")
-    of_head = [name for name in HEAD if (folder / name).is_file()]
-    if len(of_head) == 1:
-        raise ValueError(f"{source} holds {of_head[0]} alone of {' and '.join(HEAD)}: copy both.")
-    for name in (WEIGHTS, *of_head[1:]):
+    of_heads = []
+    for head in HEADS:
+        there = [name for name in head if (folder / name).is_file()]
+        if len(there) == 1:
+            raise ValueError(f"{source} holds {there[0]} alone of {' and '.join(head)}: copy both.")
+        of_heads += there[1:]
+    for name in (WEIGHTS, *of_heads):
         if not is_whole(folder / name):
             raise ValueError(f"{source}: {name} is damaged or cut off; fetch it again.")
 
@@ -150,7 +155,7 @@ def add_handler(folder: Path) -> None:
 
 def has_export(folder: Path) -> bool:
     """Return whether a model folder has the exported form, whole."""
-    has_head = (folder / HEAD[0]).is_file()
+    has_head = (folder / CHANGE_HEAD[0]).is_file()
     needed = EXPORT if has_head else NETWORK_EXPORT
     return all((folder / name).is_file() for name in needed)
 

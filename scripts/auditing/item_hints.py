@@ -31,6 +31,7 @@ TIMES = {
     "ten times": 10.0,
 }
 UNLIKELY = 0.05  # of a number of distinct items, which is named then
+NAMED = 0.05  # of an item's probability to be missing; review_page.html has the same
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class ItemHints:
 
     @property
     def likeliest_missing(self) -> int | None:
-        """The place of the item that is missing most probably, None where none is."""
+        """The place of the item that is missing most probably, None where none probably is."""
         shares = [share or 0.0 for share in self.missing]
-        return int(np.argmax(shares)) if max(shares, default=0.0) > 0 else None
+        return int(np.argmax(shares)) if max(shares, default=0.0) > NAMED else None
 
 
 def record_of(expected: int | None, items: Sequence[Mapping[str, Any]]) -> RecordedItems:
@@ -100,7 +101,8 @@ def item_hints(
     if found is not None:
         for place, share in zip(np.flatnonzero(there).tolist(), found.tolist(), strict=True):
             missing[place] = share
-    return ItemHints(record.volume, seen, low, high, ", and ".join(words), tuple(missing))
+    said = f"looks like {' and like '.join(words)}" if words else ""
+    return ItemHints(record.volume, seen, low, high, said, tuple(missing))
 
 
 def _words_of_volume(recorded: float, low: float, seen: float, high: float) -> list[str]:
@@ -108,7 +110,7 @@ def _words_of_volume(recorded: float, low: float, seen: float, high: float) -> l
         return []
     times = math.log(seen / recorded)
     said = min(TIMES, key=lambda name: abs(math.log(TIMES[name]) - times))
-    return [f"looks like {said} the volume of what should be there"]
+    return [f"{said} the volume of what should be there"]
 
 
 def _words_of_distinct(recorded: int, distinct: np.ndarray) -> list[str]:
@@ -116,4 +118,4 @@ def _words_of_distinct(recorded: int, distinct: np.ndarray) -> list[str]:
         return []
     likeliest = int(distinct.argmax()) + 1
     kinds = "one kind of item" if likeliest == 1 else f"{likeliest} kinds of items"
-    return [f"looks like {kinds} where the record names {recorded}"]
+    return [f"{kinds} where the record names {recorded}"]

@@ -160,7 +160,7 @@ class BinTrainingArguments(TrainingArguments):
         "shows: a change head beside the model. Nothing where the dataset has no such visits.",
     )
     learn_items: bool = described(
-        False,
+        True,
         "Learn how large, how heavy and how many different the items are, as the records say, "
         "beside how many there are: item heads beside the model. Nothing where the dataset does "
         "not say so.",

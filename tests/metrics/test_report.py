@@ -73,11 +73,11 @@ def test_without_the_dataset_there_is_no_gallery(run_copy: Path, tmp_path: Path)
 
 
 def test_how_well_sizes_of_items_are_told_has_a_table(
-    items_run_dir: Path, run_copy: Path, tmp_path: Path
+    run_dir: Path, run_copy: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "report"
-    report.main([str(items_run_dir), "--output_dir", str(folder)])
-    results = json.loads((items_run_dir / "all_results.json").read_text())
+    report.main([str(run_dir), "--output_dir", str(folder)])
+    results = json.loads((run_dir / "all_results.json").read_text())
     items = json.loads((folder / "report.json").read_text())["items"]
     for name in ("volume", "largest", "smallest", "weight"):
         for figure in ("r2", "covered"):
@@ -144,10 +144,10 @@ def test_a_folder_that_is_no_run_is_named(
 
 @pytest.mark.slow
 def test_what_an_audit_finds_is_in_the_report(
-    items_run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_copy = tmp_path / "run"
-    shutil.copytree(items_run_dir, run_copy, ignore=shutil.ignore_patterns("checkpoint-*"))
+    shutil.copytree(run_dir, run_copy, ignore=shutil.ignore_patterns("checkpoint-*"))
     costs = ["--cost_missed_error", "20", "--cost_manual_check", "1"]
     audit.main(["--evaluate", str(run_copy), *costs])
     report.main([str(run_copy)])

@@ -165,7 +165,8 @@ def test_a_model_is_pushed_and_pulled_back_byte_for_byte(
     assert hub.model("ann/bins").is_private
     assert sorted(hub.model("ann/bins").files) == [
         *(".gitattributes", "README.md", "change_head.json", "change_head.safetensors"),
-        *("config.json", "error_model.json", "model.safetensors"),
+        *("config.json", "error_model.json", "item_heads.json", "item_heads.safetensors"),
+        "model.safetensors",
         *("plots/by_count.png", "plots/confusion_matrix.png", "plots/reliability.png"),
         "preprocessor_config.json",
     ]

@@ -335,7 +335,7 @@ def test_a_csv_may_name_the_items_that_are_expected(
         flags = [str(bins), "--local", server.url, "--output", str(output)]
         assert ask(*flags) == 1
         rows = rows_of(output)
-        assert [row["judged_by"] for row in rows] == ["count", "count", *[""] * 4]
+        assert [row["judged_by"] for row in rows] == ["count and items"] * 2 + [""] * 4
         assert [row["expected_volume"] for row in rows[:3]] == ["432.0", "432.0", ""]
         assert [row["expected_quantity"] for row in rows[:3]] == ["2", "", "2"]
         assert rows[0]["probability_wrong"] == rows[1]["probability_wrong"]

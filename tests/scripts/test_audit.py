@@ -302,12 +302,12 @@ def test_what_cannot_be_used_of_visits_and_marks_is_a_line_each_and_no_bin_is_lo
 
 
 def test_the_items_of_a_record_are_held_against_its_photo(
-    items_run_dir: Path,
+    run_dir: Path,
     dataset_dir: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    flags = ["--model", items_run_dir / "model", "--bins", dataset_dir, "--split", "test"]
+    flags = ["--model", run_dir / "model", "--bins", dataset_dir, "--split", "test"]
     flags += ["--wrong_rate", "0.1"]
     assert exit_code(*flags, "--output_dir", tmp_path / "items") == 0
     rows = decisions(tmp_path / "items")
@@ -319,7 +319,7 @@ def test_the_items_of_a_record_are_held_against_its_photo(
         assert row["decision"] != "ok"
         assert 0 < float(row["probability_missing"]) <= float(row["probability_wrong"]) + 1e-6
     # By the count alone others are suspicious.
-    counter = BinCounter(items_run_dir / "model", 1)
+    counter = BinCounter(run_dir / "model", 1)
     assert counter.item_settings is not None
     parts = list(audit_parts.read_parts(tmp_path / "items", len(rows), counter.counts))
     assert not np.allclose(parts[0].with_items, parts[0].probabilities, atol=0.01)
@@ -327,7 +327,7 @@ def test_the_items_of_a_record_are_held_against_its_photo(
     assert parts[0].item_answers.shape == (len(parts[0].ids), counter.item_settings.num_answers)
     # Other settings of the heads are another audit.
     copy = tmp_path / "model"
-    shutil.copytree(items_run_dir / "model", copy)
+    shutil.copytree(run_dir / "model", copy)
     settings = json.loads((copy / "item_heads.json").read_text())
     settings["powers"]["volume"] += 0.5
     (copy / "item_heads.json").write_text(json.dumps(settings))
@@ -335,7 +335,7 @@ def test_the_items_of_a_record_are_held_against_its_photo(
 
 
 def test_a_csv_may_name_items_with_their_sizes_and_bad_ones_lose_no_bin(
-    items_run_dir: Path, photos: Path, tmp_path: Path
+    run_dir: Path, photos: Path, tmp_path: Path
 ) -> None:
     box = {"length": 9.0, "width": 6.0, "height": 4.0, "weight": 2.0}
     records = [
@@ -354,7 +354,7 @@ def test_a_csv_may_name_items_with_their_sizes_and_bad_ones_lose_no_bin(
         writer.writerow(["photo", "expected_quantity", "items"])
         for name, record in zip(names, records, strict=True):
             writer.writerow([name, 2, "" if record is None else json.dumps(record)])
-    flags = ["--model", items_run_dir / "model", "--bins", tmp_path / "bins.csv"]
+    flags = ["--model", run_dir / "model", "--bins", tmp_path / "bins.csv"]
     flags += ["--photos", photos, "--output_dir", tmp_path / "out", "--review_budget", "1"]
     assert exit_code(*flags) == 0
     rows = decisions(tmp_path / "out")

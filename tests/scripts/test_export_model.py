@@ -15,6 +15,7 @@ import inference
 from count_distribution import confidence_levels
 from deployment.served_archive import EXPORT
 from export_model import check, export, figures
+from items.settings import HEADS_SETTINGS, HEADS_WEIGHTS
 from paths import ROOT
 from publishing.model_archive import PICKLES
 from serving import bin_counter
@@ -38,10 +39,10 @@ def exported(run_dir: Path, dataset_dir: Path, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="module")
 def headless(run_dir: Path, dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a model folder without a change head, with its exported form, as all once were."""
+    """Return a model folder without other heads, with its exported form, as all once were."""
     model_dir = tmp_path_factory.mktemp("headless") / "model"
     shutil.copytree(run_dir / "model", model_dir)
-    for name in (HEAD_SETTINGS, HEAD_WEIGHTS):
+    for name in (HEAD_SETTINGS, HEAD_WEIGHTS, HEADS_SETTINGS, HEADS_WEIGHTS):
         (model_dir / name).unlink()
     export(model_dir, str(dataset_dir), "bf16")
     return model_dir
@@ -79,19 +80,23 @@ def test_both_forms_say_nearly_the_same_of_a_change(
         alone = counter.look(photos).probabilities
         np.testing.assert_allclose(seen.probabilities, alone, atol=5e-3)
         answers.append(counter.changes(views[:-1], views[1:]))
-        assert answers[-1].shape == (len(photos) - 1, len(possible_changes(counter.counts)))
+        num_changes = len(possible_changes(counter.counts))
+        assert answers[-1].shape == (len(photos) - 1, num_changes + 2)
         # Both directions of a pair are one fact.
-        back = counter.changes(views[1:], views[:-1])[:, ::-1]
-        np.testing.assert_allclose(answers[-1], back, atol=1e-6)
+        back = counter.changes(views[1:], views[:-1])
+        np.testing.assert_allclose(
+            answers[-1][:, :num_changes], back[:, num_changes - 1 :: -1], atol=1e-6
+        )
+        np.testing.assert_allclose(answers[-1][:, num_changes:], back[:, num_changes:] * (-1, 1))
     assert np.abs(answers[0] - answers[1]).max() < export_model.MAX_DIFFERENCE["bf16"]
     assert np.ptp(answers[1], axis=0).max() > 1e-6  # no two pairs have one answer
 
 
 def test_item_heads_are_exported_and_answer_as_before(
-    items_run_dir: Path, dataset_dir: Path, tmp_path: Path, photos: list[np.ndarray]
+    run_dir: Path, dataset_dir: Path, tmp_path: Path, photos: list[np.ndarray]
 ) -> None:
     model_dir = tmp_path / "model"
-    shutil.copytree(items_run_dir / "model", model_dir)
+    shutil.copytree(run_dir / "model", model_dir)
     record = export_model.export(model_dir, str(dataset_dir), "bf16")
     fast = BinCounter(model_dir, num_threads=1)
     plain = BinCounter(model_dir, num_threads=1, use_export=False)
@@ -126,7 +131,7 @@ def test_an_answer_without_a_pair_pays_nothing_for_the_change_head(
     assert isinstance(network, OpenVinoNetwork)
     network.look(np.stack(photos))
     assert network.for_pairs is None
-    assert {len(form.outputs) for form in (network.counting.one, network.counting.chunks)} == {1}
+    assert {len(form.outputs) for form in (network.counting.one, network.counting.chunks)} == {2}
 
 
 def test_the_changes_that_are_compared_are_those_between_the_visits_of_the_test_split(
@@ -365,7 +370,7 @@ def test_a_form_without_the_models_change_head_is_not_used(
     )
 
 
-def test_a_model_without_a_change_head_is_exported_and_served_as_it_was(
+def test_a_model_without_other_heads_is_exported_and_served_as_it_was(
     headless: Path, exported: Path, photos: list[np.ndarray]
 ) -> None:
     names = {path.name for path in (headless / "openvino").iterdir()}

@@ -142,13 +142,13 @@ def test_without_changes_or_visits_to_learn_them_from_there_is_no_head(
 
 
 def test_items_are_learned_and_told_beside_the_counts(
-    items_run_dir: Path, dataset_dir: Path, tmp_path: Path
+    run_dir: Path, dataset_dir: Path, tmp_path: Path
 ) -> None:
-    figures = results(items_run_dir)
+    figures = results(run_dir)
     for name in ("volume", "largest", "smallest", "weight"):
         assert figures[f"test_items_{name}_r2"] <= 1
         assert 0 <= figures[f"test_items_{name}_covered"] <= 1
-    table = pq.read_table(items_run_dir / "predictions_test.parquet")
+    table = pq.read_table(run_dir / "predictions_test.parquet")
     assert [name for name in table.column_names if name.startswith("items_")] == [
         *(f"items_{name}{what}" for name in SIZES for what in ("", "_spread", "_recorded")),
         "items_distinct_recorded",
@@ -165,7 +165,7 @@ def test_items_are_learned_and_told_beside_the_counts(
     distinct = [[row[f"items_distinct_probability_{n}"] for n in range(1, 6)] for row in told]
     assert np.sum(distinct, axis=1) == pytest.approx(1)
     # The model folder has the heads, calibrated as they are: the same figures again.
-    model_dir = str(items_run_dir / "model")
+    model_dir = str(run_dir / "model")
     argv = ["--dataset_dir", str(dataset_dir), "--model_name_or_path", model_dir]
     train.main([*argv, "--output_dir", str(tmp_path), "--do_predict", "--disable_tqdm", "true"])
     again = {name: value for name, value in results(tmp_path).items() if "items" in name}
@@ -174,11 +174,9 @@ def test_items_are_learned_and_told_beside_the_counts(
 
 
 def test_without_items_or_records_that_tell_them_there_are_no_heads_of_items(
-    dataset_dir: Path, config_dir: Path, items_run_dir: Path, tmp_path: Path
+    dataset_dir: Path, config_dir: Path, run_dir: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(
-        items_run_dir / "model", tmp_path / "model"
-    )  # whose heads would be another model's
+    shutil.copytree(run_dir / "model", tmp_path / "model")  # whose heads would be another model's
     old = tmp_path / "old"  # a dataset folder of before records were read so far
     shutil.copytree(dataset_dir, old)
     for path in (old / "data").glob("*.parquet"):
@@ -186,8 +184,8 @@ def test_without_items_or_records_that_tell_them_there_are_no_heads_of_items(
         (old / "statistics" / f"{path.stem}.json").unlink()
     model_files = []
     for name, folder, more in (
-        ("off", dataset_dir, []),
-        ("old", old, ["--learn_items", "true"]),
+        ("off", dataset_dir, ["--learn_items", "false"]),
+        ("old", old, []),
     ):
         argv = flags(folder, config_dir, tmp_path / name, "--do_train", "--do_predict", *more)
         train.main([*argv, "--num_train_epochs", "1", "--model_dir", str(tmp_path / "model")])

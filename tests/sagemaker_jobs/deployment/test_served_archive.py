@@ -21,7 +21,9 @@ from serving.served_code import SERVED
 from stand_ins.served_model import ServedModel
 
 NEEDED = {"config.json", "model.safetensors", "preprocessor_config.json"}
-HEAD = {"change_head.json", "change_head.safetensors"}
+HEADS = {
+    f"{head}.{kind}" for head in ("change_head", "item_heads") for kind in ("json", "safetensors")
+}
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def test_the_model_is_found_in_what_it_comes_in(kind: str, model_dir: Path, tmp_
         "a level too deep": lambda: packed(model_dir, tmp_path / "m.tar.gz", "model"),
     }[kind]()
     names = brought(str(source), tmp_path)
-    assert names >= NEEDED | HEAD
+    assert names >= NEEDED | HEADS
     assert all("/" not in name and name.endswith((".json", ".safetensors")) for name in names)
 
 
@@ -123,6 +125,8 @@ def test_an_exported_form_goes_along_with_the_package_that_it_needs(
         ("change_head.safetensors", b"short", "change_head.safetensors is damaged or cut off"),
         ("change_head.safetensors", None, "holds change_head.json alone"),
         ("change_head.json", None, "holds change_head.safetensors alone"),
+        ("item_heads.safetensors", b"short", "item_heads.safetensors is damaged or cut off"),
+        ("item_heads.safetensors", None, "holds item_heads.json alone"),
     ],
 )
 def test_what_is_no_whole_model_is_refused(
@@ -134,10 +138,10 @@ def test_what_is_no_whole_model_is_refused(
         brought(str(model_dir.parent), tmp_path)
 
 
-def test_a_model_that_tells_no_change_is_whole(model_dir: Path, tmp_path: Path) -> None:
-    for name in HEAD:
+def test_a_model_without_other_heads_is_whole(model_dir: Path, tmp_path: Path) -> None:
+    for name in HEADS:
         (model_dir / name).unlink()
-    assert not brought(str(model_dir.parent), tmp_path) & HEAD
+    assert not brought(str(model_dir.parent), tmp_path) & HEADS
 
 
 def test_a_checkpoint_is_not_taken_for_the_model_of_an_unfinished_run(
@@ -189,7 +193,7 @@ def test_an_export_is_whole_with_the_graph_of_each_part_that_the_model_has(tmp_p
         assert not has_export(tmp_path)
         (tmp_path / name).touch()
     assert has_export(tmp_path)
-    for name in HEAD:  # of which an earlier export knew nothing
+    for name in ("change_head.json", "change_head.safetensors"):  # an earlier export knew none
         (tmp_path / name).touch()
     assert not has_export(tmp_path)
     for name in EXPORT:

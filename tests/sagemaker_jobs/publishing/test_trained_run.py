@@ -27,6 +27,8 @@ def test_a_run_that_is_whole_answers_as_recorded(
         "change_head.safetensors",
         "config.json",
         "error_model.json",
+        "item_heads.json",
+        "item_heads.safetensors",
         "model.safetensors",
         "preprocessor_config.json",
     ]
@@ -114,8 +116,8 @@ def test_another_change_head_is_refused(run_copy: Path, tmp_path: Path) -> None:
         check_answers(run, None)
 
 
-def test_other_item_heads_are_refused(items_run_dir: Path, tmp_path: Path) -> None:
-    shutil.copytree(items_run_dir, tmp_path / "run")
+def test_other_item_heads_are_refused(run_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_dir, tmp_path / "run")
     weights = tmp_path / "run" / "model" / "item_heads.safetensors"
     run, tensors = find_run(str(tmp_path / "run"), tmp_path), load_file(weights)
     compared = check_answers(run, None)

@@ -62,12 +62,12 @@ def test_bins_and_what_is_said_of_their_changes_are_those_of_the_files(run: Path
     assert (bins.changes == BINS.changes).all()
 
 
-def test_items_are_told_where_the_run_has_learned_of_them(items_run_dir: Path) -> None:
-    model = read_visit_model(items_run_dir / "model")
-    items = judged_bins(items_run_dir, model).items
+def test_items_are_told_where_the_run_has_learned_of_them(run_dir: Path) -> None:
+    model = read_visit_model(run_dir / "model")
+    items = judged_bins(run_dir, model).items
     assert items is not None
     assert items.settings.usual is not None
-    table = pq.read_table(items_run_dir / "predictions_test.parquet")
+    table = pq.read_table(run_dir / "predictions_test.parquet")
     assert [record.quantities for record in items.records] == [
         tuple(quantities) for quantities in table["record_quantities"].to_pylist()
     ]
@@ -78,9 +78,9 @@ def test_items_are_told_where_the_run_has_learned_of_them(items_run_dir: Path) -
     assert np.exp(items.answers[:, 2 * len(SIZES) :]).sum(axis=1) == pytest.approx(1)
 
 
-def test_damaged_items_are_named(items_run_dir: Path, tmp_path: Path) -> None:
+def test_damaged_items_are_named(run_dir: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(items_run_dir, run, ignore=shutil.ignore_patterns("checkpoint-*"))
+    shutil.copytree(run_dir, run, ignore=shutil.ignore_patterns("checkpoint-*"))
     path = run / "predictions_test.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["items_weight_spread"]), path)
     with pytest.raises(ValueError, match=r"predictions_test.parquet is damaged.*items_weight_spr"):

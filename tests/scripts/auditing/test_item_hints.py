@@ -62,8 +62,8 @@ def test_kinds_of_items_that_do_not_fit_are_said_too() -> None:
     hints = item_hints(said(60, [0.95, 0.04, 0.01]), 3, BOXES, None, SETTINGS)
     assert hints is not None
     assert hints.words == (
-        "looks like half the volume of what should be there, and looks like one kind of item where "
-        "the record names 2"
+        "looks like half the volume of what should be there and like one kind of item where the "
+        "record names 2"
     )
 
 

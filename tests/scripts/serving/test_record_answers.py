@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ PHOTO, BEFORE = encoded(drawn_photo()), encoded(drawn_photo(seed=1))
 
 
 @pytest.fixture(scope="module")
-def endpoint(items_run_dir: Path) -> inference.Endpoint:
+def endpoint(run_dir: Path) -> inference.Endpoint:
     """Return an endpoint whose model has item heads."""
-    return inference.Endpoint(BinCounter(items_run_dir / "model", num_threads=1), PhotoSources())
+    return inference.Endpoint(BinCounter(run_dir / "model", num_threads=1), PhotoSources())
 
 
 def answer(endpoint: inference.Endpoint, content: dict[str, Any]) -> dict[str, Any]:
@@ -155,8 +156,14 @@ def test_items_that_are_none_are_refused_with_what_to_mend(
     assert reason in refused(content)
 
 
-def test_a_model_without_item_heads_judges_by_the_count_and_says_so(run_dir: Path) -> None:
-    plain = inference.Endpoint(BinCounter(run_dir / "model", num_threads=1), PhotoSources())
+def test_a_model_without_item_heads_judges_by_the_count_and_says_so(
+    run_dir: Path, tmp_path: Path
+) -> None:
+    model_dir = tmp_path / "model"
+    shutil.copytree(run_dir / "model", model_dir)
+    for path in model_dir.glob("item_heads.*"):
+        path.unlink()
+    plain = inference.Endpoint(BinCounter(model_dir, num_threads=1), PhotoSources())
     found = answer(plain, question([BOX, BOX]))
     assert (found["judged_by"], found["seen_volume"], found["expected_volume"]) == (
         *("count", None),

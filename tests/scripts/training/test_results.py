@@ -84,13 +84,13 @@ def test_a_disk_needs_room_for_one_more_copy_of_the_weights_alone(
 
 
 def test_records_are_judged_by_bins_that_the_counter_did_not_train_on(
-    items_run_dir: Path,
+    run_dir: Path,
     dataset_dir: Path,
     config_dir: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shutil.copytree(items_run_dir, tmp_path / "run")
+    shutil.copytree(run_dir, tmp_path / "run")
     judged: list[Any] = []
 
     def noted(answers: np.ndarray, records: Any, usual: Any) -> Evidence:
