@@ -88,6 +88,8 @@ from visits.settings import VisitModel
 
 # Of the changes, and of the items, beside the counts, in the loss that is minimized.
 CHANGE_WEIGHT, ITEM_WEIGHT = 1.0, 1.0
+# Of the volume's change between two photos, beside that of the count: as of each target of items.
+VOLUME_CHANGE_WEIGHT = 0.2
 
 
 class BinTrainer(Trainer):
@@ -270,7 +272,7 @@ class BinTrainer(Trainer):
             volumes = volumes[batch["partner"]]
             of_others = volume_change_loss(told, volumes[later] - volumes[earlier])
             of_volumes = of_volumes.lerp(of_others, share[later])
-        return loss + of_volumes.mean()
+        return loss + VOLUME_CHANGE_WEIGHT * of_volumes.mean()
 
     def _item_loss(
         self, heads: ItemHeads, batch: dict[str, torch.Tensor], share: torch.Tensor | None
