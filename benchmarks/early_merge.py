@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 # No checkpoint: train.py would not know the doubled embedding in it.
 FLAGS = ["--do_train", "--do_eval", "--calibrate", "false", "--save_strategy", "no"]
-FLAGS += ["--load_best_model_at_end", "false"]
+FLAGS += ["--load_best_model_at_end", "false", "--learn_items", "false"]
 NUM_PAIRS, ROUNDS = 16, 5
 
 
@@ -60,6 +60,7 @@ class MergedHead(nn.Module):
         self.num_features = single.out_channels
         self.classifier = nn.Linear(single.out_channels, num_changes)
         self.shown = torch.empty(0)
+        self.num_changes, self.volumes = num_changes, None
 
     def _keep(self, network: nn.Module, inputs: Any, named: dict[str, Any]) -> None:
         self.shown = inputs[0] if inputs else named["pixel_values"]
@@ -88,7 +89,9 @@ class MergedHead(nn.Module):
             parameter.div_(temperature)
 
 
-def attach_merged_head(model: Any, num_changes: int, image_size: int) -> None:
+def attach_merged_head(
+    model: Any, num_changes: int, image_size: int, tells_volumes: bool = False
+) -> None:
     """Give a model the rival's head, as attach_head gives it the change head."""
     model.change_head = MergedHead(model, num_changes)
 

@@ -35,9 +35,10 @@ SWITCHES = {
     "mixup": ("--mixup", "true", "false"),
     "regularize": ("--regularize", "true", "false"),
     "changes": ("--learn_changes", "true", "false"),
+    "items": ("--learn_items", "true", "false"),
 }
 # What train.py does by default, with EVERY_RECIPE.
-CHOSEN = ["geometry", "mixup", "regularize", "changes"]
+CHOSEN = ["geometry", "mixup", "regularize", "changes", "items"]
 EVERY_RECIPE = ["--lr_scheduler_type", "cosine", "--warmup_steps", "0.1", "--weight_decay", "0.05"]
 EVERY_RECIPE += ["--calibrate", "true"]
 # How others train on these photos: Trainer's defaults; the warm-up is a share of the run.

@@ -37,9 +37,10 @@ from items.evidence import (
     weighted,
 )
 
-# Of a change of volume, which the change head has seen beside that of the count: half, as of all
-# that two photos say before anything is fitted (visits.chain).
-POWER = 0.5
+# Of a change of volume, which the change head has seen beside that of the count. Chosen on the
+# validation split: probabilities of real changes err by 0.5 % with it, by 0.8 % with 0, by 1.4 % with
+# 0.5 and by 3.4 % with 1, and no more are found.
+POWER = 0.25
 FEWEST = 5  # steps between two counts, whose spread is taken for theirs
 
 
