@@ -38,8 +38,8 @@ from items.evidence import (
 )
 
 # Of a change of volume, which the change head has seen beside that of the count. Chosen on the
-# validation split: probabilities of real changes err by 0.5 % with it, by 0.8 % with 0, by 1.4 % with
-# 0.5 and by 3.4 % with 1, and no more are found.
+# validation split (two seeds): an area of 0.929 under the ROC curve of real changes, 0.924 with 0; with
+# 0.5 it is the same, and probabilities err by 2.0 % instead of 1.0.
 POWER = 0.25
 FEWEST = 5  # steps between two counts, whose spread is taken for theirs
 
