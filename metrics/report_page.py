@@ -289,6 +289,8 @@ visit), or an item of another bin in the place of one that is there. Found at
 
 def _large_and_small(error: Mapping[str, Any]) -> str:
     """Return how often large items are found, and small ones, by who knows most."""
+    if not error["sizes"]:
+        return ""
     *_, judge = error["judges"]
     small, large = (error["sizes"][place]["judges"][judge]["found"]["value"] for place in (0, -1))
     found = f"{large:.0%} are found, of the smallest {small:.0%}"

@@ -95,7 +95,8 @@ def made_records(
         neighbour = items.records[int(known.neighbours[case])]
         for column in visits.wrong_records[case].tolist():
             others = np.flatnonzero(groups != groups[row])
-            names = generator.choice(others, size=len(bins.counts))
+            # All photos of one bin: there is nothing that others hold.
+            names = generator.choice(others, size=len(bins.counts)) if len(others) else others
             records[case, column] = changed_record(
                 neighbour, bins.counts[column], [items.records[name] for name in names], generator
             )

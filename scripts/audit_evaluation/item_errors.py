@@ -94,6 +94,8 @@ def exchanged_items(
         units = sorted(_units(own).elements())
         taken = units.pop(int(generator.integers(len(units))))
         put = sorted(_units(other))[int(generator.integers(len(_units(other))))]
+        if put == taken:
+            continue
         held = Counter([*units, put])
         record = RecordedItems(tuple(held.values()), *map(tuple, zip(*held, strict=True)))
         yield WrongRecord(row, record, taken[0])

@@ -16,6 +16,7 @@ from items.sizes import SIZES
 VOLUME = SIZES.index("volume")
 # How many times the volume of what should be there, as people say it.
 TIMES = {
+    "far less than a tenth of": 0.05,
     "a tenth of": 0.1,
     "a fifth of": 0.2,
     "a quarter of": 0.25,
@@ -23,12 +24,15 @@ TIMES = {
     "half": 0.5,
     "two thirds of": 2 / 3,
     "three quarters of": 0.75,
+    "somewhat less than": 0.87,
+    "somewhat more than": 1.15,
     "one and a half times": 1.5,
     "twice": 2.0,
     "three times": 3.0,
     "four times": 4.0,
     "five times": 5.0,
     "ten times": 10.0,
+    "far more than ten times": 20.0,
 }
 UNLIKELY = 0.05  # of a number of distinct items, which is named then
 NAMED = 0.05  # of an item's probability to be missing; review_page.html has the same
@@ -63,10 +67,17 @@ class ItemHints:
 def record_of(expected: int | None, items: Sequence[Mapping[str, Any]]) -> RecordedItems:
     """Return what a record says of its items; none where these do not come to what it expects.
 
+    Lines of one name are one item.
+
     Args:
-        items: with quantity, volume and weight.
+        items: with name, quantity, volume and weight.
     """
-    columns = [[item[name] for item in items] for name in ("quantity", "volume", "weight")]
+    merged: dict[str, dict[str, Any]] = {}
+    for item in items:
+        same = merged.setdefault(item["name"], {**item, "quantity": 0})
+        is_known = same["quantity"] is not None and item["quantity"] is not None
+        same["quantity"] = same["quantity"] + item["quantity"] if is_known else None
+    columns = [[item[n] for item in merged.values()] for n in ("quantity", "volume", "weight")]
     return recorded_items(-1 if expected is None else expected, *columns)
 
 
@@ -96,11 +107,11 @@ def item_hints(
         *_words_of_distinct(len(record.quantities), told.distinct[0]),
     ]
     found = None if counts is None else settings.missing(counts, answers, record)
-    there = [(item["quantity"] or 0) > 0 for item in items]
     missing: list[float | None] = [None] * len(items)
     if found is not None:
-        for place, share in zip(np.flatnonzero(there).tolist(), found.tolist(), strict=True):
-            missing[place] = share
+        there = dict.fromkeys(item["name"] for item in items if item["quantity"])
+        share_of = dict(zip(there, found.tolist(), strict=True))
+        missing = [share_of.get(item["name"]) for item in items]
     said = f"looks like {' and like '.join(words)}" if words else ""
     return ItemHints(record.volume, seen, low, high, said, tuple(missing))
 

@@ -361,6 +361,8 @@ class Judge:
         """
         if self.item_settings is None or part.item_answers is None:
             return None
+        if part.expected[row] not in self.counts:  # of such the heads have seen none
+            return None
         answers = part.item_answers[row]
         if np.isnan(answers).any():
             return None

@@ -269,13 +269,14 @@ def item_evidence(
         records: (num_photos,), that each photo is held against.
     """
     sizes = sizes_of_contents(
-        [[possible_contents(record, c, usual) for c in usual.counts] for record in records]
+        [[possible_contents(record, c, usual) for c in usual.counts] for record in records],
+        len(usual.counts),
     )
     recorded = [usual.counts.index(r.count) if r.count in usual.counts else -1 for r in records]
     return Evidence(contents_evidence(answers, sizes, usual), np.array(recorded, dtype=np.int64))
 
 
-def sizes_of_contents(contents: Sequence[Sequence[Contents]]) -> np.ndarray:
+def sizes_of_contents(contents: Sequence[Sequence[Contents]], num_counts: int) -> np.ndarray:
     """Return the sizes of what each photo's bin may hold, where it holds each count.
 
     Args:
@@ -284,7 +285,6 @@ def sizes_of_contents(contents: Sequence[Sequence[Contents]]) -> np.ndarray:
     Returns: float (num_photos, num_counts, MOST_CONTENTS, len(WITNESSES)); infinite where there are
         fewer, but that where there are none one is there whose sizes nobody knows.
     """
-    num_counts = max(map(len, contents), default=0)
     sizes = np.full((len(contents), num_counts, MOST_CONTENTS, len(WITNESSES)), np.inf)
     sizes[:, :, 0] = np.nan
     for row, of_counts in enumerate(contents):

@@ -117,7 +117,8 @@ class ItemSettings:
         ahead = self.given_neighbours(answers[steps[:, 1]], after, before, told)
         other = None if told is None else mirrored(told)
         back = self.given_neighbours(answers[steps[:, 0]], before, after, other)
-        return step_evidence(ahead, back, before, after, self.usual.counts)
+        num_steps = np.bincount(steps.ravel(), minlength=len(records))[steps]
+        return step_evidence(ahead, back, before, after, self.usual.counts, num_steps)
 
     def missing(
         self, counts: np.ndarray, answers: np.ndarray, record: RecordedItems

@@ -156,10 +156,13 @@ class BinCounter:
             )
             return None
         # One of before there was a head, or of another head, would count and tell nothing else.
-        if exported.get("heads", {}) != self.head_versions:
+        heads = exported.get("heads")
+        if heads is None and "head_version" in exported:  # as an earlier version wrote it
+            heads = {HEAD_WEIGHTS: exported["head_version"]}
+        if (heads or {}) != self.head_versions:
             print(
-                f"{folder} has other heads than this model beside its counts: not used. "
-                "scripts/export_model.py writes it anew.",
+                f"{folder} was made without this model's heads, or with others, beside its counts: "
+                "not used. scripts/export_model.py writes it anew.",
                 file=sys.stderr,
             )
             return None

@@ -47,7 +47,7 @@ def judged_record(
     counts = of_photo if with_visits is None else with_visits
     is_judged = False
     if items is not None and said_of_items is not None and counter.item_settings is not None:
-        is_judged = counter.item_settings.judges_records
+        is_judged = counter.item_settings.judges_records and 0 < items.count in counter.counts
         given = counter.item_settings.counts_given(of_photo[None], said_of_items[None], [items])
         if with_visits is None:
             counts = given[0]

@@ -118,7 +118,7 @@ def visit_answer(
 
     Args:
         probabilities: float (2, num_counts), what each photo says alone: before, now.
-        said: float (num_changes,), what the change head says; None: there is none.
+        said: float (num_change_answers,), what the change head says; None: there is none.
         unchanged_rate: None: what the change head's settings have.
     """
     if unchanged_rate is None:

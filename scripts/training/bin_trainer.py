@@ -385,6 +385,8 @@ class BinTrainer(Trainer):
         prediction = self.predict(self.eval_dataset)
         if self.item_answers is not None and has_items(self.eval_dataset):
             self._calibrate_items(self.item_answers)
+        if self.volume_changes is not None and has_items(self.eval_dataset):
+            self._calibrate_volume_changes(self.volume_changes)
         logits, labels = prediction.predictions, prediction.label_ids
         temperature = fitted_temperature(logits, labels)
         try:
@@ -396,8 +398,6 @@ class BinTrainer(Trainer):
         self.calibration |= before_and_after("eval", logits, labels, temperature)
         if self.change_logits is not None:
             self._calibrate_changes(labels)
-        if self.volume_changes is not None and has_items(self.eval_dataset):
-            self._calibrate_volume_changes(self.volume_changes)
         return prediction._replace(predictions=logits / temperature)
 
     def _calibrate_changes(self, labels: np.ndarray) -> None:
@@ -469,8 +469,9 @@ class BinTrainer(Trainer):
         photos twice when several processes evaluate.
 
         Returns: the answers by name: `counts`, logits, and `items` where there are item heads; of
-            pairs also `changes`, logits, and the same of the earlier photos: `earlier_counts` and
-            `earlier_items`. The labels are those of both counts then, the earlier one's first.
+            pairs also `changes`, the answers of the change head, and the same of the earlier
+            photos: `earlier_counts` and `earlier_items`. The labels are those of both counts then,
+            the earlier one's first.
         """
         inputs = self._prepare_inputs(inputs)
         if self.average is not None:

@@ -3,7 +3,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from items_over_seeds import SIZES, audit_table, size_table
+from items_over_seeds import KINDS, SIZES, audit_table, error_table, size_table
 
 
 def predictions(told: list[float], spread: float) -> pa.Table:
@@ -29,18 +29,42 @@ def test_the_share_of_the_variance_is_that_of_the_mean_error_of_the_seeds() -> N
         assert covered == 75.0
 
 
-def test_each_seed_has_a_row_with_items_and_one_without() -> None:
+def interval(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+
+def test_each_seed_has_a_column_and_each_judge_a_row() -> None:
     def found(value: float) -> dict[str, object]:
-        figure = dict.fromkeys(("value", "low", "high"), value)
-        budgets = [{"budget": 0.1, "times_random": None}, {"budget": 0.2, "times_random": figure}]
-        return {"budgets": budgets, "area_under_curve": figure}
+        budgets = [{"budget": 0.1, "times_random": None}]
+        budgets += [{"budget": 0.2, "times_random": interval(value)}]  # type: ignore[dict-item]
+        return {"budgets": budgets, "area_under_curve": interval(value / 5)}
 
     kind = {
         **found(2.5),
+        "calibration": {"expected_calibration_error": 0.02},
         "calibration_error_if_told": {"0.1": 0.013},
-        "rivals": {"photo alone": {**found(2.0), "calibration_error_if_told": 0.009}},
+        "rivals": {"photo alone": found(2.0)},
     }
-    rows = audit_table({42: kind}).splitlines()[2:]
-    assert rows[0] == "| 42 | photo and items | 2.50 [2.50, 2.50] | 2.500 [2.500, 2.500] | 1.3 |"
-    assert rows[1].startswith("| 42 | photo alone | 2.00")
-    assert rows[1].endswith("| 0.9 |")
+    rows = audit_table({seed: {"kinds": dict.fromkeys(KINDS, kind)} for seed in (42, 43)})
+    audit, alone, errors, *others = rows.splitlines()[2:]
+    assert len(others) == 6
+    cell = "2.50 [2.40, 2.60]; 0.500 [0.400, 0.600]"
+    assert audit == f"| real pairs with items | the audit | {cell} | {cell} |"
+    assert alone.startswith("| real pairs with items | photo alone | 2.00")
+    assert errors.endswith("| 2.0; 1.3 | 2.0; 1.3 |")
+
+
+def test_by_size_there_is_the_mean_of_the_seeds_between_the_ends_of_their_intervals() -> None:
+    def of_seed(value: float) -> dict[str, object]:
+        judges = {"photo alone": {"found": interval(value)}}
+        sizes = [
+            {"low": low, "high": low + 9, "num_records": 3, "judges": judges} for low in (0, 10)
+        ]
+        return {"name": "missing", "num_records": 6, "judges": judges, "sizes": sizes}
+
+    rows = error_table({s: {"item_errors": [of_seed(v)]} for s, v in ((42, 0.2), (43, 0.4))})
+    assert rows.splitlines()[2:] == [
+        "| missing | 0 to 9 | 3 | 30 [10, 50] |",
+        "| missing | 10 to 19 | 3 | 30 [10, 50] |",
+        "| missing | all | 6 | 30 [10, 50] |",
+    ]

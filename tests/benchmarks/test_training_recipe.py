@@ -56,9 +56,9 @@ def test_a_setting_is_screened_with_all_that_differ_from_it_in_one_switch() -> N
     assert names[:2] == ["loss_mixup", "none"]
     assert set(names[2:]) == {
         *("mixup", "loss", "loss_geometry_mixup", "loss_colour_mixup", "loss_mixup_regularize"),
-        "loss_mixup_changes",
+        *("loss_mixup_changes", "loss_mixup_items"),
     }
-    assert len({name_of(setting) for setting in settings_beside([*SWITCHES])}) == 8
+    assert len({name_of(setting) for setting in settings_beside([*SWITCHES])}) == 9
 
 
 def test_the_difference_is_that_of_the_means_over_the_seeds() -> None:

@@ -80,11 +80,14 @@ def test_a_run_leaves_results_predictions_arguments_and_a_model(
         "code",
         "config.json",
         "error_model.json",
+        "item_heads.json",
+        "item_heads.safetensors",
         "model.safetensors",
         "preprocessor_config.json",
     ]
     table = pq.read_table(run_dir / "predictions_test.parquet")
-    assert table.column_names == [
+    of_items = ("items_", "record_")
+    assert [name for name in table.column_names if not name.startswith(of_items)] == [
         *("id", "bin_group", "expected_quantity", "count"),
         *(f"{of}probability_{count}" for of in ("", "visits_") for count in range(1, 6)),
     ]
@@ -106,6 +109,7 @@ def test_each_two_visits_of_a_bin_have_a_row_of_changes(run_dir: Path, dataset_d
             for way in ("", "_by_single_counts", "_by_records")
             for name in ("direction", "count_accuracy", "count_squared_error", "count_loss")
         ),
+        *("volume_change", "volume_change_spread"),
     ]
     test = load_dataset(str(dataset_dir), split="test")
     bins = {row["id"]: row for row in test.remove_columns("image")}
@@ -244,7 +248,7 @@ def test_the_model_is_that_of_the_best_epoch_by_validation_loss(
     argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--do_eval")
     argv += ["--warmup_steps", "0", "--lr_scheduler_type", "linear", "--calibrate", "false"]
     argv += ["--augment_geometry", "false", "--mixup", "false", "--regularize", "false"]
-    argv += ["--learn_changes", "false"]
+    argv += ["--learn_changes", "false", "--learn_items", "false"]
     train.main([*argv, "--num_train_epochs", "4", "--learning_rate", "0.05"])
     printed = capsys.readouterr().out
     losses = [

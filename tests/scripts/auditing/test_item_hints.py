@@ -45,7 +45,8 @@ BOXES = [item("Bolt", 2, 10.0), item("Nothing", 0, 9.0), item("Lamp", 1, 100.0)]
         (60, "looks like half the volume of what should be there"),
         (28, "looks like a quarter of the volume of what should be there"),
         (230, "looks like twice the volume of what should be there"),
-        (5e6, "looks like ten times the volume of what should be there"),
+        (1100, "looks like ten times the volume of what should be there"),
+        (5e6, "looks like far more than ten times the volume of what should be there"),
     ],
 )
 def test_a_volume_that_does_not_fit_is_said_in_words(volume: float, words: str) -> None:
@@ -86,6 +87,16 @@ def test_the_item_that_explains_what_is_missing_is_named() -> None:
 )
 def test_of_items_that_are_not_the_records_nothing_is_said(items: list[dict[str, Any]]) -> None:
     assert item_hints(said(20, [0.8, 0.1, 0.1]), 3, items, ONE_GONE, SETTINGS) is None
+
+
+def test_lines_of_one_name_are_one_item() -> None:
+    items = [item("Bolt", 1, 10.0), item("Lamp", 1, 100.0), item("Bolt", 1, 10.0)]
+    lines = item_hints(said(20, [0.8, 0.1, 0.1]), 3, items, ONE_GONE, SETTINGS)
+    whole = item_hints(said(20, [0.8, 0.1, 0.1]), 3, BOXES, ONE_GONE, SETTINGS)
+    assert lines is not None
+    assert whole is not None
+    assert lines.words == whole.words
+    assert lines.missing == (whole.missing[0], whole.missing[2], whole.missing[0])
 
 
 def test_items_without_a_size_have_no_volume_and_can_still_be_missing() -> None:

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -8,9 +9,12 @@ import pytest
 
 from auditing import parts as audit_parts
 from auditing.bins import decode_photo, open_bins
+from auditing.item_hints import record_of
 from auditing.parts import claim_output, read_parts, seen_visits, write_parts
 from auditing.visits_of_bins import earlier_visits
 from serving.bin_counter import BinCounter, Seen
+
+BY_PHOTO_AND_ITEMS = ("probabilities", "item_answers", "with_items")
 
 
 @pytest.fixture
@@ -90,7 +94,21 @@ def test_parts_hold_the_changes_whichever_part_the_visit_before_lies_in(
     size, resample = counter.preparation.size, counter.preparation.resample
     photos = [decode_photo(a_bin.photo or b"", size, resample) for a_bin in source.bins()]
     by_photo, views = counter.look_for_changes(photos)
-    assert seen.probabilities == pytest.approx(by_photo.probabilities, abs=1e-5)
+    parts = list(read_parts(tmp_path, source.num_bins, counter.counts))
+    of_parts = [np.concatenate([getattr(part, n) for part in parts]) for n in BY_PHOTO_AND_ITEMS]
+    assert of_parts[0] == pytest.approx(by_photo.probabilities, abs=1e-5)
+    assert of_parts[1] == pytest.approx(by_photo.items, abs=1e-5)
+    # With the items that the records name.
+    assert np.array_equal(seen.probabilities, of_parts[2])
+    assert seen.items is not None
+    assert seen.items.answers == pytest.approx(of_parts[1])
+    records = [
+        record_of(a_bin.expected_quantity, [asdict(item) for item in a_bin.items])
+        for a_bin in source.bins()
+    ]
+    assert [r.quantities for r in seen.items.records_of(np.arange(len(records)))] == [
+        record.quantities for record in records
+    ]
     compared = np.full(source.num_bins, -1)
     compared[steps[:, 1]] = steps[:, 0]
     assert seen.compared.tolist() == compared.tolist()

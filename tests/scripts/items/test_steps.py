@@ -100,6 +100,17 @@ def test_what_a_record_alone_made_of_a_count_is_not_counted_twice() -> None:
     assert both[0] / both[2] == pytest.approx(given[0, 0] / given[0, 2])
 
 
+def test_a_photo_between_two_visits_counts_once() -> None:
+    said = np.array([answers(120, 0.3), answers(30, 0.3), answers(120, 0.3)])
+    other = RecordedItems((1, 1), (40.0, 3.0), (1.0, 1.0))
+    alone = SETTINGS.step_evidence(said, [FULL, other], STEP, None)
+    chain = np.array([[0, 1], [1, 2]])
+    both = SETTINGS.step_evidence(said, [FULL, other, FULL], chain, None)
+    assert alone is not None
+    assert both is not None
+    assert both[0, 2] + both[1, :, 2] == pytest.approx(alone[0, 2])
+
+
 def test_visits_of_which_little_is_known_say_nothing() -> None:
     said = np.array([answers(120), answers(20)])
     unseen = said.copy()
