@@ -116,7 +116,7 @@ def check_run_folder(output_dir: Path, record: dict[str, Any], model_dir: Path) 
             f"{output_dir} holds another run ("
             + ", ".join(f"{name} {before.get(name)}, now {record[name]}" for name in differing[:3])
             + (f", and {len(differing) - 3} more" if len(differing) > 3 else "")
-            + "): choose another --output_dir."
+            + "): choose another --output_dir, or give what was given before."
         )
 
 
