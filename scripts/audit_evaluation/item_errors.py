@@ -164,10 +164,10 @@ def _found(
     score: np.ndarray, is_wrong: np.ndarray, weights: np.ndarray, of_kind: np.ndarray
 ) -> dict[str, Any]:
     """Return what is found at AT_BUDGET of the records of a kind, and the area, ready for JSON."""
-    threshold_found = checked_share(score, weights, AT_BUDGET)
+    is_checked = checked_share(score, weights, AT_BUDGET)
     counted = weights * of_kind
     with np.errstate(invalid="ignore"):  # of few groups none with such a record was drawn
-        found = (counted * threshold_found).sum(axis=1) / counted.sum(axis=1)
+        found = (counted * is_checked).sum(axis=1) / counted.sum(axis=1)
     kept = of_kind | ~is_wrong
     _, area = ranking_figures(score[kept], is_wrong[kept], weights[:, kept])
     return {

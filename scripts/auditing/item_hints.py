@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from auditing.record_lines import merged_lines, record_of
 from items.answers import told_items
-from items.evidence import RecordedItems, recorded_items
-from items.measures import NINETY_PERCENT
+from items.measures import volume_interval
 from items.settings import ItemSettings
-from items.sizes import SIZES
 
-VOLUME = SIZES.index("volume")
 # How many times the volume of what should be there, as people say it.
 TIMES = {
     "far less than a tenth of": 0.05,
@@ -64,23 +62,6 @@ class ItemHints:
         return int(np.argmax(shares)) if max(shares, default=0.0) > NAMED else None
 
 
-def record_of(expected: int | None, items: Sequence[Mapping[str, Any]]) -> RecordedItems:
-    """Return what a record says of its items; none where these do not come to what it expects.
-
-    Lines of one name are one item.
-
-    Args:
-        items: with name, quantity, volume and weight.
-    """
-    merged: dict[str, dict[str, Any]] = {}
-    for item in items:
-        same = merged.setdefault(item["name"], {**item, "quantity": 0})
-        is_known = same["quantity"] is not None and item["quantity"] is not None
-        same["quantity"] = same["quantity"] + item["quantity"] if is_known else None
-    columns = [[item[n] for item in merged.values()] for n in ("quantity", "volume", "weight")]
-    return recorded_items(-1 if expected is None else expected, *columns)
-
-
 def item_hints(
     answers: np.ndarray,
     expected: int,
@@ -99,17 +80,15 @@ def item_hints(
     record = record_of(expected, items)
     if not record.quantities:
         return None
-    told = told_items(answers[None])
-    mean, spread = told.means[0, VOLUME], told.spreads[0, VOLUME]
-    low, seen, high = np.exp(mean + spread * NINETY_PERCENT * np.array([-1, 0, 1])).tolist()
+    low, seen, high = volume_interval(answers)
     words = [
         *_words_of_volume(record.volume, low, seen, high),
-        *_words_of_distinct(len(record.quantities), told.distinct[0]),
+        *_words_of_distinct(len(record.quantities), told_items(answers[None]).distinct[0]),
     ]
     found = None if counts is None else settings.missing(counts, answers, record)
     missing: list[float | None] = [None] * len(items)
     if found is not None:
-        there = dict.fromkeys(item["name"] for item in items if item["quantity"])
+        there = [name for name, item in merged_lines(items).items() if item["quantity"]]
         share_of = dict(zip(there, found.tolist(), strict=True))
         missing = [share_of.get(item["name"]) for item in items]
     said = f"looks like {' and like '.join(words)}" if words else ""

@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from auditing.bins import AuditBin, BinSource, UnusablePhotoError, decode_photo
-from auditing.item_hints import record_of
-from auditing.visits_of_bins import SeenItems, SeenVisits, recorded_columns
+from auditing.record_lines import record_of, recorded_columns
+from auditing.visits_of_bins import SeenItems, SeenVisits
 from items.settings import HEADS_SETTINGS, HEADS_WEIGHTS, ItemSettings
 from output_files import whole_file
 from serving.bin_counter import BinCounter, Preparation, sha256_of

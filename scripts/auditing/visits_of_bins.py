@@ -192,7 +192,7 @@ class SeenItems:
 
     Args:
         answers: float (num_rows, ...), of items.answers; NaN where there is no photo.
-        records: (num_rows,), of recorded_columns.
+        records: (num_rows,), of record_lines.recorded_columns.
     """
 
     answers: np.ndarray
@@ -202,17 +202,6 @@ class SeenItems:
         """Return the items that the records of some rows name."""
         columns = self.records.take(pa.array(rows)).to_pydict().values()
         return [RecordedItems(*map(tuple, of_row)) for of_row in zip(*columns, strict=True)]
-
-
-def recorded_columns(records: Sequence[RecordedItems]) -> pa.Table:
-    """Return records as columns of lists, some ten bytes an item."""
-    types = {"quantities": pa.int32(), "volumes": pa.float32(), "weights": pa.float32()}
-    return pa.table(
-        {
-            name: pa.array([getattr(record, name) for record in records], pa.large_list(kind))
-            for name, kind in types.items()
-        }
-    )
 
 
 @dataclass(frozen=True)

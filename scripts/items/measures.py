@@ -32,6 +32,20 @@ def item_figures(answers: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     return figures | ({"distinct_accuracy": float(is_right.mean())} if len(columns) else {})
 
 
+def volume_interval(answers: np.ndarray) -> tuple[float, float, float]:
+    """Return what volume a photo shows of all items, cubic inches.
+
+    Args:
+        answers: float (num_answers,), of items.answers, to one photo.
+
+    Returns: the middle one is as likely too large as too small, and 90 % lie between the others.
+    """
+    told, column = told_items(answers[None]), SIZES.index("volume")
+    off = NINETY_PERCENT * told.spreads[0, column] * np.array([-1, 0, 1])
+    low, middle, high = np.exp(told.means[0, column] + off).tolist()
+    return low, middle, high
+
+
 def distinct_items(answers: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the logits of the numbers of distinct items, and which of them is true of each photo.
 

@@ -10,16 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from items.answers import told_items
 from items.evidence import RecordedItems
-from items.measures import NINETY_PERCENT
-from items.sizes import SIZES
+from items.measures import volume_interval
 from serving.bin_counter import BinCounter
 from visits.chain import with_other_photos
 
 DECIMALS = 6
 BY_COUNT, BY_ITEMS = "count", "count and items"
-VOLUME = SIZES.index("volume")
 SEEN = ("seen_volume", "seen_volume_low", "seen_volume_high")
 OF_ITEMS = ("judged_by", "expected_volume", *SEEN)  # what an answer has of a record with items
 
@@ -82,7 +79,5 @@ def seen_volume(said_of_items: np.ndarray | None) -> dict[str, float | None]:
     """
     if said_of_items is None:
         return dict.fromkeys(SEEN)
-    told = told_items(said_of_items[None])
-    mean, spread = told.means[0, VOLUME], told.spreads[0, VOLUME]
-    volumes = np.exp(mean + spread * NINETY_PERCENT * np.array([0, -1, 1]))
-    return dict(zip(SEEN, np.round(volumes, 1).tolist(), strict=True))
+    low, middle, high = (round(volume, 1) for volume in volume_interval(said_of_items))
+    return dict(zip(SEEN, (middle, low, high), strict=True))

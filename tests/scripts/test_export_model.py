@@ -371,6 +371,17 @@ def test_a_form_without_the_models_change_head_is_not_used(
     )
 
 
+def test_a_form_of_before_there_were_item_heads_is_used(exported: Path, tmp_path: Path) -> None:
+    model_dir = tmp_path / "model"
+    shutil.copytree(exported, model_dir)
+    for path in model_dir.glob("item_heads.*"):
+        path.unlink()
+    path = model_dir / "openvino" / "export.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"head_version": record.pop("heads")[HEAD_WEIGHTS]}))
+    assert BinCounter(model_dir, num_threads=1).runtime.startswith("openvino ")
+
+
 def test_a_model_without_other_heads_is_exported_and_served_as_it_was(
     headless: Path, exported: Path, photos: list[np.ndarray]
 ) -> None:

@@ -5,22 +5,12 @@ import numpy as np
 import pytest
 
 from auditing.item_hints import item_hints
-from items.evidence import BELIEVED, MOST_CONTENTS, UsualItems
+from items.evidence import BELIEVED
 from items.settings import ItemSettings
 from items.sizes import SIZES
+from usual_items import USUAL
 
-SETTINGS = ItemSettings(
-    max_distinct=3,
-    usual=UsualItems(
-        counts=(1, 2, 3),
-        means=((4.0, 0.0), (4.5, 0.5), (5.0, 1.0)),
-        spreads=((1.0, 1.0), (0.9, 0.8), (0.8, 0.6)),
-        distinct=((0.9, 0.05, 0.05), (0.3, 0.6, 0.1), (0.2, 0.3, 0.5)),
-        volumes=tuple(np.geomspace(5, 500, MOST_CONTENTS).tolist()),
-        weights=tuple(np.geomspace(0.1, 5, MOST_CONTENTS).tolist()),
-    ),
-    powers=BELIEVED,
-)
+SETTINGS = ItemSettings(max_distinct=3, usual=USUAL, powers=BELIEVED)
 ONE_GONE = np.array([0.05, 0.85, 0.1])
 
 
@@ -97,6 +87,13 @@ def test_lines_of_one_name_are_one_item() -> None:
     assert whole is not None
     assert lines.words == whole.words
     assert lines.missing == (whole.missing[0], whole.missing[2], whole.missing[0])
+
+
+def test_lines_that_cancel_one_another_are_no_item() -> None:
+    items = [*BOXES, item("Nut", 1, 5.0), item("Nut", -1, 5.0)]
+    hints = item_hints(said(20, [0.8, 0.1, 0.1]), 3, items, ONE_GONE, SETTINGS)
+    assert hints is not None
+    assert hints.missing[3:] == (None, None)
 
 
 def test_items_without_a_size_have_no_volume_and_can_still_be_missing() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from auditing import parts as audit_parts
 from auditing.bins import decode_photo, open_bins
-from auditing.item_hints import record_of
 from auditing.parts import claim_output, read_parts, seen_visits, write_parts
+from auditing.record_lines import record_of
 from auditing.visits_of_bins import earlier_visits
 from serving.bin_counter import BinCounter, Seen
 

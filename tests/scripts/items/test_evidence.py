@@ -12,7 +12,6 @@ from items.evidence import (
     NO_ITEMS,
     Powers,
     RecordedItems,
-    UsualItems,
     counts_with_items,
     fit_powers,
     item_evidence,
@@ -22,17 +21,10 @@ from items.evidence import (
     usual_items,
 )
 from items.sizes import SIZES
+from usual_items import USUAL
 
 COUNTS = (1, 2, 3)
 MAX_DISTINCT = 3
-USUAL = UsualItems(
-    counts=COUNTS,
-    means=((4.0, 0.0), (4.5, 0.5), (5.0, 1.0)),
-    spreads=((1.0, 1.0), (0.9, 0.8), (0.8, 0.6)),
-    distinct=((0.9, 0.05, 0.05), (0.3, 0.6, 0.1), (0.2, 0.3, 0.5)),
-    volumes=tuple(np.geomspace(5, 500, MOST_CONTENTS).tolist()),
-    weights=tuple(np.geomspace(0.1, 5, MOST_CONTENTS).tolist()),
-)
 # Two small items alike, and a large one.
 RECORD = RecordedItems((2, 1), (10.0, 100.0), (0.5, 2.0))
 INDEPENDENT = Powers(1.0, 1.0, 1.0, 1.0)

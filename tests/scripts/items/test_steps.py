@@ -4,27 +4,18 @@ import numpy as np
 import pytest
 
 from items.evidence import (
-    MOST_CONTENTS,
     NO_ITEMS,
     Powers,
     RecordedItems,
-    UsualItems,
     counts_with_items,
     item_evidence,
 )
 from items.settings import ItemSettings
 from items.sizes import SIZES
 from items.steps import POWER, UsualChanges, changed_record, mirrored, usual_changes
+from usual_items import USUAL
 
 COUNTS = (1, 2, 3)
-USUAL = UsualItems(
-    counts=COUNTS,
-    means=((4.0, 0.0), (4.5, 0.5), (5.0, 1.0)),
-    spreads=((1.0, 1.0), (0.9, 0.8), (0.8, 0.6)),
-    distinct=((0.9, 0.05, 0.05), (0.3, 0.6, 0.1), (0.2, 0.3, 0.5)),
-    volumes=tuple(np.geomspace(5, 500, MOST_CONTENTS).tolist()),
-    weights=tuple(np.geomspace(0.1, 5, MOST_CONTENTS).tolist()),
-)
 CHANGES = UsualChanges(
     means=((0.0, 0.7, 1.1), (-0.7, 0.0, 0.4), (-1.1, -0.4, 0.0)), spreads=((0.6,) * 3,) * 3
 )
