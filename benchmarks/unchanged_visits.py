@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--num_photos", type=int, default=320, help="default: %(default)s")
     arguments = parser.parse_args()
     data: Any = importlib.import_module("training.bin_dataset")
-    normalize = importlib.import_module("training.augmentation").normalize
+    normalize = importlib.import_module("recipe.augmentation").normalize
     load_head = importlib.import_module("visits.head").load_head
     settings = importlib.import_module("visits.settings")
 

@@ -84,7 +84,9 @@ class DataArguments:
             "'dataset'."
         },
     )
-    max_train_samples: int | None = described(None, "Train on this many photos, for a try.")
+    max_train_samples: int | None = described(
+        None, "Train on this many photos, those of the first bins, for a try or a learning curve."
+    )
     max_eval_samples: int | None = described(
         None, "Evaluate on this many photos of validation and of test, for a try."
     )

@@ -150,12 +150,20 @@ def dataset_fingerprint(dataset: DatasetDict) -> str:
 
 
 def decoded_photos(dataset: Dataset, max_samples: int | None) -> Dataset:
-    """Return the first photos of a split, decoded when they are taken.
+    """Return the photos of a split, or of its first bins, decoded when they are taken.
 
-    The build mixed the bins' order, so the first ones are a fair sample.
+    The build mixed the bins' order, so the first ones are a fair sample. All visits of a bin are in
+    it, but for the last bin's, so that as large a share of them has another visit.
     """
-    if max_samples is not None:
-        dataset = dataset.select(range(min(max_samples, len(dataset))))
+    if max_samples is not None and max_samples < len(dataset):
+        first: dict[object, int] = {}
+        groups = dataset.with_format(None)["bin_group"]
+        places = [
+            first.setdefault((row,) if group is None else group, row)
+            for row, group in enumerate(groups)
+        ]
+        rows = np.argsort(places, kind="stable")[:max_samples]
+        dataset = dataset.select(np.sort(rows))
     return dataset.with_transform(_decode, columns=list(SHOWN))
 
 

@@ -40,9 +40,7 @@ from items.measures import (
 )
 from items.settings import ItemSettings
 from items.sizes import SIZES, volume_changes
-from side_heads import save_side_heads, side_heads, without_side_heads
-from training.arguments import BinTrainingArguments
-from training.augmentation import (
+from recipe.augmentation import (
     APART,
     APART_SEEN_TWICE,
     mixed,
@@ -52,6 +50,17 @@ from training.augmentation import (
     random_flip,
     random_geometry,
 )
+from recipe.losses import balanced_weights, counting_loss, cross_entropy, item_distances
+from recipe.regularization import (
+    WeightAverage,
+    add_drop_path,
+    layer_groups,
+    load_trained_weights,
+    matrices,
+    save_trained_weights,
+)
+from side_heads import save_side_heads, side_heads, without_side_heads
+from training.arguments import BinTrainingArguments
 from training.bin_dataset import collate, has_items, items_of, steps_of, visits_of, with_items
 from training.calibration import (
     before_and_after,
@@ -69,16 +78,7 @@ from training.checkpoints import (
 )
 from training.device import start_decoding_worker
 from training.evaluation import MetricsLine, counting_metrics
-from training.losses import balanced_weights, counting_loss, cross_entropy, item_distances
 from training.models import load_strictly
-from training.regularization import (
-    WeightAverage,
-    add_drop_path,
-    layer_groups,
-    load_trained_weights,
-    matrices,
-    save_trained_weights,
-)
 from training.run_folder import write_figures
 from visits.batches import VisitPairs, VisitSampler, with_unchanged
 from visits.chain import change_columns, of_changed, possible_changes

@@ -26,8 +26,10 @@ from count_distribution import counts_of_labels
 from items.heads import load_item_heads
 from items.settings import HEADS_SETTINGS, HEADS_WEIGHTS, ItemSettings
 from one_line_parser import reason_of
+from recipe.regularization import forget_cached
 from side_heads import read_side_heads
 from training.arguments import ModelArguments
+from training.position_embeddings import fitted_to
 from visits.error_model import ERROR_MODEL, ErrorModel
 from visits.head import load_head
 from visits.settings import HEAD_SETTINGS, HEAD_WEIGHTS, VisitModel, read_visit_model
@@ -44,7 +46,8 @@ def load_model(
     Args:
         label_names: the dataset's labels, which become the model's.
         image_size: edge of the dataset's square photos, pixels.
-        train: whether the model is to be trained; if not, its labels must be the dataset's already.
+        train: whether the model is to be trained; if not, its labels must be the dataset's already,
+            and its photos of the dataset's size.
 
     Raises:
         ValueError: the model takes photos of another size, or counts something else.
@@ -78,6 +81,8 @@ def load_model(
                 dtype=torch.float32,
                 **labels,
             )
+            if train:
+                model = fitted_to(model, image_size)
     except ImportError as error:
         raise ImportError(_lacking(source, error)) from error
     except (ValueError, OSError):
@@ -178,16 +183,6 @@ def _folder_with(arguments: ModelArguments, *names: str) -> Path | None:
         for name in names
     ]
     return None if found[0] is None else Path(found[0]).parent
-
-
-def forget_cached(model: torch.nn.Module) -> None:
-    """Have a model forget what it derived from its weights, which are others now.
-
-    LeViT keeps its attention biases from one evaluation to the next, until it is trained.
-    """
-    is_training = model.training
-    model.train()
-    model.train(is_training)
 
 
 def _lacking(source: str, error: ImportError) -> str:

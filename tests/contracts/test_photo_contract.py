@@ -8,12 +8,12 @@ from transformers import ViTImageProcessor
 
 from dataset import photos as bin_images
 from paths import ROOT
+from recipe.augmentation import normalize
 from serving import photo_checks
 from serving.request_errors import RequestError
 from serving.served_code import SIMPLEJPEG
 from stand_ins.served_model import drawn_photo, encoded
 from training import models
-from training.augmentation import normalize
 
 SIZE = 32
 

@@ -7,7 +7,7 @@ import pytest
 
 from paths import ROOT
 
-ENTRIES = ("fetch_logs", "parse_logs", "plot_metrics", "compare_runs", "report")
+ENTRIES = "fetch_logs", "parse_logs", "plot_metrics", "compare_runs", "learning_curve", "report"
 
 
 def without_reader(unbuffered: str, entry: str, *arguments: str) -> tuple[int, bytes]:

@@ -208,3 +208,29 @@ def test_a_shard_that_is_not_the_one_of_its_build_is_refused(
     shard.write_bytes(content)
     with pytest.raises(ValueError, match="is damaged"):
         load_bins(str(copy), [])
+
+
+def test_a_part_of_a_split_is_of_whole_bins(dataset_dir: Path) -> None:
+    dataset = load_bins(str(dataset_dir), ["train"])["train"]
+    groups = dataset["bin_group"]
+    rows_of = {group: [r for r, g in enumerate(groups) if g == group] for group in groups}
+    assert max(map(len, rows_of.values())) > 1
+    # As many as some first bins have: which the first photos alone have not.
+    number = sum(map(len, list(rows_of.values())[:40]))
+    part = decoded_photos(dataset, max_samples=number).with_format(None)
+    assert sorted(part["bin_group"]) == sorted(
+        group for group in list(rows_of)[:40] for _ in rows_of[group]
+    )
+    assert part["id"] != dataset["id"][:number]
+    # The last bin alone may lose visits; a smaller part is in each larger one.
+    assert len(decoded_photos(dataset, max_samples=number - 1)) == number - 1
+    smaller = decoded_photos(dataset, max_samples=number // 2).with_format(None)
+    assert {*smaller["id"]} < {*part["id"]}
+    assert len(decoded_photos(dataset, max_samples=10**6)) == len(dataset)
+
+
+def test_a_part_of_bins_without_a_known_group_is_the_first_ones(dataset_dir: Path) -> None:
+    dataset = load_bins(str(dataset_dir), ["train"])["train"]
+    unknown = dataset.remove_columns("bin_group").add_column("bin_group", [None] * len(dataset))
+    part = decoded_photos(unknown, max_samples=7).with_format(None)
+    assert part["id"] == dataset["id"][:7]

@@ -22,15 +22,15 @@ from transformers import (
 from items.heads import attach_item_heads, item_heads_of
 from items.settings import HEADS_WEIGHTS
 from paths import ROOT
+from recipe import augmentation
+from recipe.augmentation import random_moves
+from recipe.regularization import TRAINED_WEIGHTS
 from side_heads import read_side_heads
-from training import augmentation
 from training.arguments import BinTrainingArguments, ModelArguments
-from training.augmentation import random_moves
 from training.bin_dataset import decoded_photos, items_of, load_bins, steps_of
 from training.bin_trainer import BinTrainer
 from training.evaluation import MetricsLine, counting_metrics, softmax
 from training.models import load_image_processor, load_model
-from training.regularization import TRAINED_WEIGHTS
 from training.trainer_flags import DECIDE_WEIGHTS, MAY_CHANGE
 from visits.batches import with_unchanged
 from visits.head import attach_head

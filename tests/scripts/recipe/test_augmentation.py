@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from transformers import ViTImageProcessor
 
-from training.augmentation import (
+from recipe.augmentation import (
     APART,
     mixed,
     mixing_shares,

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from training.losses import (
+from recipe.losses import (
     balanced_weights,
     counting_loss,
     item_distances,

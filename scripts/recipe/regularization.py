@@ -20,8 +20,6 @@ from transformers import (
     TrainingArguments,
 )
 
-from training.models import forget_cached
-
 # A layer learns at this share of the rate of the one above it. Source: Bao et al., BEiT, ICLR 2022.
 LAYER_DECAY = 0.75
 # Share of photos that skip the last layer; the layers before it are skipped less, in proportion.
@@ -190,6 +188,16 @@ class WeightAverage(TrainerCallback):
             else:  # counts of batches
                 averaged.copy_(current[name])
         forget_cached(self.model)
+
+
+def forget_cached(model: nn.Module) -> None:
+    """Have a model forget what it derived from its weights, which are others now.
+
+    LeViT keeps its attention biases from one evaluation to the next, until it is trained.
+    """
+    is_training = model.training
+    model.train()
+    model.train(is_training)
 
 
 def save_trained_weights(model: nn.Module, checkpoint: Path) -> None:

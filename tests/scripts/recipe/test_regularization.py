@@ -8,8 +8,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, PreTrained
 
 from model_families import TINY_CONFIGS
 from paths import ROOT
-from tiny_model import TINY_VIT
-from training.regularization import (
+from recipe.regularization import (
     LAYER_DECAY,
     WeightAverage,
     add_drop_path,
@@ -19,6 +18,7 @@ from training.regularization import (
     matrices,
     save_trained_weights,
 )
+from tiny_model import TINY_VIT
 
 
 def tiny_model(tmp_path: Path, **config: object) -> PreTrainedModel:
