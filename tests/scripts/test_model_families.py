@@ -1,12 +1,14 @@
 """Every family of image classifiers from training to audit: it works, or one line says why not."""
 
 import contextlib
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 import audit
@@ -15,6 +17,8 @@ import export_model
 import train
 from model_families import IMAGE_SIZE, TINY_CONFIGS
 from serving.bin_counter import BinCounter
+from training.arguments import ModelArguments
+from training.models import load_model
 
 # What cannot be trained here, and what the line says of it.
 REFUSED = {
@@ -27,6 +31,8 @@ REFUSED = {
 }
 # What answers as it is, and cannot be exported.
 NOT_EXPORTED = {"efficientnet": "the safetensors serve as they are"}
+# What learns of places in another way than by positions on a grid.
+OF_ONE_SIZE = {"levit"}
 # Whose last layer does not say what it sees where: they count, and compare no visits.
 WITHOUT_CHANGES = {"clip", "hgnet_v2", "metaclip_2", "siglip"}
 
@@ -54,6 +60,24 @@ def one_line(
         main(argv)
     assert exit_info.value.code == 2
     return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("family", sorted(TINY_CONFIGS.keys() - REFUSED.keys()))
+def test_a_pretrained_model_of_a_family_takes_larger_photos_or_names_its_size(
+    family: str, tmp_path: Path
+) -> None:
+    config = AutoConfig.for_model(family, **copy.deepcopy(TINY_CONFIGS[family]), num_labels=5)
+    config.architectures = []  # None stops some families
+    AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path)
+    arguments = ModelArguments(model_name_or_path=str(tmp_path))
+    labels = ["1", "2", "3", "4", "5"]
+    if family in OF_ONE_SIZE:
+        with pytest.raises(ValueError, match="the dataset's have 96"):
+            load_model(arguments, labels, 96, train=True)
+        return
+    config = load_model(arguments, labels, 96, train=True).config
+    said = getattr(getattr(config, "vision_config", config), "image_size", None)
+    assert said in (None, 96, [96, 96])
 
 
 @pytest.mark.slow
