@@ -5,8 +5,9 @@
     python benchmarks/training_recipe.py compare --dataset_dir data/bins --output_dir runs/recipe \\
         --model_name_or_path ../shared/models/vit-tiny-patch16-224
 
-`screen` trains with the switches that it is given, with none of them, and with each set that
-differs in one switch from what it is given, and reads validation alone.
+`screen` trains with the switches that it is given, and with each set that differs from it in one
+of them, once a seed, and reads validation alone: figures are means over the seeds, differences
+those of the same seed, with the lowest and the highest.
 `compare` trains with the switches that it is given and as the published projects do, once a seed,
 and reads the test split: the same photos, paired, with 95 % bootstrap intervals over bin groups.
 A run that is finished is not repeated, one that was killed goes on; another rate, or another number
@@ -27,24 +28,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 TRAIN = Path(__file__).resolve().parent.parent / "scripts/train.py"
-# Flag, value when on, value when off.
-SWITCHES = {
+# Flag, value when on, value when off; None: what the command line says.
+SWITCHES: dict[str, tuple[str, str, str | None]] = {
     "loss": ("--loss", "soft_labels", "cross_entropy"),
+    "smoothing": ("--label_smoothing_factor", "0.1", "0"),
     "geometry": ("--augment_geometry", "true", "false"),
     "colour": ("--augment_colour", "true", "false"),
     "mixup": ("--mixup", "true", "false"),
     "regularize": ("--regularize", "true", "false"),
+    "average": ("--average_weights", "true", "false"),
+    "drop_path": ("--drop_path", "0.1", "0"),
     "changes": ("--learn_changes", "true", "false"),
     "items": ("--learn_items", "true", "false"),
+    "long": ("--num_train_epochs", "16", None),
+    "large_batch": ("--per_device_train_batch_size", "128", None),
 }
 # What train.py does by default, with EVERY_RECIPE.
-CHOSEN = ["geometry", "mixup", "regularize", "changes", "items"]
+CHOSEN = ["geometry", "mixup", "regularize", "average", "drop_path", "changes", "items"]
 EVERY_RECIPE = ["--lr_scheduler_type", "cosine", "--warmup_steps", "0.1", "--weight_decay", "0.05"]
 EVERY_RECIPE += ["--calibrate", "true"]
 # How others train on these photos: Trainer's defaults; the warm-up is a share of the run.
 PUBLISHED = ["--lr_scheduler_type", "linear", "--warmup_steps", "0.1", "--weight_decay", "0"]
 PUBLISHED += ["--calibrate", "false"]
-SCREENING_SEED = 42
 NUM_RESAMPLES = 10_000
 
 
@@ -52,16 +57,19 @@ def flags_of(switches: Sequence[str]) -> list[str]:
     """Return the flags that turn on these switches, and off all others."""
     flags: list[str] = []
     for name, (flag, on, off) in SWITCHES.items():
-        flags += [flag, on if name in switches else off]
+        value = on if name in switches else off
+        flags += [] if value is None else [flag, value]
     return flags
 
 
 def name_of(switches: Sequence[str]) -> str:
-    """Return what a setting's runs are called: all, all_but_loss, loss_mixup, none."""
-    left_out = [name for name in SWITCHES if name not in switches]
-    if len(left_out) <= 1:
-        return "_".join(["all", *(f"but_{name}" for name in left_out)])
-    return "_".join(name for name in SWITCHES if name in switches) or "none"
+    """Return what a setting's runs are called: default, without_mixup, with_loss_without_items."""
+    more = [name for name in SWITCHES if name in switches and name not in CHOSEN]
+    less = [name for name in CHOSEN if name not in switches]
+    if not switches:
+        return "plain"
+    parts = [*(["with", *more] if more else []), *(["without", *less] if less else [])]
+    return "_".join(parts) or "default"
 
 
 def run_training(run_dir: Path, flags: Sequence[str], needed: str) -> None:
@@ -90,35 +98,58 @@ def best_epoch(run_dir: Path) -> float:
     return next(entry["epoch"] for entry in state["log_history"] if entry["step"] == best_step)
 
 
-def settings_beside(switches: Sequence[str]) -> list[list[str]]:
-    """Return a setting, that of no switches, and all that differ from it in one switch."""
-    toggled = [{*switches} ^ {name} for name in SWITCHES]
-    settings = [{*switches}, set(), *toggled]
-    in_order = [[name for name in SWITCHES if name in setting] for setting in settings]
-    return [setting for index, setting in enumerate(in_order) if setting not in in_order[:index]]
+def settings_beside(base: Sequence[str], toggled: Sequence[str]) -> list[list[str]]:
+    """Return a setting, and those that differ from it in one of the toggled switches."""
+    settings = [{*base}, *({*base} ^ {name} for name in toggled)]
+    return [[name for name in SWITCHES if name in setting] for setting in settings]
 
 
-def screen(output_dir: Path, common: Sequence[str], rate: str, base: Sequence[str]) -> None:
-    """Train every setting with one seed, and print the table of validation figures as it grows."""
+def screen(
+    output_dir: Path,
+    common: Sequence[str],
+    rate: str,
+    settings: Sequence[Sequence[str]],
+    seeds: Sequence[int],
+) -> None:
+    """Train every setting once a seed, and print the table of validation figures as it grows."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for switches in settings:
+        for seed in seeds:
+            run_dir = output_dir / f"{name_of(switches)}-seed{seed}"
+            flags = [*common, *flags_of(switches), *EVERY_RECIPE, "--learning_rate", rate]
+            flags += ["--seed", str(seed), "--do_train", "--do_eval"]
+            run_training(run_dir, flags, "eval_accuracy")
+            results = json.loads((run_dir / "all_results.json").read_text())
+            of_seed = results | {"best_epoch": best_epoch(run_dir)}
+            found.setdefault(name_of(switches), []).append(of_seed)
+        print(screening_table(found), end="\n\n", flush=True)
+
+
+def screening_table(found: dict[str, list[dict[str, float]]]) -> str:
+    """Return validation figures as means over the seeds, and how far each is from the first.
+
+    Args:
+        found: all_results.json of each seed's run with its best_epoch, by setting; seeds in the
+            same order.
+    """
+    base = next(iter(found.values()))
     rows = []
-    for switches in settings_beside(base):
-        run_dir = output_dir / f"{name_of(switches)}-seed{SCREENING_SEED}"
-        flags = [*common, *flags_of(switches), *EVERY_RECIPE, "--learning_rate", rate]
-        flags += ["--seed", str(SCREENING_SEED), "--do_train", "--do_eval"]
-        run_training(run_dir, flags, "eval_accuracy")
-        results = json.loads((run_dir / "all_results.json").read_text())
-        rows.append(
-            [
-                name_of(switches),
-                f"{best_epoch(run_dir):g}",
-                f"{results['eval_loss']:.4f}",
-                f"{100 * results['eval_accuracy']:.1f}",
-                f"{results['eval_rmse']:.3f}",
-                f"{results['eval_mae']:.3f}",
-            ]
-        )
-        header = ["switches", "best epoch", "loss", "accuracy %", "RMSE", "MAE"]
-        print(markdown(header, rows), end="\n\n", flush=True)
+    for name, runs in found.items():
+        cells = [name, ", ".join(f"{run['best_epoch']:g}" for run in runs)]
+        for figure, factor, form in (
+            ("eval_loss", 1, ".3f"),
+            ("eval_accuracy", 100, ".1f"),
+            ("eval_rmse", 1, ".3f"),
+        ):
+            values = np.array([factor * run[figure] for run in runs])
+            ahead = values - np.array([factor * run[figure] for run in base])
+            sign = form.replace(".", "+.")
+            said = f"{ahead.mean():{sign}} [{ahead.min():{sign}}, {ahead.max():{sign}}]"
+            cells += [f"{values.mean():{form}}", "" if runs is base else said]
+        rows.append(cells)
+    header = ["setting", "best epochs", "nats", "difference"]
+    header += ["accuracy %", "difference", "RMSE", "difference"]
+    return markdown(header, rows)
 
 
 def compare(
@@ -226,12 +257,21 @@ def main() -> None:
         default=CHOSEN,
         help=f"default: {' '.join(CHOSEN)}",
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[42, 43, 44], help="of compare")
+    parser.add_argument(
+        "--toggle",
+        nargs="*",
+        choices=SWITCHES,
+        default=list(SWITCHES),
+        help="of screen: the switches that are turned, one at a time; default: all",
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[42, 43, 44])
     arguments, more = parser.parse_known_args()
     common = ["--dataset_dir", arguments.dataset_dir, "--disable_tqdm", "true", *more]
     common += ["--num_train_epochs", arguments.num_train_epochs]
     if arguments.step == "screen":
-        screen(arguments.output_dir, common, arguments.learning_rate, arguments.switches)
+        settings = settings_beside(arguments.switches, arguments.toggle)
+        rate = arguments.learning_rate
+        screen(arguments.output_dir, common, rate, settings, arguments.seeds)
     else:
         compare(
             arguments.output_dir,

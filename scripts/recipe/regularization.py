@@ -22,8 +22,6 @@ from transformers import (
 
 # A layer learns at this share of the rate of the one above it. Source: Bao et al., BEiT, ICLR 2022.
 LAYER_DECAY = 0.75
-# Share of photos that skip the last layer; the layers before it are skipped less, in proportion.
-MAX_DROP_PATH = 0.1
 # The average reaches back over a tenth of the steps so far, however long the run: the exponent of
 # which Karras et al., Analyzing and improving the training dynamics of diffusion models, CVPR 2024,
 # find a relative width of 0.10.
@@ -124,19 +122,23 @@ def layer_groups(
     return [groups[key] for key in sorted(groups)]
 
 
-def add_drop_path(model: PreTrainedModel) -> None:
+def add_drop_path(model: PreTrainedModel, share: float) -> None:
     """Have photos skip layers of a ViT at random in training; leave other models alone.
 
     A hook on each layer, so that neither config nor weights know of it. Source: Huang et al., Deep
     networks with stochastic depth, ECCV 2016.
+
+    Args:
+        share: of the photos that skip the last layer, 0 to below 1; the layers before it are
+            skipped less, in proportion.
     """
-    if model.config.model_type != "vit":
+    if model.config.model_type != "vit" or share == 0:
         return
     # Their name differs from release to release, their number does not.
     stacks = (module for module in model.modules() if isinstance(module, nn.ModuleList))
     layers = next(stack for stack in stacks if len(stack) == model.config.num_hidden_layers)
     for index, layer in enumerate(layers):
-        layer.register_forward_hook(_DropPath(MAX_DROP_PATH * (index + 1) / len(layers)))
+        layer.register_forward_hook(_DropPath(share * (index + 1) / len(layers)))
 
 
 class _DropPath:

@@ -156,6 +156,14 @@ class BinTrainingArguments(TrainingArguments):
         "Average the weights over the steps, skip layers of a ViT at random, and train the lower "
         "layers of a pretrained model at lower rates.",
     )
+    average_weights: bool = described(
+        True, "With --regularize: evaluate and keep an average over the last tenth of the steps."
+    )
+    drop_path: float = described(
+        0.1,
+        "With --regularize: share of photos that skip the last layer of a ViT; the layers before "
+        "it are skipped less, in proportion.",
+    )
     learn_changes: bool = described(
         True,
         "Learn from two visits of a bin what has changed between them, beside what each photo "

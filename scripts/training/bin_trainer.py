@@ -153,10 +153,11 @@ class BinTrainer(Trainer):
         self.count_weights = self._count_weights(len(counts))
         self.calibration: dict[str, float] = {}
         self.average: WeightAverage | None = None
-        if args.do_train and args.regularize:
+        if args.do_train and args.regularize and args.average_weights:
             self.average = WeightAverage(self.model)
             self.add_callback(self.average)
-            add_drop_path(self.model)
+        if args.do_train and args.regularize:
+            add_drop_path(self.model, args.drop_path)
         self.diagnostics: Diagnostics | None = None
         if args.diagnostics and args.process_index == 0:
             labels = self.train_dataset.with_format(None)["label"]

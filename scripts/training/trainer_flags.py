@@ -106,7 +106,7 @@ BOUNDS: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
     (
         "0 or more, and less than 1",
         lambda value: 0 <= value < 1,
-        ("adam_beta1", "adam_beta2", "label_smoothing_factor"),
+        ("adam_beta1", "adam_beta2", "label_smoothing_factor", "drop_path"),
     ),
     (  # numpy's generator takes no other
         "a whole number from 0 to 4294967295",

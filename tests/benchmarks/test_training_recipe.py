@@ -12,6 +12,7 @@ from training_recipe import (
     flags_of,
     name_of,
     paired_table,
+    screening_table,
     settings_beside,
 )
 
@@ -31,7 +32,9 @@ def figures(table: str, row: int) -> list[float]:
 def test_every_switch_is_set_to_on_or_to_off() -> None:
     flags = flags_of(["loss"])
     assert flags[:2] == ["--loss", "soft_labels"]
-    assert flags.count("false") == len(SWITCHES) - 1
+    settled = [flag for flag, _, off in SWITCHES.values() if off is not None]
+    assert flags[::2] == settled
+    assert flags_of(["long"])[-2:] == ["--num_train_epochs", "16"]
 
 
 def test_the_chosen_recipe_is_what_train_does_by_default() -> None:
@@ -45,20 +48,34 @@ def test_the_chosen_recipe_is_what_train_does_by_default() -> None:
 
 
 def test_a_setting_has_one_name_however_it_is_written() -> None:
-    assert name_of([*SWITCHES]) == "all"
-    assert name_of([name for name in SWITCHES if name != "mixup"]) == "all_but_mixup"
-    assert name_of(["mixup", "loss"]) == name_of(["loss", "mixup"]) == "loss_mixup"
-    assert name_of([]) == "none"
+    assert name_of(CHOSEN) == "default"
+    assert name_of([name for name in reversed(CHOSEN) if name != "mixup"]) == "without_mixup"
+    assert name_of([*CHOSEN, "loss"]) == name_of(["loss", *CHOSEN]) == "with_loss"
+    assert name_of([]) == "plain"
+    settings = settings_beside(CHOSEN, [*SWITCHES])
+    assert len({name_of(setting) for setting in settings}) == len(SWITCHES) + 1
 
 
 def test_a_setting_is_screened_with_all_that_differ_from_it_in_one_switch() -> None:
-    names = [name_of(setting) for setting in settings_beside(["loss", "mixup"])]
-    assert names[:2] == ["loss_mixup", "none"]
-    assert set(names[2:]) == {
-        *("mixup", "loss", "loss_geometry_mixup", "loss_colour_mixup", "loss_mixup_regularize"),
-        *("loss_mixup_changes", "loss_mixup_items"),
-    }
-    assert len({name_of(setting) for setting in settings_beside([*SWITCHES])}) == 9
+    base = ["geometry", "mixup"]
+    assert settings_beside(base, ["mixup", "loss"]) == [
+        ["geometry", "mixup"],
+        ["geometry"],
+        ["loss", "geometry", "mixup"],
+    ]
+
+
+def test_a_switch_is_worth_what_the_same_seeds_differ_by() -> None:
+    def run(loss: float, best_epoch: float) -> dict[str, float]:
+        figures = {"eval_loss": loss, "eval_accuracy": loss / 4, "eval_rmse": loss}
+        return figures | {"best_epoch": best_epoch}
+
+    table = screening_table(
+        {"default": [run(1.0, 5), run(1.2, 6)], "with_loss": [run(1.2, 7), run(1.3, 8)]}
+    )
+    base, other = table.splitlines()[2:]
+    assert base.startswith("| default | 5, 6 | 1.100 |  | 27.5 |  | 1.100 |  |")
+    assert "| with_loss | 7, 8 | 1.250 | +0.150 [+0.100, +0.200] | 31.2 |" in other
 
 
 def test_the_difference_is_that_of_the_means_over_the_seeds() -> None:

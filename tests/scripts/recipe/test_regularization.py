@@ -150,7 +150,7 @@ def test_drop_path_skips_layers_in_training_alone_and_keeps_their_mean(tmp_path:
     photo = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         whole = model.eval()(pixel_values=photo).logits
-        add_drop_path(model)
+        add_drop_path(model, 0.1)
         assert set(model.state_dict()) == names
         torch.testing.assert_close(model(pixel_values=photo).logits, whole)
         layer = (model.vit.encoder.layer if hasattr(model.vit, "encoder") else model.vit.layers)[1]
@@ -165,7 +165,13 @@ def test_drop_path_skips_layers_in_training_alone_and_keeps_their_mean(tmp_path:
 
 def test_a_resnet_skips_no_layers(tmp_path: Path) -> None:
     model = tiny_resnet(tmp_path)
-    add_drop_path(model)
+    add_drop_path(model, 0.1)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_without_a_share_no_layer_is_skipped(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    add_drop_path(model, 0.0)
     assert not any(module._forward_hooks for module in model.modules())
 
 

@@ -354,6 +354,18 @@ def test_training_goes_on_without_the_average_that_is_evaluated_and_saved(
         assert is_same == (step == 1)
 
 
+def test_each_part_of_what_regularizes_can_be_left_out(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    flags = {"regularize": True, "average_weights": False, "drop_path": 0.0}
+    trainer = make_trainer(dataset_dir, config_dir, tmp_path, max_steps=1, **flags)
+    assert trainer.average is None
+    hooks = [hook for m in trainer.model.modules() for hook in m._forward_hooks.values()]
+    assert not any("DropPath" in type(hook).__name__ for hook in hooks)
+    trainer.train()
+    assert not (tmp_path / "checkpoint-1" / TRAINED_WEIGHTS).exists()
+
+
 @pytest.mark.parametrize(
     ("recipe", "kind"),
     [({}, "vit"), (FULL_RECIPE, "vit"), (FULL_RECIPE | {"bf16": True}, "resnet")],
