@@ -220,15 +220,21 @@ def panels_of(
             sizes=sizes,
             law=foretold(figure, law, sizes),
             foretold=np.searchsorted(sizes, num_photos).tolist(),
+            digits=figure.digits,
         )
         for index, (figure, law) in enumerate(zip(FIGURES, laws, strict=True))
     ]
 
 
 def differing_flags(runs: Sequence[Run]) -> list[str]:
-    """Return the flags in which the runs differ, though a curve should differ in photos alone."""
+    """Return the flags in which the runs differ, though a curve should differ in photos alone.
+
+    A flag that a run's record lacks came after it.
+    """
     names = sorted({name for run in runs for name in run.flags})
-    said = {name: {json.dumps(run.flags.get(name)) for run in runs} for name in names}
+    said = {
+        name: {json.dumps(run.flags[name]) for run in runs if name in run.flags} for name in names
+    }
     return [name for name, values in said.items() if len(values) > 1]
 
 

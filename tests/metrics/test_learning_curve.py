@@ -30,7 +30,7 @@ def write_run(folder: Path, num_photos: int, seed: int, wrong: float, **flags: o
         }
     )
     pq.write_table(table, folder / "predictions_test.parquet")
-    arguments = {"do_train": True, "seed": seed, "learning_rate": 1e-3, **flags}
+    arguments = {"do_train": True, "seed": seed, "learning_rate": 1e-3, "mixup": True, **flags}
     (folder / "arguments.json").write_text(json.dumps(arguments))
     (folder / "all_results.json").write_text(json.dumps({"train_samples": num_photos}))
     return folder
@@ -93,7 +93,9 @@ def test_a_run_that_only_tested_counts_the_photos_of_its_model(
 def test_runs_of_different_recipes_are_named(
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = write_run(tmp_path / "other", 500, 9, 0.6, learning_rate=1.0, mixup=False)
+    # A flag of which the others' records know nothing came later.
+    flags = {"learning_rate": 1.0, "mixup": False, "newer_flag": 1}
+    other = write_run(tmp_path / "other", 500, 9, 0.6, **flags)
     learning_curve.main([*map(str, runs), str(other)])
     assert "differ in learning_rate, mixup, too" in capsys.readouterr().out
 
