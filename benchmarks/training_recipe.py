@@ -21,6 +21,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 TRAIN = Path(__file__).resolve().parent.parent / "scripts/train.py"
+# Stands for the models of the same setting, one a seed, without these switches.
+TEACHERS, NOT_OF_TEACHERS = "", {"taught", "long"}
 # Flag, value when on, value when off; None: what the command line says.
 SWITCHES: dict[str, tuple[str, str, str | None]] = {
     "loss": ("--loss", "soft_labels", "cross_entropy"),
@@ -42,6 +45,7 @@ SWITCHES: dict[str, tuple[str, str, str | None]] = {
     "items": ("--learn_items", "true", "false"),
     "long": ("--num_train_epochs", "16", None),
     "large_batch": ("--per_device_train_batch_size", "128", None),
+    "taught": ("--teachers", TEACHERS, None),
 }
 # What train.py does by default, with EVERY_RECIPE.
 CHOSEN = ["geometry", "mixup", "regularize", "average", "drop_path", "changes", "items"]
@@ -104,21 +108,48 @@ def settings_beside(base: Sequence[str], toggled: Sequence[str]) -> list[list[st
     return [[name for name in SWITCHES if name in setting] for setting in settings]
 
 
-def screen(
-    output_dir: Path,
-    common: Sequence[str],
-    rate: str,
-    settings: Sequence[Sequence[str]],
-    seeds: Sequence[int],
-) -> None:
+@dataclass(frozen=True)
+class Trainings:
+    """What all runs of a call have in common.
+
+    Args:
+        flags: of train.py.
+        rate: learning rate.
+        predicts: whether they are asked about the test split, too.
+    """
+
+    output_dir: Path
+    flags: Sequence[str]
+    rate: str
+    seeds: Sequence[int]
+    predicts: bool
+
+    def run(self, switches: Sequence[str], seed: int) -> Path:
+        """Return the folder of a setting's run, trained unless it is there, its teachers first."""
+        flags = [*flags_of(switches), *EVERY_RECIPE, "--learning_rate", self.rate]
+        if "taught" in switches:
+            untaught = [name for name in switches if name not in NOT_OF_TEACHERS]
+            models = [str(self.run(untaught, of_seed) / "model") for of_seed in self.seeds]
+            flags[flags.index("--teachers") + 1] = ",".join(models)
+        return self.run_flags(name_of(switches), flags, seed)
+
+    def run_flags(self, name: str, flags: Sequence[str], seed: int) -> Path:
+        """Return the folder of a run with these flags."""
+        run_dir = self.output_dir / f"{name}-seed{seed}"
+        flags = [*self.flags, *flags, "--seed", str(seed), "--do_train", "--do_eval"]
+        if self.predicts:
+            run_training(run_dir, [*flags, "--do_predict"], "test_accuracy")
+        else:
+            run_training(run_dir, flags, "eval_accuracy")
+        return run_dir
+
+
+def screen(trainings: Trainings, settings: Sequence[Sequence[str]]) -> None:
     """Train every setting once a seed, and print the table of validation figures as it grows."""
     found: dict[str, list[dict[str, float]]] = {}
     for switches in settings:
-        for seed in seeds:
-            run_dir = output_dir / f"{name_of(switches)}-seed{seed}"
-            flags = [*common, *flags_of(switches), *EVERY_RECIPE, "--learning_rate", rate]
-            flags += ["--seed", str(seed), "--do_train", "--do_eval"]
-            run_training(run_dir, flags, "eval_accuracy")
+        for seed in trainings.seeds:
+            run_dir = trainings.run(switches, seed)
             results = json.loads((run_dir / "all_results.json").read_text())
             of_seed = results | {"best_epoch": best_epoch(run_dir)}
             found.setdefault(name_of(switches), []).append(of_seed)
@@ -152,25 +183,17 @@ def screening_table(found: dict[str, list[dict[str, float]]]) -> str:
     return markdown(header, rows)
 
 
-def compare(
-    output_dir: Path,
-    common: Sequence[str],
-    rates: tuple[str, str],
-    switches: Sequence[str],
-    seeds: Sequence[int],
-) -> None:
+def compare(trainings: Trainings, switches: Sequence[str], published_rate: str) -> None:
     """Train both recipes once a seed, each at its rate, and print the table of test figures."""
-    recipes = {
-        name_of(switches): [*flags_of(switches), *EVERY_RECIPE, "--learning_rate", rates[0]],
-        "published": [*flags_of([]), *PUBLISHED, "--learning_rate", rates[1]],
-    }
-    tables: dict[str, list[pa.Table]] = {name: [] for name in recipes}
-    for seed in seeds:
-        for name, flags in recipes.items():
-            run_dir = output_dir / f"{name}-seed{seed}"
-            more = ["--seed", str(seed), "--do_train", "--do_eval", "--do_predict"]
-            run_training(run_dir, [*common, *flags, *more], "test_accuracy")
-            tables[name].append(pq.read_table(run_dir / "predictions_test.parquet"))
+    published = [*flags_of([]), *PUBLISHED, "--learning_rate", published_rate]
+    tables: dict[str, list[pa.Table]] = {name_of(switches): [], "published": []}
+    for seed in trainings.seeds:
+        run_dirs = (
+            trainings.run(switches, seed),
+            trainings.run_flags("published", published, seed),
+        )
+        for of_recipe, run_dir in zip(tables.values(), run_dirs, strict=True):
+            of_recipe.append(pq.read_table(run_dir / "predictions_test.parquet"))
     print(paired_table(tables))
 
 
@@ -268,18 +291,17 @@ def main() -> None:
     arguments, more = parser.parse_known_args()
     common = ["--dataset_dir", arguments.dataset_dir, "--disable_tqdm", "true", *more]
     common += ["--num_train_epochs", arguments.num_train_epochs]
+    trainings = Trainings(
+        arguments.output_dir,
+        common,
+        arguments.learning_rate,
+        arguments.seeds,
+        predicts=arguments.step == "compare",
+    )
     if arguments.step == "screen":
-        settings = settings_beside(arguments.switches, arguments.toggle)
-        rate = arguments.learning_rate
-        screen(arguments.output_dir, common, rate, settings, arguments.seeds)
+        screen(trainings, settings_beside(arguments.switches, arguments.toggle))
     else:
-        compare(
-            arguments.output_dir,
-            common,
-            (arguments.learning_rate, arguments.published_rate),
-            arguments.switches,
-            arguments.seeds,
-        )
+        compare(trainings, arguments.switches, arguments.published_rate)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python sagemaker_jobs/vit.py --dry_run                      # the request; needs no account
     python sagemaker_jobs/vit.py --dataset s3://BUCKET/datasets/bins --spot --wait
 
-Any flag of train.py may follow (--learning_rate 1e-4 --num_train_epochs 3). Other models that take
-224 pixels: --model_name_or_path google/vit-large-patch16-224-in21k, facebook/dino-vitb16, ...
+Any flag of train.py may follow (--learning_rate 1e-4 --num_train_epochs 3), such as another model:
+--model_name_or_path google/vit-large-patch16-224-in21k, facebook/dino-vitb16, ...
 """
 
 from launching.launch import launch
