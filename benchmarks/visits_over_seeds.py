@@ -148,7 +148,13 @@ def count_outcomes(table: pa.Table, prefix: str) -> dict[str, np.ndarray]:
     """Return what the figures of counts are means of, (num_bins,) each, by the figure's heading."""
     counts = np.array(counts_of(table))
     probabilities = np.column_stack([table[f"{prefix}{count}"].to_numpy() for count in counts])
-    expected = table["expected_quantity"].to_numpy()
+    return outcomes_of(probabilities, counts, table["expected_quantity"].to_numpy())
+
+
+def outcomes_of(
+    probabilities: np.ndarray, counts: np.ndarray, expected: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the same of probabilities, (num_bins, num_counts)."""
     of_true = probabilities[np.arange(len(expected)), np.searchsorted(counts, expected)]
     return {
         "accuracy %": 1.0 * (counts[probabilities.argmax(axis=1)] == expected),
