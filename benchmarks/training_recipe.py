@@ -29,8 +29,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 TRAIN = Path(__file__).resolve().parent.parent / "scripts/train.py"
-# Stands for the models of the same setting, one a seed, without these switches.
-TEACHERS, NOT_OF_TEACHERS = "", {"taught", "long"}
 # Flag, value when on, value when off; None: what the command line says.
 SWITCHES: dict[str, tuple[str, str, str | None]] = {
     "loss": ("--loss", "soft_labels", "cross_entropy"),
@@ -45,7 +43,6 @@ SWITCHES: dict[str, tuple[str, str, str | None]] = {
     "items": ("--learn_items", "true", "false"),
     "long": ("--num_train_epochs", "16", None),
     "large_batch": ("--per_device_train_batch_size", "128", None),
-    "taught": ("--teachers", TEACHERS, None),
 }
 # What train.py does by default, with EVERY_RECIPE.
 CHOSEN = ["geometry", "mixup", "regularize", "average", "drop_path", "changes", "items"]
@@ -125,12 +122,8 @@ class Trainings:
     predicts: bool
 
     def run(self, switches: Sequence[str], seed: int) -> Path:
-        """Return the folder of a setting's run, trained unless it is there, its teachers first."""
+        """Return the folder of a setting's run, trained unless it is there."""
         flags = [*flags_of(switches), *EVERY_RECIPE, "--learning_rate", self.rate]
-        if "taught" in switches:
-            untaught = [name for name in switches if name not in NOT_OF_TEACHERS]
-            models = [str(self.run(untaught, of_seed) / "model") for of_seed in self.seeds]
-            flags[flags.index("--teachers") + 1] = ",".join(models)
         return self.run_flags(name_of(switches), flags, seed)
 
     def run_flags(self, name: str, flags: Sequence[str], seed: int) -> Path:

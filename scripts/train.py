@@ -63,7 +63,6 @@ from training.models import (
     load_heads_of_items,
     load_image_processor,
     load_model,
-    load_teachers,
     model_source,
 )
 from training.results import (
@@ -243,10 +242,6 @@ def load_trainer(
     counts = counts_of_labels(label_names)
     image_processor = load_image_processor(model_arguments, image_size)
     model = load_model(model_arguments, label_names, image_size, arguments.do_train)
-    teachers = None
-    if arguments.do_train:
-        weight = arguments.teacher_weight
-        teachers = load_teachers(model_arguments, label_names, image_size, weight)
     train_photos = photos(dataset, "train", data_arguments.max_train_samples)
     visit_model, item_settings = VisitModel(ErrorModel()), None
     eval_photos = photos(dataset, "validation", data_arguments.max_eval_samples)
@@ -267,7 +262,6 @@ def load_trainer(
         image_processor=image_processor,
         counts=counts,
         is_pretrained=model_arguments.model_name_or_path is not None,
-        teachers=teachers,
         train_dataset=train_photos,
         eval_dataset=eval_photos,
     )

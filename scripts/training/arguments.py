@@ -62,12 +62,6 @@ class ModelArguments:
     model_dir: str | None = described(
         None, "Where the trained model goes. Default: SM_MODEL_DIR, else OUTPUT_DIR/model."
     )
-    teachers: str | None = described(
-        None,
-        "Finished models of the same counts, separated by commas: learn from what they say of each "
-        "photo, too, such as RUN/model of three seeds. They cost a pass each in every step, and "
-        "nothing afterwards.",
-    )
 
     def __post_init__(self) -> None:
         if (self.model_name_or_path is None) == (self.config_name is None):
@@ -149,9 +143,6 @@ class BinTrainingArguments(TrainingArguments):
     )
     class_weights: Literal["balanced", "none"] = described(
         "none", "balanced: all counts weigh the same in the loss, however many bins have them."
-    )
-    teacher_weight: float = described(
-        0.7, "Share of what --teachers say in what is learned; the rest is the label's."
     )
     augment_geometry: bool = described(
         True, "Turn, shear, shrink and shift photos inside their frame; flips are always made."

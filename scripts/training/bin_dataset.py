@@ -149,22 +149,27 @@ def dataset_fingerprint(dataset: DatasetDict) -> str:
     return digest.hexdigest()[:16]
 
 
-def decoded_photos(dataset: Dataset, max_samples: int | None) -> Dataset:
-    """Return the photos of a split, or of its first bins, decoded when they are taken.
+def first_bins(dataset: Dataset, max_samples: int | None) -> Dataset:
+    """Return the photos of a split's first bins, all of them where no number is given.
 
     The build mixed the bins' order, so the first ones are a fair sample. All visits of a bin are in
     it, but for the last bin's, so that as large a share of them has another visit.
     """
-    if max_samples is not None and max_samples < len(dataset):
-        first: dict[object, int] = {}
-        groups = dataset.with_format(None)["bin_group"]
-        places = [
-            first.setdefault((row,) if group is None else group, row)
-            for row, group in enumerate(groups)
-        ]
-        rows = np.argsort(places, kind="stable")[:max_samples]
-        dataset = dataset.select(np.sort(rows))
-    return dataset.with_transform(_decode, columns=list(SHOWN))
+    if max_samples is None or max_samples >= len(dataset):
+        return dataset
+    first: dict[object, int] = {}
+    groups = dataset.with_format(None)["bin_group"]
+    places = [
+        first.setdefault((row,) if group is None else group, row)
+        for row, group in enumerate(groups)
+    ]
+    rows = np.argsort(places, kind="stable")[:max_samples]
+    return dataset.select(np.sort(rows))
+
+
+def decoded_photos(dataset: Dataset, max_samples: int | None) -> Dataset:
+    """Return the photos of a split's first bins, decoded when they are taken."""
+    return first_bins(dataset, max_samples).with_transform(_decode, columns=list(SHOWN))
 
 
 def with_items(photos: Dataset) -> Dataset:

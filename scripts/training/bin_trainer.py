@@ -50,7 +50,6 @@ from recipe.augmentation import (
     random_flip,
     random_geometry,
 )
-from recipe.distillation import Teachers
 from recipe.losses import balanced_weights, counting_loss, cross_entropy, item_distances
 from recipe.regularization import (
     WeightAverage,
@@ -100,7 +99,6 @@ class BinTrainer(Trainer):
         image_processor: its mean and standard deviation normalize the photos.
         counts: how many items each label id stands for.
         is_pretrained: whether the model's lower layers know something that is worth keeping.
-        teachers: from whose answers it learns beside the labels, if from any.
     """
 
     args: BinTrainingArguments
@@ -113,7 +111,6 @@ class BinTrainer(Trainer):
         image_processor: ViTImageProcessor,
         counts: Sequence[int],
         is_pretrained: bool,
-        teachers: Teachers | None = None,
         **kwargs: Any,
     ) -> None:
         if model.config.model_type == "resnet" and (args.bf16 or args.fp16):
@@ -125,7 +122,6 @@ class BinTrainer(Trainer):
             # a second against 56 with the plain one (ViT-Tiny, two cores). In fp32 the fused form
             # saves a tenth.
             model.set_attn_implementation("eager")
-        self.teachers = None if teachers is None else teachers.to(args.device)
         if item_heads_of(model) is not None and "train_dataset" in kwargs:
             kwargs["train_dataset"] = with_items(kwargs["train_dataset"])
         if side_heads(model):
@@ -206,9 +202,6 @@ class BinTrainer(Trainer):
         targets = targets[:num_photos]
         if self.diagnostics is not None:
             self.diagnostics.see_answers(logits, targets)
-        if self.teachers is not None:
-            with self.accelerator.autocast():
-                targets = self.teachers.taught(targets, pixel_values[:num_photos])
         loss = counting_loss(
             self.args.loss,
             logits.float(),

@@ -80,8 +80,6 @@ def parse_arguments(
         parser.error("give --dataset_dir: the folder that data_prep/build_dataset.py wrote.")
     if not (training.do_train or training.do_eval or training.do_predict or data.dry_run):
         parser.error("nothing to do: give --do_train, --do_eval or --do_predict.")
-    if model.teachers and not (training.do_train or data.dry_run):
-        parser.error("--teachers is for a training: add --do_train, or leave it out.")
     if model.model_dir is None:
         default_dir = str(Path(training.output_dir or "") / "model")
         model.model_dir = os.environ.get("SM_MODEL_DIR", default_dir)

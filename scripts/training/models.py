@@ -26,7 +26,6 @@ from count_distribution import counts_of_labels
 from items.heads import load_item_heads
 from items.settings import HEADS_SETTINGS, HEADS_WEIGHTS, ItemSettings
 from one_line_parser import reason_of
-from recipe.distillation import Teachers
 from recipe.regularization import forget_cached
 from side_heads import read_side_heads
 from training.arguments import ModelArguments
@@ -93,37 +92,6 @@ def load_model(
         raise ValueError(f"{source} cannot be loaded ({reason_of(error)}).") from error
     check_answer(model, len(label_names), image_size)
     return model
-
-
-def load_teachers(
-    arguments: ModelArguments, label_names: Sequence[str], image_size: int, weight: float
-) -> Teachers | None:
-    """Return the models of --teachers, None where there are none.
-
-    Args: as in load_model; weight: as in Teachers.
-
-    Raises: ValueError, OSError, ImportError: one of them is no model of these counts and photos.
-    """
-    if arguments.teachers is None:
-        return None
-    own = load_image_processor(arguments, image_size)
-    models = []
-    for name in arguments.teachers.split(","):
-        teacher = ModelArguments(model_name_or_path=name.strip())
-        try:
-            models.append(load_model(teacher, label_names, image_size, train=False))
-            processor = load_image_processor(teacher, image_size)
-        except ValueError as error:
-            raise ValueError(f"--teachers {name}: {error}") from error
-        if not np.allclose(
-            [processor.image_mean, processor.image_std], [own.image_mean, own.image_std], atol=1e-3
-        ):
-            raise ValueError(
-                f"--teachers {name}: it is shown photos with another mean and standard deviation "
-                f"({processor.image_mean}, {processor.image_std}) than the model that learns: "
-                "choose teachers that started from the same kind of model."
-            )
-    return Teachers(models, weight)
 
 
 def check_answer(model: PreTrainedModel, num_counts: int, image_size: int) -> None:

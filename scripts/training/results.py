@@ -37,6 +37,7 @@ from output_files import sync, whole_file
 from side_heads import save_side_heads, without_side_heads
 from training.bin_dataset import (
     decoded_photos,
+    first_bins,
     has_items,
     items_of,
     recorded_items_of,
@@ -203,7 +204,8 @@ def predict_test_split(
     trainer: BinTrainer, test: Dataset, max_samples: int | None, model: VisitModel
 ) -> None:
     """Write the test figures, and both files of predictions, into the run folder."""
-    photos = decoded_photos(test, max_samples)
+    test = first_bins(test, max_samples)
+    photos = decoded_photos(test, None)
     prediction = trainer.predict(photos)
     visits = table = None
     if model.settings is not None and len(steps_of(photos)):
@@ -228,8 +230,7 @@ def predict_test_split(
         trainer.calibration |= before_and_after("test", before, prediction.label_ids, temperature)
         report_calibration(trainer)
     if trainer.is_world_process_zero():
-        num_bins = min(len(test), max_samples or len(test))
-        table = prediction_table(test.select(range(num_bins)), prediction)
+        table = prediction_table(test, prediction)
         if visits is not None:
             table = with_all_visits(table, visits, model)
         if trainer.item_answers is not None and has_items(photos):

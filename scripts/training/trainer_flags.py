@@ -102,11 +102,7 @@ BOUNDS: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
             *("dataloader_num_workers", "neftune_noise_alpha", "checkpoint_minutes"),
         ),
     ),
-    (
-        "a share, 0 to 1",
-        lambda value: 0 <= value <= 1,
-        ("neighbour_weight", "teacher_weight", "warmup_ratio"),
-    ),
+    ("a share, 0 to 1", lambda value: 0 <= value <= 1, ("neighbour_weight", "warmup_ratio")),
     (
         "0 or more, and less than 1",
         lambda value: 0 <= value < 1,

@@ -1,17 +1,14 @@
 import re
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-import training_recipe
 from training.command_line import make_parser, parse_arguments
 from training_recipe import (
     CHOSEN,
     EVERY_RECIPE,
     SWITCHES,
-    Trainings,
     flags_of,
     name_of,
     paired_table,
@@ -66,26 +63,6 @@ def test_a_setting_is_screened_with_all_that_differ_from_it_in_one_switch() -> N
         ["geometry"],
         ["loss", "geometry", "mixup"],
     ]
-
-
-def test_what_is_taught_is_taught_by_all_seeds_of_its_setting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started: dict[str, list[str]] = {}
-
-    def note(run_dir: Path, flags: list[str], needed: str) -> None:
-        started[run_dir.name] = flags
-
-    monkeypatch.setattr(training_recipe, "run_training", note)
-    trainings = Trainings(tmp_path, ["--bf16", "false"], "1e-3", [1, 2], predicts=False)
-    trainings.run([*CHOSEN, "long", "taught"], seed=1)
-    assert [*started] == ["default-seed1", "default-seed2", "with_long_taught-seed1"]
-    taught = started["with_long_taught-seed1"]
-    teachers = f"{tmp_path}/default-seed1/model,{tmp_path}/default-seed2/model"
-    assert taught[taught.index("--teachers") + 1] == teachers
-    assert "16" in taught
-    assert "16" not in started["default-seed1"]
-    assert "--teachers" not in started["default-seed1"]
 
 
 def test_a_switch_is_worth_what_the_same_seeds_differ_by() -> None:

@@ -52,11 +52,10 @@ class Trainings:
 
 
 @pytest.fixture(scope="module")
-def trainings(dataset_dir: Path, config_dir: Path, run_dir: Path) -> Iterator[Trainings]:
+def trainings(dataset_dir: Path, config_dir: Path) -> Iterator[Trainings]:
     """Return what trains with all that a checkpoint has to hold, in three epochs of many steps."""
     flags = ["--dataset_dir", str(dataset_dir), "--config_name", str(config_dir), "--do_train"]
     flags += ["--num_train_epochs", "3", "--per_device_train_batch_size", "4", *FULL_RECIPE]
-    flags += ["--teachers", str(run_dir / "model")]
     flags += ["--learning_rate", "1e-3", "--disable_tqdm", "true", "--logging_steps", "1"]
     server = subprocess.Popen(
         [sys.executable, str(ROOT / "tests" / "killed_trainings.py")],

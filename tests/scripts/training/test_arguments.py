@@ -42,10 +42,6 @@ def error_line(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         (["--dataset_dir", "d", "--do_train"], "either --model_name_or_path"),
         (["--model_name_or_path", "m", "--do_train"], "give --dataset_dir"),
         (["--model_name_or_path", "m", "--dataset_dir", "d"], "nothing to do"),
-        (
-            ["--model_name_or_path", "m", "--dataset_dir", "d", "--do_eval", "--teachers", "t"],
-            "--teachers is for a training",
-        ),
         ([*REQUIRED, "--remove_unused_columns", "true"], "--remove_unused_columns: leave it out"),
         (["nowhere.json"], "No such file"),
         ([*REQUIRED, "--metric_for_best_model", "f1"], "--metric_for_best_model f1: give loss"),

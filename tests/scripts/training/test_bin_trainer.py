@@ -30,7 +30,7 @@ from training.arguments import BinTrainingArguments, ModelArguments
 from training.bin_dataset import decoded_photos, items_of, load_bins, steps_of
 from training.bin_trainer import BinTrainer
 from training.evaluation import MetricsLine, counting_metrics, softmax
-from training.models import load_image_processor, load_model, load_teachers
+from training.models import load_image_processor, load_model
 from training.trainer_flags import DECIDE_WEIGHTS, MAY_CHANGE
 from visits.batches import with_unchanged
 from visits.head import attach_head
@@ -352,34 +352,6 @@ def test_training_goes_on_without_the_average_that_is_evaluated_and_saved(
             assert torch.equal(kept[name], tensor), name
         is_same = torch.equal(trained["classifier.weight"], kept["classifier.weight"])
         assert is_same == (step == 1)
-
-
-def test_what_teachers_say_is_learned_in_place_of_labels(
-    dataset_dir: Path, config_dir: Path, run_dir: Path, tmp_path: Path
-) -> None:
-    """Without labels, of photos that are shown as they are, the loss is least at their answer."""
-    arguments = ModelArguments(config_name=str(config_dir), teachers=str(run_dir / "model"))
-    teachers = load_teachers(arguments, LABELS, 32, 1.0)
-    flags = {"augment_geometry": False, "mixup": False, "regularize": False}
-    trainer = make_trainer(dataset_dir, config_dir, tmp_path, has_heads=False, **flags)
-    batch = next(iter(trainer.get_train_dataloader()))
-
-    def loss() -> float:
-        torch.manual_seed(0)  # the same flips
-        return trainer.compute_loss(trainer.model, batch).item()
-
-    by_labels = loss()
-    assert teachers is not None
-    trainer.teachers = teachers
-    by_teachers = loss()
-    teachers.weight = 0.0
-    assert loss() == by_labels != by_teachers
-    teachers.weight = 1.0
-    trainer.model.load_state_dict(teachers.models[0].state_dict())
-    at_their_answer = loss()
-    with torch.no_grad():
-        trainer.model.classifier.bias += torch.tensor([0.1, 0.0, 0.0, 0.0, -0.1])
-    assert at_their_answer < min(loss(), by_teachers)
 
 
 def test_each_part_of_what_regularizes_can_be_left_out(

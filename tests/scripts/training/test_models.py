@@ -19,7 +19,6 @@ from training.models import (
     load_image_processor,
     load_model,
     load_strictly,
-    load_teachers,
     normalization_of,
 )
 
@@ -250,36 +249,3 @@ def test_what_a_model_keeps_of_its_weights_goes_with_them(tmp_path: Path) -> Non
         fresh.load_state_dict(model.state_dict())
         torch.testing.assert_close(changed, fresh.eval()(pixel_values=photos).logits)
     assert not model.training
-
-
-def taught_by(config_dir: Path, teachers: str | None) -> ModelArguments:
-    return ModelArguments(config_name=str(config_dir), teachers=teachers)
-
-
-def test_teachers_are_model_folders_separated_by_commas(config_dir: Path, run_dir: Path) -> None:
-    name = str(run_dir / "model")
-    found = load_teachers(taught_by(config_dir, f"{name}, {name}"), LABELS, 32, 0.7)
-    assert found is not None
-    assert len(found.models) == 2
-    assert load_teachers(taught_by(config_dir, None), LABELS, 32, 0.7) is None
-
-
-def test_what_cannot_teach_is_refused(config_dir: Path, run_dir: Path, tmp_path: Path) -> None:
-    name = str(run_dir / "model")
-    with pytest.raises(ValueError, match=r"--teachers .*takes photos of 32 pixels"):
-        load_teachers(taught_by(config_dir, name), LABELS, 64, 0.7)
-    with pytest.raises(ValueError, match=r"--teachers .*are not the dataset's"):
-        load_teachers(taught_by(config_dir, name), LABELS[:4], 32, 0.7)
-    with pytest.raises(ValueError, match=r"--teachers \./nowhere: .*no such folder"):
-        load_teachers(taught_by(config_dir, f"{name},./nowhere"), LABELS, 32, 0.7)
-
-
-def test_a_teacher_that_is_shown_other_pixels_is_refused(
-    config_dir: Path, run_dir: Path, tmp_path: Path
-) -> None:
-    for path in (run_dir / "model").glob("*.*"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    processor = tmp_path / "preprocessor_config.json"
-    processor.write_text(processor.read_text().replace("0.5,", "0.4,"))
-    with pytest.raises(ValueError, match="another mean and standard deviation"):
-        load_teachers(taught_by(config_dir, str(tmp_path)), LABELS, 32, 0.7)
