@@ -5,8 +5,9 @@
 Give runs of one recipe with three or more numbers of training photos (train.py
 --max_train_samples), best with several seeds each, all tested on the same photos. The table has the
 means of each number's runs; below it a power law is fitted to them, and says what other numbers of
-photos would give. Intervals are 95 %: of the bootstrap over bin groups, and of the law over runs,
-too. What they do not know is whether the law holds that far.
+photos would give. Intervals are 95 %: of the bootstrap over bin groups, and those of the law over
+runs, too. What they do not know is what other training photos would have given, and whether the law
+holds that far.
 """
 
 import json
@@ -21,7 +22,7 @@ from compare_runs import markdown, read_json, read_predictions_file
 from evaluation import Evaluation, read_evaluation
 from group_bootstrap import bootstrap_means
 from learning_curve_picture import CurvePanel, draw_panels
-from power_law import PowerLaws, fitted_laws
+from power_law import EXPONENTS, PowerLaws, fitted_laws
 from strict_parser import StrictParser
 
 MIN_SIZES = 3  # a law has three numbers
@@ -32,7 +33,7 @@ NUM_POINTS = 100  # of a law's line in the picture
 OF_A_RUN = {
     *("seed", "data_seed", "output_dir", "model_dir", "run_name", "logging_dir"),
     *("dataset_dir", "dataset_fingerprint", "dataset_settings", "max_train_samples", "versions"),
-    *("do_eval", "do_predict", "dataloader_num_workers", "use_cpu", "disable_tqdm", "world_size"),
+    *("do_eval", "do_predict", "dataloader_num_workers", "use_cpu", "disable_tqdm"),
 }
 
 
@@ -105,6 +106,7 @@ def read_run(folder: Path) -> Run:
     if not num_photos:
         raise ValueError(f"{trained / 'all_results.json'} does not say how many photos it took.")
     flags = {name: value for name, value in details.items() if name not in OF_A_RUN}
+    flags["image_size"] = (details.get("dataset_settings") or {}).get("image_size")
     return Run(int(num_photos), flags, evaluation)
 
 
@@ -135,8 +137,10 @@ def curve_of(runs: Sequence[Run]) -> Curve:
     for members in runs_of.values():
         of_sizes.append(figures[:, :, members].mean(axis=2))
         chosen = generator.choice(members, size=(len(drawn), len(members)))
-        others = np.take_along_axis(figures[:, 1:], chosen[None], axis=2)
-        of_other_runs.append(others.mean(axis=2))
+        others = np.take_along_axis(figures[:, 1:], chosen[None], axis=2).mean(axis=2)
+        # Drawn from k runs, means of k vary by (k - 1) / k of what they do.
+        middle, k = of_sizes[-1][:, 1:], len(members)
+        of_other_runs.append(middle + (others - middle) * np.sqrt(k / max(k - 1, 1)))
     by_size = np.stack(of_sizes, axis=2)
     return Curve(
         num_photos=np.array(list(runs_of)),
@@ -197,12 +201,24 @@ def foretold_table(laws: Sequence[tuple[PowerLaws, PowerLaws]], num_photos: Sequ
         [f"{size:,}", *(f.cell(*c[place]) for f, c in zip(FIGURES, cells, strict=True))]
         for place, size in enumerate(sizes)
     ]
-    exponents = []
-    for fit, drawn in laws:
-        low, high = np.percentile(drawn.exponent, [2.5, 97.5])
-        exponents.append(f"{fit.exponent[0]:.2f} [{low:.2f}, {high:.2f}]")
-    rows.append(["exponent of the law", *exponents])
+    rows.append(["exponent of the law", *(exponent_cell(*law) for law in laws)])
     return markdown(["foretold", *(figure.heading for figure in FIGURES)], rows)
+
+
+def exponent_cell(law: PowerLaws, drawn: PowerLaws) -> str:
+    """Return how fast an error falls; a bound at an end of what was tried is no bound."""
+    numbers = [law.exponent[0], *np.nanpercentile(drawn.exponent, [2.5, 97.5])]
+    value, low, high = (
+        "none"
+        if np.isnan(number)
+        else f"<= {number:.2f}"
+        if number <= EXPONENTS[0]
+        else f">= {number:.2f}"
+        if number >= EXPONENTS[-1]
+        else f"{number:.2f}"
+        for number in numbers
+    )
+    return f"{value} [{low}, {high}]"
 
 
 def panels_of(
@@ -256,6 +272,8 @@ def main(argv: list[str] | None = None) -> None:
         curve = curve_of(runs)
         laws = laws_of(curve)
         print(f"{measured_table(curve)}\n\n{foretold_table(laws, arguments.num_photos)}")
+        if curve.num_runs.min() == 1:
+            print("\nSingle runs: what another seed would change is in no interval.")
         if flags := differing_flags(runs):
             print(f"\nNot the photos alone: these runs differ in {', '.join(flags)}, too.")
         if arguments.output:

@@ -20,12 +20,13 @@ class PowerLaws:
 
     floor: np.ndarray
     scale: np.ndarray  # the error above the floor with one photo
-    exponent: np.ndarray
+    exponent: np.ndarray  # NaN where nothing falls
 
     def at(self, num_photos: np.ndarray) -> np.ndarray:
         """Return the errors with these numbers of photos, (num_laws, num_sizes)."""
         sizes = np.asarray(num_photos, dtype=float)
-        return self.floor[:, None] + self.scale[:, None] * sizes ** -self.exponent[:, None]
+        falls = self.scale[:, None] * sizes ** -self.exponent[:, None]
+        return self.floor[:, None] + np.where(self.scale[:, None] == 0, 0.0, falls)
 
 
 def fitted_laws(num_photos: np.ndarray, errors: np.ndarray, weights: np.ndarray) -> PowerLaws:
@@ -51,7 +52,8 @@ def fitted_laws(num_photos: np.ndarray, errors: np.ndarray, weights: np.ndarray)
             best = np.where(is_better, squares, best)
             found = np.stack([floor, scale * smallest**exponent, np.full(len(errors), exponent)])
             law = np.where(is_better, found, law)
-    return PowerLaws(*law)
+    floors, scales, exponents = law
+    return PowerLaws(floors, scales, np.where(scales == 0, np.nan, exponents))
 
 
 def _lines(

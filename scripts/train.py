@@ -240,7 +240,7 @@ def load_trainer(
     """
     label_names = next(iter(dataset.values())).features["label"].names
     counts = counts_of_labels(label_names)
-    image_processor = load_image_processor(model_arguments, image_size)
+    image_processor = load_image_processor(model_arguments, image_size, arguments.do_train)
     model = load_model(model_arguments, label_names, image_size, arguments.do_train)
     train_photos = photos(dataset, "train", data_arguments.max_train_samples)
     visit_model, item_settings = VisitModel(ErrorModel()), None

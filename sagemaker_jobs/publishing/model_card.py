@@ -20,6 +20,12 @@ FLAGS = (
     *("label_smoothing_factor", "max_grad_norm", "optim", "seed", "bf16", "fp16"),
     "metric_for_best_model",
 )
+# Those that this project adds, which are said also where they are off.
+RECIPE_FLAGS = (
+    *("loss", "neighbour_weight", "class_weights", "augment_geometry", "augment_colour", "mixup"),
+    *("regularize", "average_weights", "drop_path", "learn_changes", "learn_items", "calibrate"),
+    "max_train_samples",
+)
 METRICS = {
     "accuracy": ("Accuracy", "share of the photos whose most likely count is right"),
     "within_one_accuracy": (
@@ -461,6 +467,10 @@ def training(arguments: Mapping[str, Any]) -> str:
             flags.append(f"--{name}")
         elif value not in (None, False, ""):
             flags += [f"--{name}", _plain(value)]
+    for name in RECIPE_FLAGS:
+        if (value := arguments.get(name)) is not None:
+            said = str(value).lower() if isinstance(value, bool) else _plain(value)
+            flags += [f"--{name}", said]
     flags += ["--do_train", "--do_eval", "--do_predict"]
     command = " \\\n  ".join(_lines(["python scripts/train.py", *_pairs(flags)]))
     versions = arguments.get("versions") or {}

@@ -29,7 +29,7 @@ from one_line_parser import reason_of
 from recipe.regularization import forget_cached
 from side_heads import read_side_heads
 from training.arguments import ModelArguments
-from training.position_embeddings import fitted_to
+from training.position_embeddings import fitted_to, uncovered_pixels
 from visits.error_model import ERROR_MODEL, ErrorModel
 from visits.head import load_head
 from visits.settings import HEAD_SETTINGS, HEAD_WEIGHTS, VisitModel, read_visit_model
@@ -91,6 +91,13 @@ def load_model(
     except Exception as error:
         raise ValueError(f"{source} cannot be loaded ({reason_of(error)}).") from error
     check_answer(model, len(label_names), image_size)
+    unseen, patch = uncovered_pixels(model, image_size)
+    if train and unseen:
+        print(
+            f"Patches of {patch} pixels leave {unseen} of {image_size} out, right and below: "
+            f"--image_size {image_size - unseen} or {image_size - unseen + patch} loses nothing.",
+            file=sys.stderr,
+        )
     return model
 
 
@@ -195,7 +202,9 @@ def _lacking(source: str, error: ImportError) -> str:
     return f"{source} needs a library that is not installed ({reason_of(error)})."
 
 
-def load_image_processor(arguments: ModelArguments, image_size: int) -> ViTImageProcessor:
+def load_image_processor(
+    arguments: ModelArguments, image_size: int, train: bool = True
+) -> ViTImageProcessor:
     """Return a processor that prepares a photo of any size exactly as training saw it.
 
     Whatever the model came with (ResNets bring a centre crop, which can cut an item away), photos
@@ -204,8 +213,12 @@ def load_image_processor(arguments: ModelArguments, image_size: int) -> ViTImage
     installed, AutoImageProcessor prefers one that resizes with torchvision unless it is given
     use_fast=False.
 
+    Args:
+        train: whether the model is to be trained; if not, its photos must be of this size already.
+
     Raises:
-        ValueError: nobody knows what the model's own processor does to a photo.
+        ValueError: nobody knows what the model's own processor does to a photo, or it prepares
+            those of a finished model in another size.
         OSError: a pretrained model comes without one.
         ImportError: it needs a library that is not installed.
     """
@@ -219,6 +232,12 @@ def load_image_processor(arguments: ModelArguments, image_size: int) -> ViTImage
             own = AutoImageProcessor.from_pretrained(source, revision=arguments.model_revision)
         except ImportError as error:
             raise ImportError(_lacking(source, error)) from error
+        made_for = (getattr(own, "size", None) or {}).get("height")
+        if not train and made_for not in (None, image_size):
+            raise ValueError(
+                f"The model was trained on photos of {made_for} pixels, the dataset's have "
+                f"{image_size}: build the dataset with --image_size {made_for}."
+            )
         mean, std = normalization_of(own, image_size)
     return ViTImageProcessor(
         size={"height": image_size, "width": image_size},

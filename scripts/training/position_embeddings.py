@@ -6,10 +6,8 @@ has as many places as its photos had patches. Those of a larger photo are interp
 
 import copy
 import math
-import sys
 
 import torch
-from torch import nn
 from torch.nn import functional
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
@@ -22,8 +20,8 @@ def fitted_to(model: PreTrainedModel, image_size: int) -> PreTrainedModel:
     """Return a pretrained model that takes photos of this size, and whose config says so.
 
     It is the model itself where its config says this size or none, and where something else than
-    positions on a square grid follows from the size, such as BEiT's biases: it may take the photos
-    as it is, and one of them will tell.
+    positions on a square grid follows from the size: it may take the photos as it is, as BEiT with
+    its biases between places does, and one of them will tell.
 
     Args:
         image_size: edge of the square photos, pixels.
@@ -49,8 +47,6 @@ def fitted_to(model: PreTrainedModel, image_size: int) -> PreTrainedModel:
             return model
         weights[name] = positions
     fitted.load_state_dict(weights)
-    if others:
-        _say_what_is_left_out(fitted, image_size)
     return fitted.train(model.training)
 
 
@@ -83,13 +79,19 @@ def interpolated(positions: torch.Tensor, shape: torch.Size) -> torch.Tensor | N
     return torch.cat([tokens, places.to(positions.dtype)], dim=-2)
 
 
-def _say_what_is_left_out(model: nn.Module, image_size: int) -> None:
-    """Say how much of a photo's edge no patch covers, if anything."""
+def uncovered_pixels(model: PreTrainedModel, image_size: int) -> tuple[int, int]:
+    """Return how many pixels right and below no patch covers, and the edge of a patch.
+
+    Some networks pad what a patch lacks: a photo tells, the last column of which is another one.
+    """
     config = getattr(model.config, "vision_config", model.config)
     patch = getattr(config, "patch_size", None)
-    if isinstance(patch, int) and (left := image_size % patch):
-        print(
-            f"Patches of {patch} pixels leave {left} of {image_size} out, right and below: "
-            f"--image_size {image_size - left} or {image_size - left + patch} loses nothing.",
-            file=sys.stderr,
-        )
+    if not isinstance(patch, int) or image_size % patch == 0:
+        return 0, 0
+    photos = torch.zeros(2, 3, image_size, image_size)
+    photos[1, :, :, -1] = 1.0
+    is_training = model.training
+    with torch.no_grad():
+        one, other = model.eval()(pixel_values=photos).logits
+    model.train(is_training)
+    return (image_size % patch, patch) if torch.equal(one, other) else (0, 0)

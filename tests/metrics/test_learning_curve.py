@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,8 +75,32 @@ def test_the_table_has_the_means_of_each_number_and_what_others_would_give(
     widths = [np.diff(cell(measured[name][1])[1:])[0] for name in ("20,000", "1,000,000")]
     assert widths[0] < widths[1]  # the further, the less sure
     assert "differ in" not in said
+    assert "Single runs" not in said
     with Image.open(picture) as image:
         assert image.width > 1_000
+
+
+def test_means_of_other_runs_vary_as_the_runs_say(tmp_path: Path) -> None:
+    """By their standard error; resampling a few runs alone would say too little."""
+    evaluation = learning_curve.read_run(write_run(tmp_path / "run", 950, 1, 0.5)).evaluation
+    shares = [0.4, 0.5, 0.65]  # of all bins alike: no bin is another's
+    runs = [
+        learning_curve.Run(
+            size,
+            {},
+            replace(
+                evaluation,
+                probabilities=np.tile([share, 0, 0, 0, 1 - share], (NUM_BINS, 1)),
+                expected=np.ones(NUM_BINS, int),
+            ),
+        )
+        for size in SIZES
+        for share in shares
+    ]
+    curve = learning_curve.curve_of(runs)
+    assert curve.drawn[2].std() == pytest.approx(0, abs=1e-9)
+    expected = np.std(-np.log(shares), ddof=1) / np.sqrt(len(shares))
+    np.testing.assert_allclose(curve.drawn_runs[2].std(axis=0), expected, rtol=0.05)
 
 
 def test_a_run_that_only_tested_counts_the_photos_of_its_model(

@@ -25,6 +25,7 @@ def test_no_part_of_a_law_is_negative() -> None:
     laws = fitted_laws(SIZES, np.stack([steep, growing]), np.ones(4))
     assert (laws.floor >= 0).all()
     assert laws.scale.tolist()[1] == 0.0
+    assert np.isnan(laws.exponent[1])
     assert laws.floor[1] == pytest.approx(growing.mean())
     assert (laws.at(np.array([10**9])) >= 0).all()
 

@@ -26,7 +26,7 @@ from paths import ROOT
 from training.bin_dataset import ITEMS
 from training.bin_trainer import BinTrainer
 from training.checkpoints import COMPLETE, checkpoint_folders
-from training.run_folder import only_run_in
+from training.run_folder import CHANGES, PREDICTIONS, only_run_in
 
 TRAIN = str(ROOT / "scripts" / "train.py")
 
@@ -142,6 +142,29 @@ def test_without_changes_or_visits_to_learn_them_from_there_is_no_head(
     argv[argv.index(str(tmp_path / "run"))] = str(tmp_path / "few")
     train.main([*argv, "--max_train_samples", "1"])
     assert not list((tmp_path / "model").glob("change_head*"))
+
+
+def test_a_part_of_the_test_split_is_predicted_under_its_own_names(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    train.main(
+        ["--dataset_dir", str(dataset_dir), "--model_name_or_path", str(run_dir / "model")]
+        + ["--output_dir", str(tmp_path / "part"), "--do_predict", "--max_eval_samples", "30"]
+    )
+    whole = {row["id"]: row for row in pq.read_table(run_dir / PREDICTIONS).to_pylist()}
+    part = pq.read_table(tmp_path / "part" / PREDICTIONS).to_pylist()
+    assert len(part) == 30
+    assert [row["id"] for row in part] != [*whole][:30]  # whole bins
+    for row in part:
+        for name in ("expected_quantity", "bin_group", "record_quantities"):
+            assert row[name] == whole[row["id"]][name]
+        assert row["probability_1"] == pytest.approx(whole[row["id"]]["probability_1"], abs=1e-5)
+    changes = pq.read_table(tmp_path / "part" / CHANGES).to_pylist()
+    of_part = {row["id"]: row["expected_quantity"] for row in part}
+    assert changes
+    for pair in changes:
+        assert of_part[pair["earlier_id"]] == pair["earlier_quantity"]
+        assert of_part[pair["later_id"]] == pair["later_quantity"]
 
 
 def test_items_are_learned_and_told_beside_the_counts(

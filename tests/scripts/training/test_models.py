@@ -94,6 +94,14 @@ def test_the_mean_and_deviation_of_a_pretrained_model_are_kept() -> None:
     assert list(processor.image_mean) == [0.5, 0.5, 0.5]
 
 
+def test_a_finished_model_is_not_evaluated_on_photos_of_another_size(run_dir: Path) -> None:
+    """Also where the network would take them, as a convolutional one does."""
+    arguments = ModelArguments(model_name_or_path=str(run_dir / "model"))
+    with pytest.raises(ValueError, match="trained on photos of 32 pixels, the dataset's have 64"):
+        load_image_processor(arguments, 64, train=False)
+    assert load_image_processor(arguments, 64).size["height"] == 64
+
+
 def saved_processor(folder: Path, **content: object) -> ModelArguments:
     """Return the arguments for a model folder that holds an image processor alone."""
     (folder / "config.json").write_text(json.dumps(TINY_VIT))

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
-from model_families import IMAGE_SIZE, TRANSFORMER, TWO_TOWERS
+from model_families import IMAGE_SIZE, TINY_CONFIGS, TRANSFORMER, TWO_TOWERS
 from training.arguments import ModelArguments
 from training.models import load_model
-from training.position_embeddings import fitted_to, interpolated
+from training.position_embeddings import fitted_to, interpolated, uncovered_pixels
 
 LABELS = ["1", "2", "3", "4", "5"]
 # With a class token; with one of the teacher, too; none; and one that interpolates for itself.
@@ -79,11 +79,15 @@ def test_a_network_without_positions_says_the_size_and_keeps_its_weights() -> No
     )
 
 
-def test_biases_between_two_places_are_no_positions_of_one() -> None:
-    """BEiT's: refused, as before, in a line that names the size that it takes."""
+def test_biases_between_two_places_are_no_positions_of_one(tmp_path: Path) -> None:
+    """BEiT's, which reckons with other sizes itself: it stays as it is, and takes the photos."""
     config = AutoConfig.for_model("beit", **TRANSFORMER, use_relative_position_bias=True)
+    config.architectures = []
     model = AutoModelForImageClassification.from_config(config)
     assert fitted_to(model, 96) is model
+    model.save_pretrained(tmp_path)
+    arguments = ModelArguments(model_name_or_path=str(tmp_path))
+    assert load_model(arguments, LABELS, 96, train=True).config.image_size == IMAGE_SIZE
 
 
 def test_positions_in_between_are_interpolated_and_what_stands_in_front_stays() -> None:
@@ -112,6 +116,12 @@ def test_pixels_that_no_patch_covers_are_told(
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "leave 4 of 100 out" in line
     assert "--image_size 96 or 112 loses nothing" in line
+
+
+def test_pixels_beside_the_patches_that_are_padded_are_seen() -> None:
+    config = AutoConfig.for_model("swin", **TINY_CONFIGS["swin"])
+    assert uncovered_pixels(AutoModelForImageClassification.from_config(config), 66) == (0, 0)
+    assert uncovered_pixels(drawn("vit"), IMAGE_SIZE) == (0, 0)
 
 
 def test_a_model_that_is_only_evaluated_keeps_the_size_that_it_was_trained_on(
