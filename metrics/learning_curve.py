@@ -33,7 +33,14 @@ NUM_POINTS = 100  # of a law's line in the picture
 OF_A_RUN = {
     *("seed", "data_seed", "output_dir", "model_dir", "run_name", "logging_dir"),
     *("dataset_dir", "dataset_fingerprint", "dataset_settings", "max_train_samples", "versions"),
-    *("do_eval", "do_predict", "dataloader_num_workers", "use_cpu", "disable_tqdm"),
+    *(
+        "model_name_or_path",
+        "do_eval",
+        "do_predict",
+        "dataloader_num_workers",
+        "use_cpu",
+        "disable_tqdm",
+    ),
 }
 
 
@@ -106,6 +113,8 @@ def read_run(folder: Path) -> Run:
     if not num_photos:
         raise ValueError(f"{trained / 'all_results.json'} does not say how many photos it took.")
     flags = {name: value for name, value in details.items() if name not in OF_A_RUN}
+    model = Path(str(details.get("model")))  # one folder may have been named in several ways
+    flags["model"] = str(model.resolve()) if model.exists() else str(model)
     flags["image_size"] = (details.get("dataset_settings") or {}).get("image_size")
     return Run(int(num_photos), flags, evaluation)
 
