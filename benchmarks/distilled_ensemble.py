@@ -7,12 +7,12 @@ Trains the default recipe once a seed, and then once a seed a model that learns 
 those say of each photo, as it is shown in training, beside its label. Source: Hinton, Vinyals and
 Dean, Distilling the knowledge in a neural network, 2015; of photos that both see alike: Beyer et
 al., Knowledge distillation: a good teacher is patient and consistent, CVPR 2022. Reads validation
-alone. A run that is finished is not repeated. Other words on the command line are train.py's.
+alone. A run that is finished is not repeated: another weight, length or number of seeds wants
+another --output_dir. Other words on the command line are train.py's.
 """
 
 import argparse
 import importlib
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +22,14 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageClassification
 
-from training_recipe import CHOSEN, TRAIN, Trainings, best_epoch, screening_table
+from training_recipe import (
+    CHOSEN,
+    TRAIN,
+    Trainings,
+    has_figure,
+    screening_table,
+    validation_figures,
+)
 
 sys.path.insert(0, str(TRAIN.parent))
 
@@ -84,31 +91,28 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output_dir", required=True, type=Path, help="gets a folder for each run")
-    parser.add_argument("--num_train_epochs", default="8", help="of both; default: %(default)s")
+    parser.add_argument(
+        "--num_train_epochs", default="8", help="of those that are taught; default: %(default)s"
+    )
     parser.add_argument("--weight", type=float, default=0.7, help="default: %(default)s")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42, 43, 44])
     arguments, more = parser.parse_known_args()
-    flags = [*more, "--num_train_epochs", arguments.num_train_epochs, "--disable_tqdm", "true"]
+    flags = [*more, "--disable_tqdm", "true"]
     trainings = Trainings(arguments.output_dir, flags, "1e-3", arguments.seeds, predicts=False)
-    plain = [trainings.run(CHOSEN, seed) for seed in arguments.seeds]
+    teachers = [trainings.run(CHOSEN, seed) for seed in arguments.seeds]
     device: Any = importlib.import_module("training.device")
     in_bf16 = device.device_has_bf16(on_cpu=not torch.cuda.is_available())
-    lesson = Lesson([run_dir / "model" for run_dir in plain], arguments.weight, in_bf16)
+    lesson = Lesson([run_dir / "model" for run_dir in teachers], arguments.weight, in_bf16)
+    flags += ["--num_train_epochs", arguments.num_train_epochs, "--do_train", "--do_eval"]
     taught = []
     for seed in arguments.seeds:
         run_dir = arguments.output_dir / f"taught-seed{seed}"
-        results = run_dir / "all_results.json"
-        if not (results.exists() and "eval_accuracy" in json.loads(results.read_text())):
-            argv = [*flags, "--output_dir", str(run_dir), "--seed", str(seed)]
-            train_taught(lesson, [*argv, "--do_train", "--do_eval"])
+        if not has_figure(run_dir, "eval_accuracy"):
+            train_taught(lesson, [*flags, "--output_dir", str(run_dir), "--seed", str(seed)])
         taught.append(run_dir)
     figures = {
-        name: [
-            json.loads((run_dir / "all_results.json").read_text())
-            | {"best_epoch": best_epoch(run_dir)}
-            for run_dir in run_dirs
-        ]
-        for name, run_dirs in (("default", plain), ("taught by all of these", taught))
+        name: [validation_figures(run_dir) for run_dir in run_dirs]
+        for name, run_dirs in (("default", teachers), ("taught by all of these", taught))
     }
     print(screening_table(figures))
 

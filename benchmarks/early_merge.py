@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
-from training_recipe import markdown
+from training_recipe import has_figure, markdown
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
@@ -130,11 +130,10 @@ def main() -> None:
     rows = []
     for name, attach in attached.items():
         run_dir = arguments.output_dir / name
-        results = run_dir / "all_results.json"
-        if not (results.exists() and "eval_change_loss" in json.loads(results.read_text())):
+        if not has_figure(run_dir, "eval_change_loss"):
             train.attach_head = attach
             train.main([*flags, "--output_dir", str(run_dir), *FLAGS])
-        figures = json.loads(results.read_text())
+        figures = json.loads((run_dir / "all_results.json").read_text())
         rows.append(
             [
                 name.replace("_", " "),

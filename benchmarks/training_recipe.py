@@ -73,10 +73,15 @@ def name_of(switches: Sequence[str]) -> str:
     return "_".join(parts) or "default"
 
 
+def has_figure(run_dir: Path, needed: str) -> bool:
+    """Say whether a run is there, and has come as far as this figure."""
+    results = run_dir / "all_results.json"
+    return results.exists() and needed in json.loads(results.read_text())
+
+
 def run_training(run_dir: Path, flags: Sequence[str], needed: str) -> None:
     """Run train.py unless the run has the needed figure already; its log goes beside the run."""
-    results = run_dir / "all_results.json"
-    if results.exists() and needed in json.loads(results.read_text()):
+    if has_figure(run_dir, needed):
         return
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(TRAIN), "--output_dir", str(run_dir), *flags]
@@ -97,6 +102,12 @@ def best_epoch(run_dir: Path) -> float:
     state = json.loads(states[-1].read_text())
     best_step = state["best_global_step"]
     return next(entry["epoch"] for entry in state["log_history"] if entry["step"] == best_step)
+
+
+def validation_figures(run_dir: Path) -> dict[str, float]:
+    """Return all_results.json of a run, with its best_epoch."""
+    results = json.loads((run_dir / "all_results.json").read_text())
+    return results | {"best_epoch": best_epoch(run_dir)}
 
 
 def settings_beside(base: Sequence[str], toggled: Sequence[str]) -> list[list[str]]:
@@ -142,9 +153,7 @@ def screen(trainings: Trainings, settings: Sequence[Sequence[str]]) -> None:
     found: dict[str, list[dict[str, float]]] = {}
     for switches in settings:
         for seed in trainings.seeds:
-            run_dir = trainings.run(switches, seed)
-            results = json.loads((run_dir / "all_results.json").read_text())
-            of_seed = results | {"best_epoch": best_epoch(run_dir)}
+            of_seed = validation_figures(trainings.run(switches, seed))
             found.setdefault(name_of(switches), []).append(of_seed)
         print(screening_table(found), end="\n\n", flush=True)
 
@@ -153,8 +162,7 @@ def screening_table(found: dict[str, list[dict[str, float]]]) -> str:
     """Return validation figures as means over the seeds, and how far each is from the first.
 
     Args:
-        found: all_results.json of each seed's run with its best_epoch, by setting; seeds in the
-            same order.
+        found: validation_figures of each seed's run, by setting; seeds in the same order.
     """
     base = next(iter(found.values()))
     rows = []

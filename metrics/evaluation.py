@@ -60,6 +60,11 @@ class Evaluation:
         columns = np.searchsorted(self.counts, self.expected)
         return self.probabilities[np.arange(len(self.expected)), columns]
 
+    @property
+    def negative_log_likelihood(self) -> np.ndarray:
+        """Of the count that the inventory expects, nats, (num_bins,)."""
+        return -np.log(np.maximum(self.expected_probability, 1e-300))
+
 
 def read_evaluation(table: pa.Table) -> Evaluation:
     """Turn a predictions_test.parquet into arrays.
@@ -112,7 +117,7 @@ def overall(evaluation: Evaluation) -> dict[str, dict[str, float]]:
         "within_one_accuracy": np.abs(evaluation.most_likely - evaluation.expected) <= 1,
         "mae": np.abs(median_count(evaluation) - evaluation.expected),
         "rmse": evaluation.squared_error,
-        "negative_log_likelihood": -np.log(np.maximum(evaluation.expected_probability, 1e-300)),
+        "negative_log_likelihood": evaluation.negative_log_likelihood,
     }
     return with_intervals(evaluation.group, columns)
 

@@ -33,14 +33,8 @@ NUM_POINTS = 100  # of a law's line in the picture
 OF_A_RUN = {
     *("seed", "data_seed", "output_dir", "model_dir", "run_name", "logging_dir"),
     *("dataset_dir", "dataset_fingerprint", "dataset_settings", "max_train_samples", "versions"),
-    *(
-        "model_name_or_path",
-        "do_eval",
-        "do_predict",
-        "dataloader_num_workers",
-        "use_cpu",
-        "disable_tqdm",
-    ),
+    *("do_eval", "do_predict", "dataloader_num_workers", "use_cpu", "disable_tqdm"),
+    "model_name_or_path",  # is in `model`
 }
 
 
@@ -94,6 +88,12 @@ class Curve:
     values: np.ndarray
     drawn: np.ndarray
     drawn_runs: np.ndarray
+
+    @property
+    def measured(self) -> np.ndarray:
+        """Value, low and high of each figure, float (num_figures, 3, num_sizes)."""
+        low, high = np.percentile(self.drawn, [2.5, 97.5], axis=1)
+        return np.stack([self.values, low, high], axis=1)
 
 
 def read_run(folder: Path) -> Run:
@@ -162,8 +162,8 @@ def curve_of(runs: Sequence[Run]) -> Curve:
 
 def columns_of(evaluation: Evaluation) -> list[np.ndarray]:
     """Return of each bin what FIGURES are means of; the root of the squared error is taken last."""
-    likelihood = np.maximum(evaluation.expected_probability, 1e-300)
-    return [100 * evaluation.is_right, evaluation.squared_error, -np.log(likelihood)]
+    nats = evaluation.negative_log_likelihood
+    return [100 * evaluation.is_right, evaluation.squared_error, nats]
 
 
 def laws_of(curve: Curve) -> list[tuple[PowerLaws, PowerLaws]]:
@@ -190,13 +190,10 @@ def foretold(
 
 def measured_table(curve: Curve) -> str:
     """Return the means of each number of photos."""
-    low, high = np.percentile(curve.drawn, [2.5, 97.5], axis=1)
+    measured = curve.measured
     rows = [
         [f"{size:,}", str(curve.num_runs[place])]
-        + [
-            figure.cell(*(of[index, place] for of in (curve.values, low, high)))
-            for index, figure in enumerate(FIGURES)
-        ]
+        + [figure.cell(*measured[index, :, place]) for index, figure in enumerate(FIGURES)]
         for place, size in enumerate(curve.num_photos)
     ]
     return markdown(["training photos", "runs", *(figure.heading for figure in FIGURES)], rows)
@@ -215,19 +212,18 @@ def foretold_table(laws: Sequence[tuple[PowerLaws, PowerLaws]], num_photos: Sequ
 
 
 def exponent_cell(law: PowerLaws, drawn: PowerLaws) -> str:
-    """Return how fast an error falls; a bound at an end of what was tried is no bound."""
-    numbers = [law.exponent[0], *np.nanpercentile(drawn.exponent, [2.5, 97.5])]
-    value, low, high = (
-        "none"
-        if np.isnan(number)
-        else f"<= {number:.2f}"
-        if number <= EXPONENTS[0]
-        else f">= {number:.2f}"
-        if number >= EXPONENTS[-1]
-        else f"{number:.2f}"
-        for number in numbers
-    )
+    """Return how fast an error falls, and between which bounds."""
+    bounds = np.nanpercentile(drawn.exponent, [2.5, 97.5])
+    value, low, high = (exponent_text(number) for number in (law.exponent[0], *bounds))
     return f"{value} [{low}, {high}]"
+
+
+def exponent_text(exponent: float) -> str:
+    """Return an exponent; at an end of what was tried it may lie beyond."""
+    if np.isnan(exponent):
+        return "none"
+    beyond = {EXPONENTS[0]: "<= ", EXPONENTS[-1]: ">= "}
+    return f"{beyond.get(exponent, '')}{exponent:.2f}"
 
 
 def panels_of(
@@ -236,12 +232,11 @@ def panels_of(
     """Return what the picture shows: each figure, from the smallest number to the largest."""
     ends = [*curve.num_photos, *num_photos]
     sizes = np.union1d(np.geomspace(min(ends), max(ends), NUM_POINTS), num_photos)
-    low, high = np.percentile(curve.drawn, [2.5, 97.5], axis=1)
     return [
         CurvePanel(
             heading=figure.heading,
             num_photos=curve.num_photos,
-            measured=np.stack([curve.values[index], low[index], high[index]]),
+            measured=curve.measured[index],
             sizes=sizes,
             law=foretold(figure, law, sizes),
             foretold=np.searchsorted(sizes, num_photos).tolist(),

@@ -91,14 +91,20 @@ def load_model(
     except Exception as error:
         raise ValueError(f"{source} cannot be loaded ({reason_of(error)}).") from error
     check_answer(model, len(label_names), image_size)
+    if train:
+        say_what_is_uncovered(model, image_size)
+    return model
+
+
+def say_what_is_uncovered(model: PreTrainedModel, image_size: int) -> None:
+    """Print a line where the patches of a model leave an edge of the photos out."""
     unseen, patch = uncovered_pixels(model, image_size)
-    if train and unseen:
+    if unseen:
         print(
             f"Patches of {patch} pixels leave {unseen} of {image_size} out, right and below: "
             f"--image_size {image_size - unseen} or {image_size - unseen + patch} loses nothing.",
             file=sys.stderr,
         )
-    return model
 
 
 def check_answer(model: PreTrainedModel, num_counts: int, image_size: int) -> None:
