@@ -22,6 +22,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
+from training.flag_table import answer_early
+
+if __name__ == "__main__":
+    answer_early(sys.argv[1:], __doc__)  # the imports below take seconds
+
 import datasets
 import torch
 import transformers
@@ -55,7 +60,6 @@ from training.device import (
     check_one_device_a_process,
     device_has_bf16,
     first_process_says,
-    in_sagemaker_job,
 )
 from training.hub import push_to_hub, read_hub_token
 from training.models import (
@@ -82,6 +86,7 @@ from training.run_folder import (
     send_home,
     write_record,
 )
+from training.sagemaker_job import in_sagemaker_job
 from training.trackers import (
     check_trackers,
     close_trackers,

@@ -126,16 +126,19 @@ def as_flags(hyperparameters: Mapping[str, Any]) -> list[str]:
     return flags
 
 
-def checked_by_train(
-    hyperparameters: Mapping[str, Any],
-) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def checked_by_train(hyperparameters: Mapping[str, Any]) -> Iterator[None]:
     """Let train.py check its flags while the block runs: both take seconds.
 
-    Raises: ValueError: train.py's own words, at the end of the block.
+    Raises: ValueError: train.py's own words: before the block where a flag alone says so, else at
+        its end.
     """
+    flags = as_flags(hyperparameters)
+    with checked_by(["-P", "-m", "training.flag_table", *flags], path=SCRIPTS):
+        pass
     # What train.py --dry_run does, without the seconds that its other imports take.
-    command = ["-P", "-m", "training.command_line", *as_flags(hyperparameters)]
-    return checked_by(command, path=SCRIPTS)
+    with checked_by(["-P", "-m", "training.command_line", *flags], path=SCRIPTS):
+        yield
 
 
 @contextlib.contextmanager

@@ -6,24 +6,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from transformers import TrainingArguments
+from transformers.optimization import get_scheduler
+from transformers.trainer_utils import SchedulerType
 from transformers.utils import is_torch_tf32_available
 
 from training.device import (
     decoding_workers,
     device_has_bf16,
-    in_sagemaker_job,
     shares_of_batch,
     trains_on_cpu,
 )
 from training.hub import check_secret_arn
+from training.sagemaker_job import in_sagemaker_job
 from training.trainer_flags import (
     changed_flags,
     check_numbers,
     check_numbers_within,
     check_precision,
     check_refused,
-    check_schedule,
     untried_flags,
 )
 
@@ -374,3 +376,17 @@ class BinTrainingArguments(TrainingArguments):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is secret: Trainer pickles its arguments beside every checkpoint."""
         return {name: value for name, value in vars(self).items() if name not in SECRETS}
+
+
+def check_schedule(name: SchedulerType, keywords: dict[str, Any] | None) -> None:
+    """Check that a learning rate's schedule takes its keywords, and lacks none.
+
+    Raises: ValueError: it does not.
+    """
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    try:
+        get_scheduler(name, optimizer, 1, 2, scheduler_specific_kwargs=keywords)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"--lr_scheduler_kwargs does not fit --lr_scheduler_type {name.value}: {error}."
+        ) from error

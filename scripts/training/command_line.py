@@ -6,7 +6,6 @@ is train.py --dry_run for launchers: in half the time, without the libraries tha
 and about a job, whose devices and packages are not this machine's.
 """
 
-import argparse
 import dataclasses
 import json
 import os
@@ -14,36 +13,20 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from transformers import HfArgumentParser
 
-from one_line_parser import OneLineErrors
 from training.arguments import SECRETS, BinTrainingArguments, DataArguments, ModelArguments
-from training.device import in_sagemaker_job
+from training.flag_table import USAGE, HelpFormatter, TrainParser, words_of
 
 # What a job installs beside the training container's own packages, of which one is a tracker.
 REQUIREMENTS = Path(__file__).parent.parent / "requirements.txt"
 TRACKERS_OF_CONTAINER = ("trackio",)
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keep the description's lines, and show each default that says something."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
-
-
-class BinArgumentParser(HfArgumentParser, OneLineErrors):
+class BinArgumentParser(HfArgumentParser, TrainParser):
     """HfArgumentParser without abbreviations, whose errors are one line and exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print `PROGRAM: error: MESSAGE` on standard error and exit with code 2.
-
-        In a SageMaker job `ValueError: MESSAGE`: its toolkit reports as the reason of a failure
-        what follows the name of an exception.
-        """
-        self.exit_with("ValueError" if in_sagemaker_job() else f"{self.prog}: error", message)
 
 
 def make_parser(description: str | None) -> BinArgumentParser:
@@ -51,8 +34,7 @@ def make_parser(description: str | None) -> BinArgumentParser:
     return BinArgumentParser(
         (ModelArguments, DataArguments, BinTrainingArguments),
         prog="train.py",
-        # argparse would list all 150 flags here, and then explain them.
-        usage="train.py [RECIPE.json] [FLAG ...]",
+        usage=USAGE,
         description=description,
         formatter_class=HelpFormatter,
         allow_abbrev=False,
@@ -67,9 +49,7 @@ def parse_arguments(
     Raises: SystemExit: code 2, after one line that says what is wrong.
     """
     try:
-        if argv and argv[0].endswith(".json"):
-            argv = flags_of_json(Path(argv[0])) + argv[1:]
-        argv = without_empty_flags(argv)
+        argv = words_of(argv)
         parser.parse_args(argv)  # names an unknown flag before a missing one
         model, data, training = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     # TrainingArguments raises TypeError for a value of a wrong kind, ImportError for a flag whose
@@ -86,37 +66,6 @@ def parse_arguments(
     if training.untried and training.process_index == 0:
         print(f"Not tried in this project: {', '.join(training.untried)}.", file=sys.stderr)
     return model, data, training
-
-
-def flags_of_json(path: Path) -> list[str]:
-    """Return the flags that a JSON object stands for, so that one parser checks both forms.
-
-    Raises: ValueError: not a JSON object. OSError: it cannot be read.
-    """
-    try:
-        values = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f'{path}: expected a JSON object such as {{"do_train": true}}.')
-    flags: list[str] = []
-    for name, value in values.items():
-        listed = value if isinstance(value, list) else [value]
-        if not listed or value is None:
-            continue
-        flags += [f"--{name}", *(v if isinstance(v, str) else json.dumps(v) for v in listed)]
-    return flags
-
-
-def without_empty_flags(argv: list[str]) -> list[str]:
-    """Leave out flags whose value is the empty string: SageMaker sends None so."""
-    kept: list[str] = []
-    for argument in argv:
-        if argument == "" and kept and kept[-1].startswith("--"):
-            kept.pop()
-        else:
-            kept.append(argument)
-    return kept
 
 
 def resolved_arguments(

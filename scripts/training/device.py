@@ -1,4 +1,4 @@
-"""Where a training runs: in a SageMaker job or not, what its device can do, and with whom."""
+"""Where a training runs: what its device can do, and with whom."""
 
 import multiprocessing
 import os
@@ -10,11 +10,6 @@ from typing import Any
 
 import torch
 from torch import distributed
-
-
-def in_sagemaker_job() -> bool:
-    """Say whether SageMaker's toolkit started this process, in a job or in a container here."""
-    return "SM_MODEL_DIR" in os.environ
 
 
 def decoding_workers() -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub.errors import HTTPError
 
-from training.device import in_sagemaker_job
+from training.sagemaker_job import in_sagemaker_job
 
 if TYPE_CHECKING:
     # Takes seconds to import, which a check of the flags need not wait for.

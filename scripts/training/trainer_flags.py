@@ -11,10 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
-import torch
-from transformers.optimization import get_scheduler
-from transformers.trainer_utils import SchedulerType
-
 # The weights depend on these: a run that goes on has to have them unchanged.
 DECIDE_WEIGHTS = (
     *("seed", "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps"),
@@ -169,7 +165,7 @@ def changed_flags(arguments: object, of_trainer: Mapping[str, Any]) -> dict[str,
     return {
         field.name: given[field.name]
         for field in fields(arguments)  # type: ignore[arg-type]
-        if field.name in of_trainer and not _is_same(given[field.name], _default(field))
+        if field.name in of_trainer and not is_same(given[field.name], _default(field))
     }
 
 
@@ -177,7 +173,7 @@ def _default(field: Field) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def _is_same(value: Any, default: Any) -> bool:
+def is_same(value: Any, default: Any) -> bool:
     """Say whether two values mean the same: the parser turns some of "" and "no" into False."""
     return value == default or (value in OFF and default in OFF)
 
@@ -211,20 +207,6 @@ def check_precision(precision: str) -> None:
             f"stand for {'fp32' if precision == 'no' else precision}: unset it, or add "
             f"--{of_accelerate} true."
         )
-
-
-def check_schedule(name: SchedulerType, keywords: dict[str, Any] | None) -> None:
-    """Check that a learning rate's schedule takes its keywords, and lacks none.
-
-    Raises: ValueError: it does not.
-    """
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
-    try:
-        get_scheduler(name, optimizer, 1, 2, scheduler_specific_kwargs=keywords)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"--lr_scheduler_kwargs does not fit --lr_scheduler_type {name.value}: {error}."
-        ) from error
 
 
 def untried_flags(changed: Mapping[str, Any]) -> list[str]:

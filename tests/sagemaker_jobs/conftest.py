@@ -12,7 +12,7 @@ import prepare_data
 from launching import train_flags
 from stand_ins.aws_server import AwsServer, make_role
 from stand_ins.policy_stack import BUCKET, HUB_SECRET, Stack, make_stack
-from training import command_line
+from training import command_line, flag_table
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +30,9 @@ def checks_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.M
 def checked_here(command: Sequence[str], path: Path | None = None) -> Iterator[None]:
     """Do what train_flags.checked_by does, without a process of its own."""
     yield
-    of_train = ["-P", "-m", "training.command_line"]
-    if command[:3] == of_train:
-        run, flags = command_line.main, command[3:]
+    if command[0] == "-P":
+        modules = {"training.flag_table": flag_table, "training.command_line": command_line}
+        run, flags = modules[command[2]].main, command[3:]
     else:
         run, flags = build_dataset.main, command[1:]
     with (
