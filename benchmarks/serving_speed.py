@@ -6,7 +6,7 @@
 From JPEG bytes to JSON, in one process without HTTP: p50 and p99 of one photo, photos a second with
 32 in a request. The weights are random, which changes no time. All contenders take turns, so that a
 machine that others use slows all of them alike. `pipeline` is used as its documentation has it, in
-f32; `pipeline bf16` has the precision of the exported form, and all have the same threads.
+f32, and in bf16; all have the same threads.
 
 A second table has the exported form with pairs of visits among the photos, from JPEG bytes to
 probabilities: a pair against a photo, 32 visits of a bin with the 31 changes between them against
@@ -20,6 +20,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -45,8 +46,10 @@ CONFIGS = {
 }
 BATCH_SIZE = 32
 COUNTS = range(1, 6)
-OURS, THEIRS, SEEN = "handler, exported", "pipeline", "a photo, as pairs need it"
-P50_GOAL, RATE_GOAL = 2.0, 2.5  # times as fast as the pipeline
+PRECISIONS = ("int8", "bf16")
+OURS, THEIRS, SEEN = "handler, int8", "pipeline", "a photo, as pairs need it"
+# Times as fast as the pipeline: p50 of one photo, and photos a second.
+GOALS = {THEIRS: (2.0, 2.5), f"{THEIRS} bf16": (1.6, 2.0)}
 PAIR_GOAL = 2.2  # times a photo
 
 Answer = Callable[[list[bytes]], Any]
@@ -211,7 +214,7 @@ def main() -> None:
     num_threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(num_threads)
 
-    rows, visit_rows = [], []
+    rows, visit_rows, runtimes = [], [], list[str]()
     # The model folders are written by the modules of scripts/, as it is.
     sys.path.insert(0, str(ROOT / "scripts"))
     with tempfile.TemporaryDirectory() as scratch:
@@ -222,18 +225,22 @@ def main() -> None:
         for name in arguments.models:
             make_model(name, folder)
             model_dir = folder / name
-            flags = ["--model", str(model_dir), "--dataset_dir", str(folder / "bins")]
-            run("scripts/export_model.py", *flags)
-            exported, runtime = handler(model_dir)
-            contenders = {
-                OURS: exported,
+            contenders: dict[str, Answer] = {}
+            for precision in PRECISIONS:
+                served = folder / f"{name}_{precision}"
+                shutil.copytree(model_dir, served)
+                flags = ["--dataset_dir", str(folder / "bins"), "--precision", precision]
+                run("scripts/export_model.py", "--model", str(served), *flags)
+                contenders[f"handler, {precision}"], runtime = handler(served)
+                runtimes.append(runtime)
+            contenders |= {
                 THEIRS: plain_pipeline(model_dir, torch.float32),
                 f"{THEIRS} bf16": plain_pipeline(model_dir, torch.bfloat16),
             }
             one = measure(contenders, [photo], arguments.rounds, f"{name}, one photo")
             rounds = max(3, arguments.rounds // 20)
             many = measure(contenders, [photo] * BATCH_SIZE, rounds, f"{name}, {BATCH_SIZE} photos")
-            visit_rows += measure_visits(name, model_dir, photo, arguments.rounds)
+            visit_rows += measure_visits(name, served, photo, arguments.rounds)
             for contender in contenders:
                 p50, p99 = np.percentile(one[contender], [50, 99])
                 rate = BATCH_SIZE / np.median(many[contender])
@@ -241,18 +248,22 @@ def main() -> None:
                 rate_ratio = np.median(many[contender]) / np.median(many[OURS])
                 comparison = "| | | |"
                 if contender != OURS:
-                    is_reached = p50_ratio >= P50_GOAL and rate_ratio >= RATE_GOAL
-                    verdict = "yes" if is_reached else "**no**"
+                    verdict = ""
+                    if contender in GOALS:
+                        p50_goal, rate_goal = GOALS[contender]
+                        is_reached = p50_ratio >= p50_goal and rate_ratio >= rate_goal
+                        verdict = f"{p50_goal:g} and {rate_goal:g}: "
+                        verdict += "reached" if is_reached else "**not reached**"
                     comparison = f"| {p50_ratio:.2f} | {rate_ratio:.2f} | {verdict} |"
                 rows.append(
                     f"| {name} | {contender} | {1e3 * p50:.1f} | {1e3 * p99:.1f} | {rate:.1f} "
                     f"{comparison}"
                 )
-    print(f"\n{platform.machine()}, {num_threads} threads; exported: {runtime}")
+    forms = ", ".join(dict.fromkeys(runtimes))
+    print(f"\n{platform.machine()}, {num_threads} threads; exported: {forms}")
     print(f"A JPEG of {size[0]}x{size[1]} pixels and {len(photo):,} bytes\n")
     heads = ["model", "contender", "p50, ms", "p99, ms", f"photos/s at {BATCH_SIZE}"]
-    heads += ["p50, times ours", "our rate, times"]
-    heads += [f"at least {P50_GOAL:g} and {RATE_GOAL:g}"]
+    heads += ["p50, times int8's", "int8's rate, times", "goal"]
     print(f"| {' | '.join(heads)} |")
     print("|---|---|---:|---:|---:|---:|---:|---:|")
     print("\n".join(rows))

@@ -355,13 +355,16 @@ class CompiledGraph:
     def __init__(
         self, graph: Any, precision: str, num_threads: int, max_chunk: int = MAX_CHUNK
     ) -> None:
+        # What is not in eight bits, of a graph that is.
+        hint = "bf16" if precision == "int8" else precision
         self.num_streams = min(num_threads, FULL_BATCH)
         self.chunk = min(max_chunk, FULL_BATCH // self.num_streams)
-        self.one = _compiled(graph, precision, num_rows=1, num_threads=num_threads, num_streams=1)
-        self.chunks = _compiled(graph, precision, self.chunk, num_threads, self.num_streams)
+        self.one = _compiled(graph, hint, num_rows=1, num_threads=num_threads, num_streams=1)
+        self.chunks = _compiled(graph, hint, self.chunk, num_threads, self.num_streams)
         # A CPU without bf16 computes in f32.
         kind = self.one.get_property("INFERENCE_PRECISION_HINT").to_string()
-        self.precision = {"bfloat16": "bf16", "float": "f32"}.get(kind, kind)
+        of_hint = {"bfloat16": "bf16", "float": "f32"}.get(kind, kind)
+        self.precision = precision if precision == "int8" else of_hint
         self.local = threading.local()
 
     def __call__(self, *batches: np.ndarray) -> list[np.ndarray]:

@@ -25,6 +25,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "training": ("diagnostics", "items", "recipe", "visits"),
     "serving": ("items", "visits"),
     "auditing": ("items", "serving", "visits"),
+    "exporting": ("items", "serving", "visits"),
     "audit_evaluation": ("auditing", "items", "visits"),
     "aws": (),
     "launching": ("aws",),
