@@ -21,6 +21,7 @@ from training.device import (
 from training.hub import check_secret_arn
 from training.sagemaker_job import in_sagemaker_job
 from training.trainer_flags import (
+    TRIED_VALUES,
     changed_flags,
     check_numbers,
     check_numbers_within,
@@ -383,6 +384,8 @@ def check_schedule(name: SchedulerType, keywords: dict[str, Any] | None) -> None
 
     Raises: ValueError: it does not.
     """
+    if keywords is None and name.value in TRIED_VALUES["lr_scheduler_type"]:
+        return  # an optimizer imports torch's compiler, which takes half a second
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
     try:
         get_scheduler(name, optimizer, 1, 2, scheduler_specific_kwargs=keywords)
