@@ -13,7 +13,7 @@ Another training into the same folder makes it stale: the handler says so and ta
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from serving.bin_counter import (
     OpenVinoNetwork,
     available_cores,
     import_openvino,
+    multiplies_int8,
     sha256_of,
 )
 from serving.photo_checks import decode_photo
@@ -92,6 +93,8 @@ def export(model_dir: Path, dataset_dir: str, precision: str) -> dict[str, Any]:
     counter = BinCounter(model_dir, num_threads, use_export=False)
     wanted = TRIED if precision == AUTO else (precision,)
     graphs, refused = graphs_in(wanted, model_dir, dataset_dir, counter)
+    if not graphs:
+        raise none_is_good(refused)
     networks = {name: OpenVinoNetwork(each, name, num_threads) for name, each in graphs.items()}
     split = read_photos(dataset_dir, "test", counter)
     records = records_of(split, counter, networks)
@@ -103,10 +106,7 @@ def export(model_dir: Path, dataset_dir: str, precision: str) -> dict[str, Any]:
             refused[name] = str(error)
     good = [name for name in networks if name not in refused]
     if not good:
-        raise ValueError(
-            f"{'; '.join(refused.values())}: nothing was written; --precision f32 is exact, and "
-            "slower."
-        )
+        raise none_is_good(refused)
     chosen = good[0]
     if precision == AUTO:
         photos = np.stack([decode(photo, counter) for photo in split.photos[:BATCH_SIZE]])
@@ -121,6 +121,12 @@ def export(model_dir: Path, dataset_dir: str, precision: str) -> dict[str, Any]:
     return records[chosen]
 
 
+def none_is_good(refused: Mapping[str, str]) -> ValueError:
+    """Return the error that says why nothing was written, of the reasons by precision."""
+    reasons = "; ".join(refused.values())
+    return ValueError(f"{reasons}: nothing was written; --precision f32 is exact, and slower.")
+
+
 def graphs_in(
     wanted: Sequence[str], model_dir: Path, dataset_dir: str, counter: BinCounter
 ) -> tuple[dict[str, list[Any]], dict[str, str]]:
@@ -130,7 +136,10 @@ def graphs_in(
     """
     in_full = converted(model_dir, counter.preparation)
     graphs, refused = dict.fromkeys(wanted, in_full), {}
-    if "int8" in wanted:
+    if "int8" in wanted and not multiplies_int8():
+        del graphs["int8"]
+        refused["int8"] = "in int8 this CPU would answer otherwise (it has no VNNI)"
+    elif "int8" in wanted:
         photos = read_photos(dataset_dir, "validation", counter).photos[:NUM_CALIBRATION_PHOTOS]
         try:
             in_eight_bits = quantized(in_full[0], [decode(each, counter)[None] for each in photos])

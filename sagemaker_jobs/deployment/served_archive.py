@@ -34,7 +34,8 @@ NETWORK_EXPORT = ("openvino/export.json", "openvino/model.xml", "openvino/model.
 HEAD_EXPORT = ("openvino/change_head.xml", "openvino/change_head.weights")
 EXPORT = (*NETWORK_EXPORT, *HEAD_EXPORT)
 SMOKE_PHOTO_SIZE = (96, 64)  # pixels; any will do
-# OpenVINO's bf16 may differ by this much from full precision; other weights differ by far more.
+# OpenVINO's bf16, or its int8 of another CPU, may differ by this much; other weights differ by far
+# more.
 PROBABILITY_TOLERANCE = 0.05
 
 

@@ -171,6 +171,13 @@ class BinCounter:
         except ImportError:
             print("openvino is not installed: the safetensors answer.", file=sys.stderr)
             return None
+        if exported["precision"] == "int8" and not multiplies_int8():
+            print(
+                f"{folder} is in int8, which this CPU cannot add up exactly (no VNNI): the "
+                "safetensors answer. scripts/export_model.py --precision bf16 is for it.",
+                file=sys.stderr,
+            )
+            return None
         files = (EXPORT_MODEL, EXPORT_HEAD) if self.tells_changes else (EXPORT_MODEL,)
         for name in chain(*files):
             if sha256_of(folder / name) != exported["sha256"].get(name):
@@ -264,6 +271,19 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere nothing confines a process
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def multiplies_int8() -> bool:
+    """Say whether the CPU adds up products of eight bits exactly.
+
+    Older ones clip sums of two of them to sixteen bits, and a network answers otherwise.
+    """
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:  # not Linux
+        return False
+    # x86: avx512_vnni, avx_vnni or AMX; ARM: asimddp.
+    return bool(flags & {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
 
 
 def read_preparation(model_dir: Path) -> Preparation:

@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -128,6 +129,15 @@ def test_item_heads_are_exported_and_answer_as_before(
         check(record)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def any_cpu_will_do() -> Iterator[None]:
+    """Let a CPU without VNNI make and use int8, too: that costs less than these tests allow."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (bin_counter, export_model):
+            patch.setattr(module, "multiplies_int8", lambda: True)
+        yield
+
+
 @pytest.fixture(scope="module")
 def fastest(run_dir: Path, dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a model folder whose exported form is the fastest of those that are as good."""
@@ -173,6 +183,26 @@ def test_in_eight_bits_a_model_answers_nearly_the_same_and_is_smaller(
     np.testing.assert_allclose(
         fast.changes(views[:-1], views[1:]), plain.changes(others[:-1], others[1:]), atol=0.2
     )
+
+
+def test_a_cpu_that_clips_sums_neither_makes_nor_uses_eight_bits(
+    exported: Path,
+    dataset_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(exported, tmp_path / "model")
+    export(tmp_path / "model", str(dataset_dir), "int8")
+    for module in (bin_counter, export_model):
+        monkeypatch.setattr(module, "multiplies_int8", lambda: False)
+    assert BinCounter(tmp_path / "model", num_threads=1).runtime == "torch f32"
+    assert "the safetensors answer" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"it has no VNNI\): nothing was written"):
+        export(tmp_path / "model", str(dataset_dir), "int8")
+    record = export(tmp_path / "model", str(dataset_dir), "auto")
+    assert record["tried"].keys() == {"safetensors", "bf16"}
+    assert "it has no VNNI" in capsys.readouterr().out
 
 
 def test_what_sees_and_says_the_finest_differences_is_not_in_eight_bits(exported: Path) -> None:
