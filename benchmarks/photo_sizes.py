@@ -13,6 +13,7 @@ are train.py's.
 """
 
 import argparse
+import importlib
 import os
 import statistics
 import subprocess
@@ -20,15 +21,16 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from training_recipe import Trainings, bootstrap_means, interval, markdown
+from training_recipe import TRAIN, Trainings, bootstrap_means, interval, markdown
 
 BUILD = Path(__file__).resolve().parent.parent / "data_prep/build_dataset.py"
 BASE, PADDED = "224", "padded"
@@ -43,12 +45,15 @@ def pad_photos(source: Path, padded: Path) -> None:
     if not (padded / "metadata").exists():
         os.symlink((source / "metadata").resolve(), padded / "metadata")
     for path in sorted((source / "bin-images").glob("*.jpg")):
-        if not (padded / "bin-images" / path.name).exists():
-            photo = Image.open(path).convert("RGB")
+        target = padded / "bin-images" / path.name
+        if not target.exists():
+            photo = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
             edge = max(photo.size)
             square = Image.new("RGB", (edge, edge), MEAN_COLOUR)
             square.paste(photo, ((edge - photo.width) // 2, (edge - photo.height) // 2))
-            square.save(padded / "bin-images" / path.name, quality=95)
+            # A killed run leaves no half of a photo.
+            square.save(target.with_suffix(".part"), format="JPEG", quality=95)
+            target.with_suffix(".part").rename(target)
 
 
 def build(source: Path, dataset_dir: Path, size: str) -> None:
@@ -86,7 +91,9 @@ def table(predictions: Mapping[str, Sequence[pa.Table]], costs: Mapping[str, flo
     rows = []
     base = {str(id_): row for row, id_ in enumerate(predictions[BASE][0]["id"].to_pylist())}
     for name, tables in predictions.items():
-        order = np.array([base[str(id_)] for id_ in tables[0]["id"].to_pylist()])
+        ids = [str(id_) for id_ in tables[0]["id"].to_pylist()]
+        assert {*ids} == base.keys(), f"{name} has other test photos than {BASE}"
+        order = np.array([base[id_] for id_ in ids])
         of_seeds = [figures_of(each) for each in tables]
         of_base = [figures_of(each)[order] for each in predictions[BASE]]
         values = np.concatenate([*of_seeds, *of_base], axis=1)
@@ -111,17 +118,24 @@ def table(predictions: Mapping[str, Sequence[pa.Table]], costs: Mapping[str, flo
 
 def step_costs(model: str, sizes: Sequence[str]) -> dict[str, float]:
     """Return what a training step takes for a photo of each size, times that of BASE."""
+    sys.path.insert(0, str(TRAIN.parent))
+    device: Any = importlib.import_module("training.device")
+    in_bf16 = device.device_has_bf16(on_cpu=True)
+    # What train.py takes on a CPU in bf16.
+    kind = {"attn_implementation": "eager"} if in_bf16 else {}
     config = AutoConfig.from_pretrained(model, num_labels=5)
     models = {}
     for size in sizes:
         config.image_size = int(size)
-        models[size] = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
+        models[size] = AutoModelForImageClassification.from_config(
+            config, dtype=torch.float32, **kind
+        )
     seconds: dict[str, list[float]] = {size: [] for size in sizes}
     for turn in range(ROUNDS + 1):  # the first one warms up
         for size, network in models.items():
             photos = torch.randn(BATCH_SIZE, 3, int(size), int(size))
             start = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):
                 loss = network(pixel_values=photos).logits.square().sum()
             loss.backward()
             if turn:

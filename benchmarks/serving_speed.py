@@ -8,7 +8,7 @@ From JPEG bytes to JSON, in one process without HTTP: p50 and p99 of one photo, 
 machine that others use slows all of them alike. `pipeline` is used as its documentation has it, in
 f32, and in bf16; all have the same threads.
 
-A second table has the exported form with pairs of visits among the photos, from JPEG bytes to
+A second table has the form in int8 with pairs of visits among the photos, from JPEG bytes to
 probabilities: a pair against a photo, 32 visits of a bin with the 31 changes between them against
 the same photos alone, and a photo as pairs need it against one that is counted.
 """
@@ -240,7 +240,8 @@ def main() -> None:
             one = measure(contenders, [photo], arguments.rounds, f"{name}, one photo")
             rounds = max(3, arguments.rounds // 20)
             many = measure(contenders, [photo] * BATCH_SIZE, rounds, f"{name}, {BATCH_SIZE} photos")
-            visit_rows += measure_visits(name, served, photo, arguments.rounds)
+            in_int8 = folder / f"{name}_{PRECISIONS[0]}"
+            visit_rows += measure_visits(name, in_int8, photo, arguments.rounds)
             for contender in contenders:
                 p50, p99 = np.percentile(one[contender], [50, 99])
                 rate = BATCH_SIZE / np.median(many[contender])

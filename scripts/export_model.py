@@ -2,7 +2,7 @@
 
     python scripts/export_model.py --model runs/vit_base/model --dataset_dir data/bins
 
-OpenVINO in eight bits (NNCF, measured on validation photos) or in bf16, with the photo's
+OpenVINO in int8 (NNCF, its ranges measured on validation photos) or in bf16, with the photo's
 normalizing, the softmax and the item heads in the graph; a change head is a second one. All forms
 answer the dataset's test split first, its photos and the changes between its visits; one that does
 not count and doubt as the safetensors do is refused, and of the others the one is kept that is
@@ -140,11 +140,12 @@ def graphs_in(
         del graphs["int8"]
         refused["int8"] = "in int8 this CPU would answer otherwise (it has no VNNI)"
     elif "int8" in wanted:
-        photos = read_photos(dataset_dir, "validation", counter).photos[:NUM_CALIBRATION_PHOTOS]
         try:
+            photos = read_photos(dataset_dir, "validation", counter).photos[:NUM_CALIBRATION_PHOTOS]
             in_eight_bits = quantized(in_full[0], [decode(each, counter)[None] for each in photos])
             graphs["int8"] = [in_eight_bits, *in_full[1:]]  # a change head is little work
-        except ValueError as error:
+        # ImportError: there is no NNCF. ValueError: nor validation photos, or it cannot do it.
+        except (ValueError, ImportError) as error:
             del graphs["int8"]
             refused["int8"] = str(error)
     return graphs, refused

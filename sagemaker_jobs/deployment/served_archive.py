@@ -34,9 +34,10 @@ NETWORK_EXPORT = ("openvino/export.json", "openvino/model.xml", "openvino/model.
 HEAD_EXPORT = ("openvino/change_head.xml", "openvino/change_head.weights")
 EXPORT = (*NETWORK_EXPORT, *HEAD_EXPORT)
 SMOKE_PHOTO_SIZE = (96, 64)  # pixels; any will do
-# OpenVINO's bf16, or its int8 of another CPU, may differ by this much; other weights differ by far
-# more.
+# OpenVINO's bf16 may differ by this much from full precision; other weights differ by far more.
 PROBABILITY_TOLERANCE = 0.05
+# An answer in int8 from one in another precision: what export_model.py lets it differ by.
+INT8_TOLERANCE = 0.25
 
 
 def is_model_file(path: PurePosixPath) -> bool:
@@ -232,8 +233,11 @@ def check_same_answer(answer: dict[str, Any], expected: Mapping[str, Any]) -> fl
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"the endpoint's answer is not the handler's: {answer!r:.200}") from error
+    # A CPU that cannot use the form in int8 answers with the safetensors.
+    runtimes = {answer.get("runtime"), expected.get("runtime")}
+    in_both_ways = len(runtimes) > 1 and "openvino int8" in runtimes
     # Not `>`: nan is different, too.
-    if not difference <= PROBABILITY_TOLERANCE:
+    if not difference <= (INT8_TOLERANCE if in_both_ways else PROBABILITY_TOLERANCE):
         raise ValueError(
             f"the endpoint answers otherwise than the model does here: a probability is off by "
             f"{difference:.3f}."

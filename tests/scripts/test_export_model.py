@@ -16,7 +16,7 @@ import inference
 from count_distribution import confidence_levels
 from deployment.served_archive import EXPORT
 from export_model import export
-from exporting.comparison import figures
+from exporting.comparison import VisitedPhotos, figures
 from exporting.graphs import WEIGHTED, converted, quantized
 from exporting.limits import MAX_DIFFERENCE, check
 from items.settings import HEADS_SETTINGS, HEADS_WEIGHTS
@@ -243,6 +243,26 @@ def test_ranges_are_measured_on_photos_that_no_figure_is_of(
         for image in validation["image"]
     }
     assert {photo.tobytes() for photo in seen} <= known
+
+
+def test_without_validation_photos_bf16_is_kept(
+    exported: Path,
+    dataset_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def read_photos(dataset_dir: str, split: str, counter: BinCounter) -> VisitedPhotos:
+        if split == "validation":
+            raise ValueError("No 'validation' split in this dataset")
+        return reading(dataset_dir, split, counter)
+
+    reading = export_model.read_photos
+    monkeypatch.setattr(export_model, "read_photos", read_photos)
+    shutil.copytree(exported, tmp_path / "model")
+    record = export(tmp_path / "model", str(dataset_dir), "auto")
+    assert record["precision"] in ("bf16", "f32")
+    assert "No 'validation' split" in capsys.readouterr().out
 
 
 def test_a_form_that_is_off_is_not_kept_however_fast_it_is(

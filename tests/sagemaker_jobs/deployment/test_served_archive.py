@@ -185,6 +185,12 @@ def test_other_answers_are_told_apart() -> None:
             check_same_answer(answer, expected)
     with pytest.raises(ValueError, match="answers otherwise"):
         check_same_answer({"probabilities": {"1": float("nan"), "2": 0.5}}, expected)
+    # What is in int8 here may be answered in full on an instance whose CPU cannot use it.
+    further = {"probabilities": {"1": 0.6, "2": 0.4}, "runtime": "torch f32"}
+    assert check_same_answer(further, expected | {"runtime": "openvino int8"}) == pytest.approx(0.1)
+    for runtime in ("torch f32", "openvino bf16"):
+        with pytest.raises(ValueError, match="answers otherwise than the model does here"):
+            check_same_answer(further, expected | {"runtime": runtime})
 
 
 def test_an_export_is_whole_with_the_graph_of_each_part_that_the_model_has(tmp_path: Path) -> None:

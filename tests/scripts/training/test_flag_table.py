@@ -23,6 +23,11 @@ of_this_release = pytest.mark.skipif(
 )
 
 
+def test_the_table_is_of_the_release_that_is_pinned() -> None:
+    pinned = (ROOT / "requirements.txt").read_text().split()
+    assert f"transformers=={WRITTEN['transformers']}" in pinned
+
+
 @of_this_release
 def test_the_table_is_that_of_the_flags() -> None:
     fresh = as_text(table_of_parser(make_parser(None)))
