@@ -81,6 +81,8 @@ def make_model(name: str, folder: Path) -> None:
     # Of random weights any rounding could change the most likely count, and the export be refused.
     head = next(m for m in reversed(list(model.modules())) if isinstance(m, torch.nn.Linear))
     torch.nn.init.constant_(head.bias[2:3], 5.0)
+    with torch.no_grad():
+        head.weight.mul_(0.1)
     add_change_head(model, folder / name)
     processor = ViTImageProcessor(size={"height": 224, "width": 224}, resample=2)
     processor.save_pretrained(folder / name)

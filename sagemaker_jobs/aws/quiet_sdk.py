@@ -4,6 +4,7 @@ A defaults file of the SDK may add environment variables, tags or networks to ev
 a job is has to be seen in its command, and --dry_run has to show all of it.
 """
 
+import gc
 import importlib
 import logging
 import os
@@ -35,6 +36,9 @@ def import_sagemaker() -> ModuleType:
     sagemaker = importlib.import_module("sagemaker")
     for name in MODULES:
         importlib.import_module(f"sagemaker.{name}")
+    # Nothing of it is ever garbage. Python would look through all of it once more as it ends, which
+    # takes half a second.
+    gc.freeze()
     # The defaults are checked when they are loaded. The SDK would check them again with each of
     # some thirty looks a job, which takes longer than everything else.
     sagemaker.utils.validate_sagemaker_config = lambda config: None

@@ -1,6 +1,6 @@
 """Measure the handler under the inference container's model server, against its workers alone.
 
-    python benchmarks/model_server.py --model runs/vit_tiny/model
+    python benchmarks/server_load.py --model runs/vit_tiny/model
 
 The real multi-model-server with SageMaker's toolkit, as the tests start it, without Docker (needs
 Java): photos a second, p50 and p99 of a photo, with as many clients as are given, each of which
