@@ -154,7 +154,7 @@ def test_the_fastest_form_that_is_as_good_is_kept(fastest: Path, photos: list[np
     assert all(form["photos_a_second"] > 0 for form in tried.values())
     good = {name: form for name, form in tried.items() if form["refused"] is None}
     del good["safetensors"]
-    chosen = min(good, key=lambda name: good[name]["milliseconds"])
+    chosen = max(good, key=lambda name: good[name]["photos_a_second"])
     fast = BinCounter(fastest, num_threads=1)
     assert fast.runtime == f"openvino {record['precision']}"
     assert record["precision"] in {"int8": ("int8",), "bf16": ("bf16", "f32")}[chosen]
