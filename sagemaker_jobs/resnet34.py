@@ -18,8 +18,8 @@ RECIPE = Recipe(
         "learning_rate": 1e-3,
         "num_train_epochs": 10,
         "per_device_train_batch_size": 64,
-        # From scratch the recipe's mixup cost accuracy: two photos in one are learned later than a
-        # short training ends (docs/recipe.md#resnet34-from-scratch).
+        # From scratch the published recipe was ahead of ours with mixup, and is not without it
+        # (docs/recipe.md#resnet34-from-scratch).
         "mixup": False,
         **EVERY_RECIPE,
     },
