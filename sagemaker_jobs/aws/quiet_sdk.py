@@ -32,13 +32,14 @@ def import_sagemaker() -> ModuleType:
     os.environ["SAGEMAKER_SUPPRESS_V2_WARNING"] = "1"
     # The SDK tells on every import where it looked for defaults.
     logging.getLogger("sagemaker.config").setLevel(logging.WARNING)
-    excepthook = sys.excepthook
+    excepthook, is_new = sys.excepthook, "sagemaker" not in sys.modules
     sagemaker = importlib.import_module("sagemaker")
     for name in MODULES:
         importlib.import_module(f"sagemaker.{name}")
-    # Nothing of it is ever garbage. Python would look through all of it once more as it ends, which
-    # takes half a second.
-    gc.freeze()
+    if is_new:
+        # Nothing of it is ever garbage. Python would look through all of it once more as it ends,
+        # which takes half a second.
+        gc.freeze()
     # The defaults are checked when they are loaded. The SDK would check them again with each of
     # some thirty looks a job, which takes longer than everything else.
     sagemaker.utils.validate_sagemaker_config = lambda config: None
