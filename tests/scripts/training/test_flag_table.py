@@ -90,6 +90,7 @@ def test_flags_that_the_full_command_line_takes_are_not_answered(tmp_path: Path)
         answer_early(argv, None)
 
 
+@of_this_release
 def test_a_damaged_recipe_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "recipe.json"
     recipe.write_text("{")
