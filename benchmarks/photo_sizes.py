@@ -30,7 +30,7 @@ import torch
 from PIL import Image, ImageOps
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from training_recipe import TRAIN, Trainings, bootstrap_means, interval, markdown
+from training_recipe import TRAIN, Trainings, bootstrap_means, figures_of, interval, markdown
 
 BUILD = Path(__file__).resolve().parent.parent / "data_prep/build_dataset.py"
 BASE, PADDED = "224", "padded"
@@ -63,24 +63,6 @@ def build(source: Path, dataset_dir: Path, size: str) -> None:
     subprocess.run(command, check=True, stdout=sys.stderr)
 
 
-def figures_of(predictions: pa.Table) -> np.ndarray:
-    """Return whether each photo was counted rightly, in %, its squared error, and its nats.
-
-    Args:
-        predictions: predictions_test.parquet.
-
-    Returns: (num_photos, 3).
-    """
-    expected = predictions["expected_quantity"].to_numpy()
-    names = [name for name in predictions.column_names if name.startswith("probability_")]
-    counts = np.array([int(name.removeprefix("probability_")) for name in names])
-    probabilities = np.column_stack([predictions[name].to_numpy() for name in names])
-    is_right = 100.0 * (predictions["count"].to_numpy() == expected)
-    squared_error = (probabilities @ counts - expected) ** 2
-    of_expected = probabilities[np.arange(len(expected)), np.searchsorted(counts, expected)]
-    return np.column_stack([is_right, squared_error, -np.log(of_expected)])
-
-
 def table(predictions: Mapping[str, Sequence[pa.Table]], costs: Mapping[str, float]) -> str:
     """Return the table of sizes.
 
@@ -98,14 +80,10 @@ def table(predictions: Mapping[str, Sequence[pa.Table]], costs: Mapping[str, flo
         of_base = [figures_of(each)[order] for each in predictions[BASE]]
         values = np.concatenate([*of_seeds, *of_base], axis=1)
         drawn = bootstrap_means(np.array(tables[0]["bin_group"].to_pylist()), values)
-        drawn = np.vstack([values.mean(axis=0), drawn])
-        ours, theirs = (
-            drawn[:, : 3 * len(tables)].reshape(len(drawn), -1, 3),
-            drawn[:, 3 * len(tables) :].reshape(len(drawn), -1, 3),
-        )
-        for each in (ours, theirs):
-            each[..., 1] **= 0.5
-        ours, theirs = ours.mean(axis=1), theirs.mean(axis=1)
+        # Row, of this size or of BASE, seed, figure; the first row is what was measured.
+        drawn = np.vstack([values.mean(axis=0), drawn]).reshape(len(drawn) + 1, 2, -1, 3)
+        drawn[..., 1] **= 0.5
+        ours, theirs = drawn.mean(axis=2).transpose(1, 0, 2)
         cells = [name]
         for column, form in enumerate((".1f", ".3f", ".3f")):
             ahead = ours[:, column] - theirs[:, column]

@@ -207,16 +207,10 @@ def paired_table(tables: dict[str, list[pa.Table]]) -> str:
     Args:
         tables: predictions_test.parquet of each run, by recipe; bins in the same order.
     """
-    is_right, squared_error = [], []
-    for table in [table for of_recipe in tables.values() for table in of_recipe]:
-        expected = table["expected_quantity"].to_numpy()
-        columns = [name for name in table.column_names if name.startswith("probability_")]
-        counts = np.array([int(name.removeprefix("probability_")) for name in columns])
-        probabilities = np.column_stack([table[name].to_numpy() for name in columns])
-        is_right.append(100.0 * (table["count"].to_numpy() == expected))
-        squared_error.append((probabilities @ counts - expected) ** 2)
-    values = np.column_stack([*is_right, *squared_error])
-    drawn = bootstrap_means(np.array(table["bin_group"].to_pylist()), values)
+    each = [table for of_recipe in tables.values() for table in of_recipe]
+    is_right, squared_error, _ = np.stack([figures_of(table) for table in each]).transpose(2, 1, 0)
+    values = np.concatenate([is_right, squared_error], axis=1)
+    drawn = bootstrap_means(np.array(each[0]["bin_group"].to_pylist()), values)
     # The first row is what was measured. Then: figure, recipe, seed.
     drawn = np.vstack([values.mean(axis=0), drawn]).reshape(len(drawn) + 1, 2, len(tables), -1)
     accuracy, rmse = drawn[:, 0].mean(axis=2), np.sqrt(drawn[:, 1]).mean(axis=2)
@@ -226,6 +220,25 @@ def paired_table(tables: dict[str, list[pa.Table]]) -> str:
         ["RMSE", *(interval(of, ".3f") for of in rmse.T), interval(ahead[1], "+.1f") + " %"],
     ]
     return markdown(["test split", *tables, "difference"], rows)
+
+
+def figures_of(predictions: pa.Table) -> np.ndarray:
+    """Return whether each photo was counted rightly, in %, its squared error, and its nats.
+
+    Args:
+        predictions: predictions_test.parquet.
+
+    Returns: (num_photos, 3).
+    """
+    expected = predictions["expected_quantity"].to_numpy()
+    names = [name for name in predictions.column_names if name.startswith("probability_")]
+    counts = np.array([int(name.removeprefix("probability_")) for name in names])
+    probabilities = np.column_stack([predictions[name].to_numpy() for name in names])
+    is_right = 100.0 * (predictions["count"].to_numpy() == expected)
+    squared_error = (probabilities @ counts - expected) ** 2
+    of_expected = probabilities[np.arange(len(expected)), np.searchsorted(counts, expected)]
+    with np.errstate(divide="ignore"):  # infinitely many, where a sure answer is wrong
+        return np.column_stack([is_right, squared_error, -np.log(of_expected)])
 
 
 def bootstrap_means(groups: np.ndarray, values: np.ndarray) -> np.ndarray:

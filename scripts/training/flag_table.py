@@ -67,12 +67,9 @@ def answer_early(argv: list[str], description: str | None) -> None:
     try:
         values = parser.parse_args(words_of(argv))
         check_numbers(values)
-        refusable = {name: getattr(values, name) for name in REFUSED}
-        check_refused({
-            name: value
-            for name, value in refusable.items()
-            if not is_same(value, parser.get_default(name))
-        })  # fmt: skip
+        given = {name: getattr(values, name) for name in REFUSED}
+        changed = [name for name in given if not is_same(given[name], parser.get_default(name))]
+        check_refused(changed)
     except (ValueError, OSError) as error:
         parser.error(str(error))
 

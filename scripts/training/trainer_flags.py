@@ -7,7 +7,7 @@ here were tried; any other one is named as a run starts.
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -178,7 +178,7 @@ def is_same(value: Any, default: Any) -> bool:
     return value == default or (value in OFF and default in OFF)
 
 
-def check_refused(changed: Mapping[str, Any]) -> None:
+def check_refused(changed: Iterable[str]) -> None:
     """Check that nothing is asked for, by a flag or through accelerate, that would break a promise.
 
     Raises: ValueError: something is.

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from photo_sizes import MEAN_COLOUR, figures_of, pad_photos, table
+from photo_sizes import MEAN_COLOUR, pad_photos, table
+from training_recipe import figures_of
 
 
 def predictions(ids: list[int], counts: list[int], sure: float = 0.8) -> pa.Table:

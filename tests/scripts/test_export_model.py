@@ -138,27 +138,23 @@ def any_cpu_will_do() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def fastest(run_dir: Path, dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a model folder whose exported form is the fastest of those that are as good."""
-    model_dir = tmp_path_factory.mktemp("fastest") / "model"
+def test_the_fastest_form_that_is_as_good_is_kept(
+    run_dir: Path, dataset_dir: Path, tmp_path: Path, photos: list[np.ndarray]
+) -> None:
+    model_dir = tmp_path / "model"
     shutil.copytree(run_dir / "model", model_dir)
     export_model.main(["--model", str(model_dir), "--dataset_dir", str(dataset_dir)])
-    return model_dir
-
-
-def test_the_fastest_form_that_is_as_good_is_kept(fastest: Path, photos: list[np.ndarray]) -> None:
-    record = json.loads((fastest / "openvino" / "export.json").read_text())
+    record = json.loads((model_dir / "openvino" / "export.json").read_text())
     tried = record["tried"]
     assert tried.keys() == {"safetensors", "int8", "bf16"}
     assert all(form["photos_a_second"] > 0 for form in tried.values())
     good = {name: form for name, form in tried.items() if form["refused"] is None}
     del good["safetensors"]
     chosen = max(good, key=lambda name: good[name]["photos_a_second"])
-    fast = BinCounter(fastest, num_threads=1)
+    fast = BinCounter(model_dir, num_threads=1)
     assert fast.runtime == f"openvino {record['precision']}"
     assert record["precision"] in {"int8": ("int8",), "bf16": ("bf16", "f32")}[chosen]
-    plain = BinCounter(fastest, num_threads=1, use_export=False)
+    plain = BinCounter(model_dir, num_threads=1, use_export=False)
     difference = fast.look(photos).probabilities - plain.look(photos).probabilities
     assert np.abs(difference).max() < MAX_DIFFERENCE["int8"]
 
