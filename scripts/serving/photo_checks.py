@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFile, ImageOps
@@ -33,7 +33,7 @@ MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 MAX_SCANS = 100
 START_OF_SCAN = b"\xff\xda"
 # What a pixel takes, nanoseconds of a core of an AMD EPYC: of a JPEG, of each of its scans (which
-# are read twice, see _refuse_warnings), and of a see-through PNG.
+# may be read twice, see _decoded), and of a see-through PNG.
 JPEG_PIXEL, SCANNED_PIXEL, PNG_PIXEL = 12, 2, 25
 MAX_NANOSECONDS = 6_000_000_000  # 35 photos of 12 megapixels
 # A see-through PNG of 25 megapixels takes 480 MB while it is decoded: photos above this size are
@@ -42,6 +42,8 @@ MAX_NANOSECONDS = 6_000_000_000  # 35 photos of 12 megapixels
 LARGE_PIXELS = 4_000_000
 _one_large_photo = ThreadPoolExecutor(1)
 GREY_DEPTHS = (8, 10, 12, 14, 16)  # bits of a camera's sample that is stored in 16
+
+SMALLEST = {"min_height": 1, "min_width": 1, "min_factor": 1}  # an eighth, as simplejpeg decodes
 
 DAMAGED = "The photo is damaged or truncated."
 
@@ -111,8 +113,7 @@ def use_photo(content: bytes, use: Callable[[Image.Image], T], budget: Budget | 
 
     def decode_and_use(photo: ImageFile.ImageFile) -> T:
         with _refusals():
-            _refuse_warnings(photo, content)
-            upright = _upright_colours(photo)
+            upright = _upright_colours(_decoded(photo, content))
         return use(upright)
 
     if photo.width * photo.height <= LARGE_PIXELS:
@@ -163,29 +164,52 @@ def _nanoseconds(photo: ImageFile.ImageFile, content: bytes) -> int:
     return photo.width * photo.height * (JPEG_PIXEL + SCANNED_PIXEL * scans)
 
 
-def _refuse_warnings(photo: ImageFile.ImageFile, content: bytes) -> None:
-    """Refuse a JPEG that libjpeg warns of: what is missing is grey then, and Pillow says nothing.
+def _decoded(photo: ImageFile.ImageFile, content: bytes) -> Image.Image:
+    """Return a photo with its pixels: of a JPEG of three colours in the pass that sees damage.
 
-    All of the file is read for it, but only an eighth of the size is made.
+    Of others, whose pixels Pillow makes, an eighth of the size is made before, in grey.
 
     Raises: RequestError: damaged (400).
     """
-    if simplejpeg is None or photo.format == "PNG":
-        return
-    form = {
-        "colorspace": "CMYK" if photo.mode == "CMYK" else "GRAY",
-        **{"min_height": 1, "min_width": 1, "min_factor": 1},
-    }
+    if simplejpeg is not None and photo.format != "PNG":
+        if photo.format == "JPEG" and photo.mode == "RGB" and _has_size_of(photo, content):
+            pixels = _pixels_of_whole(content)
+            if pixels is not None:
+                decoded = Image.fromarray(pixels)
+                decoded.info = photo.info  # which way is up
+                return decoded
+        else:
+            colours = "CMYK" if photo.mode == "CMYK" else "GRAY"
+            _pixels_of_whole(content, colorspace=colours, **SMALLEST)
+    photo.load()
+    return photo
+
+
+def _has_size_of(photo: ImageFile.ImageFile, content: bytes) -> bool:
+    """Return whether a JPEG has the size that was checked for libjpeg, too, as it takes memory."""
+    with contextlib.suppress(ValueError):
+        height, width, *_ = simplejpeg.decode_jpeg_header(content)
+        return (width, height) == photo.size
+    return False
+
+
+def _pixels_of_whole(content: bytes, **form: Any) -> np.ndarray | None:
+    """Return the pixels of a JPEG that libjpeg does not warn of; None for what it does not know.
+
+    Where it warns, what is missing is grey, and Pillow says nothing.
+
+    Raises: RequestError: damaged (400).
+    """
     try:
-        simplejpeg.decode_jpeg(content, **form, strict=True)
+        return simplejpeg.decode_jpeg(content, **form, strict=True)
     except ValueError as error:
         with contextlib.suppress(ValueError):  # more than a warning: Pillow has to judge
-            simplejpeg.decode_jpeg(content, **form, strict=False)
+            simplejpeg.decode_jpeg(content, **(form | SMALLEST), strict=False)
             raise RequestError(400, DAMAGED) from error
+    return None
 
 
 def _upright_colours(photo: Image.Image) -> Image.Image:
-    photo.load()
     # In place, and converted only if need be: a copy of 25 megapixels takes 100 MB.
     ImageOps.exif_transpose(photo, in_place=True)
     return photo if photo.mode == "RGB" and not photo.has_transparency_data else _as_rgb(photo)
