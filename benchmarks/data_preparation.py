@@ -175,6 +175,20 @@ def read_photos(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.glob("bin-images/*.jpg"))]
 
 
+def some_photos(parser: argparse.ArgumentParser, given: Path | None, folder: Path) -> Path:
+    """Return a bucket in `folder` of the photos that were given, the real ones, or drawn ones."""
+    source, photos = given or REAL_PHOTOS, folder / "photos"
+    if not source.is_dir():
+        if given:
+            parser.error(f"--photos {given}: there is no such folder.")
+        source = folder / "drawn"
+        draw = [sys.executable, str(ROOT / "data_prep/synthetic_bins.py")]
+        measured([*draw, "--output_dir", str(source), "--num_bins", "400"], {})
+    if link_whole_photos(source.resolve(), photos) == 0:
+        parser.error(f"{source}: no photo there that can be decoded.")
+    return photos
+
+
 def link_whole_photos(source: Path, folder: Path) -> int:
     """Make a bucket of the bins of `source` whose photo can be decoded; return how many."""
     (folder / "bin-images").mkdir(parents=True)
@@ -384,20 +398,11 @@ def main() -> None:
         figures = CONTENDERS[arguments.contender](arguments.num_bins, arguments.photos)
         print(json.dumps(figures))
         return
+    if arguments.num_bins < FEWEST_BINS:
+        parser.error(f"--num_bins: at least {FEWEST_BINS:,}, so that workers share the shards.")
     with tempfile.TemporaryDirectory() as folder:
-        source, photos = arguments.photos or REAL_PHOTOS, Path(folder, "photos")
-        if not source.is_dir():
-            if arguments.photos:
-                parser.error(f"--photos {arguments.photos}: there is no such folder.")
-            source = Path(folder, "drawn")
-            draw = [sys.executable, str(ROOT / "data_prep/synthetic_bins.py")]
-            measured([*draw, "--output_dir", str(source), "--num_bins", "400"], {})
-        if arguments.num_bins < FEWEST_BINS:
-            parser.error(f"--num_bins: at least {FEWEST_BINS:,}, so that workers share the shards.")
-        num_photos = link_whole_photos(source.resolve(), photos)
-        if num_photos == 0:
-            parser.error(f"{source}: no photo there that can be decoded.")
-        print(f"{describe_machine()} {num_photos} photos, {NUM_WORKERS} workers.\n")
+        photos = some_photos(parser, arguments.photos, Path(folder))
+        print(f"{describe_machine()} {len(read_photos(photos))} photos, {NUM_WORKERS} workers.\n")
         header = ["measured", "data_prep", "against", "ratio", "goal", "reached"]
         print_table(header, compare(arguments.num_bins, photos))
         print("\nDecoders; differences from Pillow's pixels (0-255) once resized:\n")
