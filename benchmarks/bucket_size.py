@@ -1,4 +1,4 @@
-"""Read as many records as the public bucket has, and build a dataset of a tenth of its photos.
+"""Read as many records as the public bucket has, and build a dataset of 50,000 of its photos.
 
     python benchmarks/bucket_size.py             # a quarter of an hour of two cores
 
@@ -6,7 +6,7 @@ The records and photos of ../shared/abid_originals, or drawn ones, are numbered 
 and come over HTTP from photo_server.py, which answers after 30 ms as S3 does and works on the same
 machine: its processor time is told apart. From what a record and a photo cost follows, on paper,
 what the whole bucket takes of machines that have more cores, with nobody but S3's limit of requests
-to wait for.
+to wait for, were each of their vCPUs a core of this one.
 """
 
 import argparse
@@ -127,6 +127,8 @@ def main() -> None:
     )
     parser.add_argument("--photos", type=Path, help="as data_preparation.py has it")
     arguments = parser.parse_args()
+    if arguments.num_photos > arguments.num_bins:
+        parser.error(f"--num_photos {arguments.num_photos}: there are no more than --num_bins.")
     with tempfile.TemporaryDirectory() as folder:
         photos = some_photos(parser, arguments.photos, Path(folder))
         print(f"{describe_machine()} {NUM_WORKERS} workers.\n", flush=True)

@@ -98,7 +98,9 @@ def main() -> None:
         print(f"{describe_machine()}\n", flush=True)
         dataset = folder / "bins"
         build(arguments.num_bins, some_photos(parser, arguments.photos, folder), dataset)
-        write_photos(dataset, arguments.num_photos, folder / "asked")
+        num_bins = sum(pq.read_metadata(path).num_rows for path in (dataset / "data").iterdir())
+        num_asked = min(num_bins, arguments.num_photos)
+        write_photos(dataset, num_asked, folder / "asked")
         audited = audit(arguments.model, dataset, folder / "audit")
         asked = query(arguments.model, folder / "asked", folder / "counts.csv")
         rows = (
@@ -107,8 +109,8 @@ def main() -> None:
                 f"{usage.parent_mib:.0f}",
             ]
             for command, number, usage in (
-                ("audit.py, bins", arguments.num_bins, audited),
-                ("query.py, photos", arguments.num_photos, asked),
+                ("audit.py, bins", num_bins, audited),
+                ("query.py, photos", num_asked, asked),
             )
         )
         print_table(["command", "how many", "seconds", "a second", "peak MiB"], rows)

@@ -57,7 +57,8 @@ def normalize(pixel_values: torch.Tensor, mean: list[float], std: list[float]) -
     channels = (1, -1, 1, 1)
     scale = torch.tensor(std, device=pixel_values.device).mul(255).reshape(channels)
     offset = torch.tensor(mean, device=pixel_values.device).mul(255).reshape(channels)
-    return pixel_values.float().sub_(offset).div_(scale)  # in place: a third of the time
+    # In place, on a copy: a third of the time.
+    return pixel_values.to(torch.float32, copy=True).sub_(offset).div_(scale)
 
 
 def random_geometry(

@@ -33,7 +33,7 @@ MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 MAX_SCANS = 100
 START_OF_SCAN = b"\xff\xda"
 # What a pixel takes, nanoseconds of a core of an AMD EPYC: of a JPEG, of each of its scans (which
-# may be read twice, see _decoded), and of a see-through PNG.
+# some are read twice for, see _decoded), and of a see-through PNG.
 JPEG_PIXEL, SCANNED_PIXEL, PNG_PIXEL = 12, 2, 25
 MAX_NANOSECONDS = 6_000_000_000  # 35 photos of 12 megapixels
 # A see-through PNG of 25 megapixels takes 480 MB while it is decoded: photos above this size are
@@ -43,7 +43,7 @@ LARGE_PIXELS = 4_000_000
 _one_large_photo = ThreadPoolExecutor(1)
 GREY_DEPTHS = (8, 10, 12, 14, 16)  # bits of a camera's sample that is stored in 16
 
-SMALLEST = {"min_height": 1, "min_width": 1, "min_factor": 1}  # an eighth, as simplejpeg decodes
+SMALLEST = {"min_height": 1, "min_width": 1, "min_factor": 1}  # simplejpeg's, an eighth
 
 DAMAGED = "The photo is damaged or truncated."
 
@@ -107,13 +107,14 @@ def use_photo(content: bytes, use: Callable[[Image.Image], T], budget: Budget | 
     Raises: RequestError: not a JPEG or PNG (415); damaged, truncated or no bin by its shape (400);
         too large, or over the budget (413).
     """
+    budget = budget or Budget()
     with _refusals():
         photo = _read_header(content)
-        (budget or Budget()).spend(_nanoseconds(photo, content))
+        budget.spend(_nanoseconds(photo, content))
 
     def decode_and_use(photo: ImageFile.ImageFile) -> T:
         with _refusals():
-            upright = _upright_colours(_decoded(photo, content))
+            upright = _upright_colours(_decoded(photo, content, budget))
         return use(upright)
 
     if photo.width * photo.height <= LARGE_PIXELS:
@@ -164,12 +165,12 @@ def _nanoseconds(photo: ImageFile.ImageFile, content: bytes) -> int:
     return photo.width * photo.height * (JPEG_PIXEL + SCANNED_PIXEL * scans)
 
 
-def _decoded(photo: ImageFile.ImageFile, content: bytes) -> Image.Image:
+def _decoded(photo: ImageFile.ImageFile, content: bytes, budget: Budget) -> Image.Image:
     """Return a photo with its pixels: of a JPEG of three colours in the pass that sees damage.
 
-    Of others, whose pixels Pillow makes, an eighth of the size is made before, in grey.
+    Another JPEG is looked through for damage at an eighth of its size, and decoded by Pillow.
 
-    Raises: RequestError: damaged (400).
+    Raises: RequestError: damaged (400); over the budget (413).
     """
     if simplejpeg is not None and photo.format != "PNG":
         if photo.format == "JPEG" and photo.mode == "RGB" and _has_size_of(photo, content):
@@ -178,6 +179,7 @@ def _decoded(photo: ImageFile.ImageFile, content: bytes) -> Image.Image:
                 decoded = Image.fromarray(pixels)
                 decoded.info = photo.info  # which way is up
                 return decoded
+            budget.spend(_nanoseconds(photo, content))  # once more, now by Pillow
         else:
             colours = "CMYK" if photo.mode == "CMYK" else "GRAY"
             _pixels_of_whole(content, colorspace=colours, **SMALLEST)
@@ -186,8 +188,12 @@ def _decoded(photo: ImageFile.ImageFile, content: bytes) -> Image.Image:
 
 
 def _has_size_of(photo: ImageFile.ImageFile, content: bytes) -> bool:
-    """Return whether a JPEG has the size that was checked for libjpeg, too, as it takes memory."""
-    with contextlib.suppress(ValueError):
+    """Return whether simplejpeg reads the size that Pillow does, and that was checked.
+
+    It decides how much memory is taken.
+    """
+    # It knows no name of some samplings, such as 4:4:1.
+    with contextlib.suppress(ValueError, KeyError):
         height, width, *_ = simplejpeg.decode_jpeg_header(content)
         return (width, height) == photo.size
     return False

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 from PIL import Image
 from transformers import ViTImageProcessor
@@ -30,11 +31,22 @@ def sixteen_bit_grey(depth: int) -> bytes:
     return encoded(Image.fromarray(samples.reshape(40, 60)), "PNG")
 
 
+def sampled_4_4_1() -> bytes:
+    """Return a JPEG of a sampling that simplejpeg decodes, and has no name for."""
+    pixels = np.ascontiguousarray(drawn_photo(64, 64))
+    content = bytearray(simplejpeg.encode_jpeg(pixels, colorsubsampling="411"))
+    sampling = content.index(b"\xff\xc0") + 11  # of the first colour, as many blocks across as down
+    assert content[sampling] == 0x41
+    content[sampling] = 0x14
+    return bytes(content)
+
+
 PHOTOS = {
     "colour": encoded(drawn_photo()),
     "grey": encoded(drawn_photo().convert("L")),
     "cmyk": encoded(drawn_photo().convert("CMYK")),
     "progressive": encoded(drawn_photo(), progressive=True),
+    "4:4:1": sampled_4_4_1(),
     "turned": turned(drawn_photo()),
     "large": encoded(drawn_photo(700, 500)),
     "png": encoded(drawn_photo(), "PNG"),
