@@ -32,8 +32,8 @@ MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 # all pixels once more: 5 MB of them would keep a core busy for an hour.
 MAX_SCANS = 100
 START_OF_SCAN = b"\xff\xda"
-# What a pixel takes, nanoseconds of a core of an AMD EPYC: of a JPEG, of each of its scans (which
-# some are read twice for, see _decoded), and of a see-through PNG.
+# What a pixel takes, nanoseconds of a core of an AMD EPYC: of a JPEG, of each of its scans (as some
+# are read twice, see _decoded), and of a see-through PNG.
 JPEG_PIXEL, SCANNED_PIXEL, PNG_PIXEL = 12, 2, 25
 MAX_NANOSECONDS = 6_000_000_000  # 35 photos of 12 megapixels
 # A see-through PNG of 25 megapixels takes 480 MB while it is decoded: photos above this size are
