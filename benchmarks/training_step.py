@@ -233,6 +233,26 @@ def take_turn(trainer: Trainer) -> Turn:
     return Turn(seconds / (len(clock.ends) - WARM_UP), sum(waits[WARM_UP:]) / seconds)
 
 
+def take_turns(
+    name: str, trainers: dict[str, Trainer], rounds: int
+) -> tuple[dict[str, list[Turn]], dict[str, float]]:
+    """Let all trainers of a model take turns; return these, and the matrix peak of each."""
+    turns: dict[str, list[Turn]] = {contender: [] for contender in trainers}
+    kinds = {
+        contender: torch.bfloat16 if trainer.args.bf16 else torch.float32
+        for contender, trainer in trainers.items()
+    }
+    peaks = dict.fromkeys(kinds.values(), 0.0)
+    for trainer in trainers.values():
+        take_turn(trainer)
+    for number in range(rounds):
+        print(f"{name}, round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+        for contender in list(trainers)[:: -1 if number % 2 else 1]:
+            turns[contender].append(take_turn(trainers[contender]))
+        peaks = {dtype: max(peak, matrix_peak(dtype)) for dtype, peak in peaks.items()}
+    return turns, {contender: peaks[kind] for contender, kind in kinds.items()}
+
+
 def operations_a_photo(name: str, folder: Path) -> int:
     """Return the floating-point operations of a photo's forward and backward pass."""
     model = make_model(name, folder).train()
@@ -269,19 +289,7 @@ def contender_rows(name: str, options: argparse.Namespace) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         trainers = contenders(name, options, folder)
-        turns: dict[str, list[Turn]] = {contender: [] for contender in trainers}
-        kinds = {
-            contender: torch.bfloat16 if trainer.args.bf16 else torch.float32
-            for contender, trainer in trainers.items()
-        }
-        peaks = dict.fromkeys(kinds.values(), 0.0)
-        for trainer in trainers.values():
-            take_turn(trainer)
-        for number in range(options.rounds):
-            print(f"{name}, round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
-            for contender in list(trainers)[:: -1 if number % 2 else 1]:
-                turns[contender].append(take_turn(trainers[contender]))
-            peaks = {dtype: max(peak, matrix_peak(dtype)) for dtype, peak in peaks.items()}
+        turns, peaks = take_turns(name, trainers, options.rounds)
         operations = operations_a_photo(name, folder)
         own = own_share(folder) if WATCHED in turns else 0.0
 
@@ -293,7 +301,7 @@ def contender_rows(name: str, options: argparse.Namespace) -> list[str]:
     rows = []
     for contender, taken in turns.items():
         rate = options.batch_size / median(turn.seconds for turn in taken)
-        share = rate * operations / peaks[kinds[contender]]
+        share = rate * operations / peaks[contender]
         waiting = median(turn.waiting for turn in taken)
         against = f"{ratio(contender, COMMON):.2f}" if COMMON in turns else ""
         rows.append(
@@ -319,9 +327,11 @@ def contender_rows(name: str, options: argparse.Namespace) -> list[str]:
         share = 1 - ratio(AUGMENTED, NOT_AUGMENTED)
         add("augmentation, share of a step", f"{share:.1%}", "under 5 %", share < 0.05)
     if COMMON in turns and name in GOALS_FOR:
-        times = ratio(OURS, COMMON)
-        goal = f"{GOAL} on a CPU with AMX"
-        add("times the common recipe", f"{times:.2f}", goal, times >= GOAL)
+        # Whether this CPU is one is for the reader to see: no verdict.
+        rows.append(
+            f"| {name} | times the common recipe | {ratio(OURS, COMMON):.2f} "
+            f"| goal: {GOAL} on a CPU with AMX | | |"
+        )
     return rows
 
 
