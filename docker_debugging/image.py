@@ -111,12 +111,12 @@ def default_base_image() -> str:
 
     Raises: ValueError: the launchers' environment is not complete.
     """
-    command = [sys.executable, str(ROOT / "sagemaker_jobs" / "container.py")]
+    command = [sys.executable, str(ROOT / "sagemaker_jobs" / "image_uri.py")]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     if result.returncode:
         reason = (result.stderr.strip() or "no reason given").splitlines()[-1]
         raise ValueError(
-            f"sagemaker_jobs/container.py does not name the training container ({reason}): "
+            f"sagemaker_jobs/image_uri.py does not name the training container ({reason}): "
             "pip install -r requirements.txt, or name one with --base_image."
         )
     return result.stdout.strip()
@@ -224,7 +224,7 @@ def ensure_image(base_image: str | None) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Build the image and print its name."""
     parser = PlainParser(__doc__)
-    parser.add_argument("--base_image", help="default: what sagemaker_jobs/container.py prints")
+    parser.add_argument("--base_image", help="default: what sagemaker_jobs/image_uri.py prints")
     with parser.errors_of_one_line():
         arguments = parser.parse_args(argv)
         raise_when_stopped()  # a TERM alone would leave `docker build` behind

@@ -1,14 +1,8 @@
 """The only home of container versions: what runs in a SageMaker job, and so on the laptop.
 
-    python sagemaker_jobs/container.py --region eu-west-1                     # the training image
-    python sagemaker_jobs/container.py --processor cpu --purpose inference
-
-Sources: AWS's list of Hugging Face deep learning containers, November 2026; the registries of the
-regions from the SDK's own table, which ends at older versions.
+Source: AWS's list of Hugging Face deep learning containers, November 2026. image_uri.py prints the
+URIs of a region.
 """
-
-from aws.entry_parser import EntryParser
-from aws.quiet_sdk import import_sagemaker
 
 # The Hugging Face training container; a GPU image, as all training images of this family are.
 TRAINING_IMAGE_TAG = "2.9.0-transformers5.3.0-gpu-py312-cu130-ubuntu22.04"
@@ -46,51 +40,6 @@ SEVERAL_GPUS = {
     **{family: {"24xlarge": 8} for family in ("p3dn", "p4d", "p4de")},
     **{family: {"48xlarge": 8} for family in ("p5", "p5e", "p5en", "p6-b200", "p6-b300")},
 }
-# Versions in the SDK's table, asked only for the registry of a region.
-_LISTED = {
-    "training": {
-        "version": "4.56.2",
-        "base_framework_version": "pytorch2.8.0",
-        "container_version": "cu129-ubuntu22.04",
-    },
-    "inference": {
-        "version": "4.51.3",
-        "base_framework_version": "pytorch2.6.0",
-        "container_version": "cu124-ubuntu22.04",
-    },
-}
-
-
-def image_uri(region: str, processor: str, purpose: str) -> str:
-    """Return the URI of the image that a job or an endpoint runs.
-
-    Args:
-        processor: gpu or cpu.
-        purpose: training or inference.
-
-    Raises: ValueError: AWS keeps no such container in the region.
-    """
-    if (purpose, processor) == ("training", "cpu"):
-        name = CPU_TRAINING_IMAGE
-    elif purpose == "training":
-        name = f"huggingface-pytorch-training:{TRAINING_IMAGE_TAG}"
-    else:
-        name = f"huggingface-pytorch-inference:{INFERENCE_IMAGE_TAGS[processor]}"
-    try:
-        uri = import_sagemaker().image_uris.retrieve(
-            framework="huggingface",
-            region=region,
-            py_version=PYTHON_VERSION,
-            instance_type="ml.g5.xlarge",  # the registry is the same for all
-            image_scope=purpose,
-            **_LISTED[purpose],
-        )
-    except (ValueError, KeyError) as error:
-        raise ValueError(
-            f"--region {region}: AWS keeps no {processor.upper()} {purpose} container there, or "
-            f"there is no such region; choose another, such as {DEFAULT_REGION}."
-        ) from error
-    return f"{uri.partition('/')[0]}/{name}"
 
 
 def processor_of(instance_type: str) -> str:
@@ -122,27 +71,3 @@ def vcpus_of(instance_type: str) -> int:
     if times == size:
         return 2
     return 4 * int(times) if times.isdecimal() else 4
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Print the URI of an image."""
-    parser = EntryParser(__doc__)
-    parser.add_argument(
-        "--region", default=DEFAULT_REGION, help="an AWS region (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--processor", choices=("gpu", "cpu"), default="gpu", help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--purpose",
-        choices=("training", "inference"),
-        default="training",
-        help="default: %(default)s",
-    )
-    arguments = parser.parse_args(argv)
-    with parser.errors_of_one_line():
-        print(image_uri(arguments.region, arguments.processor, arguments.purpose))
-
-
-if __name__ == "__main__":
-    main()

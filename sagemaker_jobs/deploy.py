@@ -26,7 +26,6 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 import container
-from aws.jobs import describe
 from aws.output_files import whole_file
 from aws.recorded_requests import shown_role
 from aws.settings import (
@@ -37,6 +36,7 @@ from aws.settings import (
     known_region,
     known_role,
 )
+from aws.started_jobs import describe
 from deployment.endpoint_client import NoAnswer, PhotoFault, SageMakerEndpoint, with_retries
 from deployment.flags import (
     OUTPUT_PLACEHOLDER,
@@ -77,6 +77,7 @@ from deployment.served_archive import (
     smoke_photo,
 )
 from deployment.transformed_photos import check_photos, named, objects_below, without_answer
+from sdk.images import image_uri
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -126,7 +127,7 @@ def show(arguments: argparse.Namespace, scratch: Path) -> None:
         found_export = has_export(scratch / "model")
     output = output_folder(arguments, source) or OUTPUT_PLACEHOLDER
     deployment = deployment_of(arguments, output, found_export)
-    image = container.image_uri(region, deployment.processor, "inference")
+    image = image_uri(region, deployment.processor, "inference")
     role = shown_role(known_role(arguments.role, ROLE_VARIABLE))
     requests = checked_requests(deployment, image, role)
     print(json.dumps([request.as_json() for request in requests], indent=2))
@@ -147,7 +148,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
     if source and not output:
         raise ValueError("give --output s3://BUCKET/FOLDER, for the model's archive.")
     deployment = deployment_of(arguments, output or "", has_export=False)
-    image = container.image_uri(session.region_name, deployment.processor, "inference")
+    image = image_uri(session.region_name, deployment.processor, "inference")
     account = Account(session, deployment.name)
     check_parts(account, deployment)
     role, contents = "", None

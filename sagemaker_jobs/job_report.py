@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from aws.entry_parser import EntryParser, price
-from aws.jobs import ENDED, describe, fetch_logs
 from aws.output_files import whole_file
 from aws.settings import boto_session, find_region
+from aws.started_jobs import ENDED, describe, fetch_logs
 
 STATUSES = ("InProgress", "Completed", "Failed", "Stopping", "Stopped")
 COLUMNS = (

@@ -27,10 +27,8 @@ from botocore.exceptions import ClientError
 
 import container
 from aws.account_flags import account_demands, add_account_flags
-from aws.ending_signals import told_if_cut_off
+from aws.ending_signals import signals_raised_again, told_if_cut_off
 from aws.entry_parser import EntryParser, hours, positive_integer, price
-from aws.jobs import ENDED, fetch_logs
-from aws.quiet_sdk import import_sagemaker, sdk_session
 from aws.recorded_requests import RecordedRequests, shown_role
 from aws.settings import (
     boto_session,
@@ -42,7 +40,8 @@ from aws.settings import (
     known_role,
     names_in,
 )
-from launching.processing_job import (
+from aws.started_jobs import ENDED, fetch_logs
+from jobs.processing_job import (
     CATALOG,
     FILE_FLAGS,
     FINISH,
@@ -52,9 +51,11 @@ from launching.processing_job import (
     Stage,
     file_name,
     job_name,
-    processor,
 )
 from launching.train_flags import checked_by
+from sdk.images import image_uri
+from sdk.installed import installed_sdk
+from sdk.submissions import Submission
 
 DATA_PREP = Path(__file__).resolve().parent.parent / "data_prep"
 # Not SAGEMAKER_ROLE: the role that trains may read datasets only.
@@ -81,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
             return
         session = boto_session(find_region(arguments.region))
         with checked_by_build_dataset(job, arguments):
-            container.image_uri(session.region_name, "cpu", "training")  # or no such region
+            image_uri(session.region_name, "cpu", "training")  # or no such region
             role = find_role(arguments.role, session, ROLE_VARIABLE)
             check_bucket("--output", job.output, session)
             check_bucket("--code", job.code, session)
@@ -229,30 +230,21 @@ def dry_run(job: DatasetJob, region: str | None, role: str | None) -> list[dict[
 def requests_of(job: DatasetJob, region: str, role: str) -> list[dict[str, Any]]:
     """Return the requests of all stages. Raises: ValueError: AWS would refuse one."""
     recorded = RecordedRequests(region)
-    sdk = sdk_session(job.code, recorded.session)
     for stage in job.stages():
-        create(job, stage, job_name(job, stage, 1), sdk, role)
+        create(job, stage, job_name(job, stage, 1), recorded.session, role)
     return recorded["CreateProcessingJob"]
 
 
-def create(job: DatasetJob, stage: Stage, name: str, session: Any, role: str) -> None:
+def create(job: DatasetJob, stage: Stage, name: str, session: boto3.Session, role: str) -> None:
     """Upload the code and create a stage's job.
-
-    Args:
-        session: the SDK's.
 
     Raises: ValueError: AWS keeps no container in the region. ClientError: AWS refuses the job.
     """
-    runs = processor(job, stage, import_sagemaker(), session, role)
-    with code_folder(job) as folder:
-        runs.run(
-            code=stage.entry,
-            source_dir=folder,
-            arguments=list(stage.arguments),
-            job_name=name,
-            wait=False,
-            logs=False,
-        )
+    # Of AWS's images the one with a CPU's torch; requirements.txt brings what it lacks.
+    image = image_uri(session.region_name, "cpu", "training")
+    with code_folder(job) as folder, signals_raised_again():
+        submission = Submission(session, role, image, folder)
+        installed_sdk().create_processing_job(job, stage, name, submission)
 
 
 @contextlib.contextmanager
@@ -290,7 +282,7 @@ def run_stages(job: DatasetJob, session: boto3.Session, role: str) -> int:
 
     Raises: ClientError: AWS refuses a job.
     """
-    sdk, sagemaker = sdk_session(job.code, session), session.client("sagemaker")
+    sagemaker = session.client("sagemaker")
     stages = job.stages()
     attempts = {stage.name: last_attempt(sagemaker, job, stage) for stage in stages}
     present = names_in(job.output, session)
@@ -305,7 +297,7 @@ def run_stages(job: DatasetJob, session: boto3.Session, role: str) -> int:
         if status is None or status in ENDED:
             number += 1
             with told_if_cut_off(stop_command(job_name(job, stage, number), session.region_name)):
-                create(job, stage, job_name(job, stage, number), sdk, role)
+                create(job, stage, job_name(job, stage, number), session, role)
         name = job_name(job, stage, number)
         print(f"{stage.name}: {name}", file=sys.stderr)
         print(f"  {stop_command(name, session.region_name)}   # stop it", file=sys.stderr)

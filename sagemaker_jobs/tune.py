@@ -24,9 +24,8 @@ import boto3
 import container
 import resnet34
 import vit
-from aws.ending_signals import exit_code_of, told_if_cut_off
+from aws.ending_signals import exit_code_of, signals_raised_again, told_if_cut_off
 from aws.entry_parser import hours
-from aws.quiet_sdk import import_sagemaker
 from aws.recorded_requests import RecordedRequests, shown_role
 from aws.settings import (
     boto_session,
@@ -37,10 +36,12 @@ from aws.settings import (
     known_region,
     known_role,
 )
-from launching.estimator import channels, estimator, source_folder
+from jobs.search_space import SearchSpace
+from jobs.training_job import Hyperparameters
+from jobs.tuning_job import TuningJob
 from launching.recipe import with_room_for
+from launching.source_folder import source_folder
 from launching.train_flags import (
-    Hyperparameters,
     check_for_container,
     checked_by_train,
     flags_as_hyperparameters,
@@ -56,6 +57,9 @@ from launching.tuned_hyperparameters import (
     trials_of,
     tuned_values,
 )
+from sdk.images import image_uri
+from sdk.installed import installed_sdk
+from sdk.submissions import Submission
 from tuning.flags import (
     check_local,
     hyperparameters_of_all_trials,
@@ -64,9 +68,7 @@ from tuning.flags import (
     space_of,
     tuning_job,
 )
-from tuning.search_space import SearchSpace
 from tuning.trials import PICTURE, TABLE, write_trials
-from tuning.tuning_job import TuningJob, tuner_arguments
 
 RECIPES = {recipe.name: recipe for recipe in (vit.RECIPE, resnet34.RECIPE)}
 SECONDS_BETWEEN_LOOKS = 30
@@ -108,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
         session = boto_session(find_region(arguments.region))
         with checked_by_train(a_trial):
             # Or there is no such region.
-            container.image_uri(session.region_name, job.trial.processor, "training")
+            image_uri(session.region_name, job.trial.processor, "training")
             role = find_role(arguments.role, session)
             size = check_dataset(job.trial.dataset, needed_splits(hyperparameters), session)
             trial = with_room_for(job.trial, size, arguments.volume_gb)
@@ -146,11 +148,9 @@ def create(job: TuningJob, session: boto3.Session, role: str) -> None:
 
     Raises: ValueError: AWS keeps no container in the region. ClientError: AWS refuses the job.
     """
-    sdk = import_sagemaker()
-    with source_folder(job.trial.processor) as source_dir:
-        trained = estimator(job.trial, session, role, source_dir)
-        tuner = sdk.tuner.HyperparameterTuner(trained, **tuner_arguments(job, sdk))
-        tuner.fit(channels(job.trial, sdk), job_name=job.name, wait=False)
+    image = image_uri(session.region_name, job.trial.processor, "training")
+    with source_folder(job.trial.processor) as source_dir, signals_raised_again():
+        installed_sdk().create_tuning_job(job, Submission(session, role, image, source_dir))
 
 
 def check_other_jobs(job: TuningJob, session: boto3.Session) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 import boto3
 
 import container
-from aws.ending_signals import run_child, told_if_cut_off
+from aws.ending_signals import run_child, signals_raised_again, told_if_cut_off
 from aws.entry_parser import EntryParser, hours
-from aws.quiet_sdk import import_sagemaker
 from aws.recorded_requests import RecordedRequests, shown_role
 from aws.settings import (
     boto_session,
@@ -23,7 +22,7 @@ from aws.settings import (
     known_region,
     known_role,
 )
-from launching.estimator import create, source_folder
+from jobs.training_job import Hyperparameters, TrainingJob
 from launching.local_mode import run_locally
 from launching.recipe import (
     Recipe,
@@ -33,16 +32,18 @@ from launching.recipe import (
     job_of,
     with_room_for,
 )
+from launching.source_folder import source_folder
 from launching.train_flags import (
-    Hyperparameters,
     check_for_container,
     checked_by_train,
     flags_as_hyperparameters,
     merged,
     needed_splits,
 )
-from launching.training_job import TrainingJob
 from launching.tuned_hyperparameters import tuned_hyperparameters
+from sdk.images import check_profiler_rules, image_uri
+from sdk.installed import installed_sdk
+from sdk.submissions import Submission
 
 LOCAL_OUTPUT = "runs/local"
 
@@ -78,7 +79,7 @@ def launch(recipe: Recipe, description: str | None, argv: list[str] | None = Non
         region = find_region(arguments.region)
         session = boto_session(region)
         with checked_by_train(job.hyperparameters):
-            container.image_uri(region, job.processor, "training")  # or there is no such region
+            image_uri(region, job.processor, "training")  # or there is no such region
             role = find_role(arguments.role, session)
             size = check_dataset(job.dataset, needed_splits(job.hyperparameters), session)
             job = with_room_for(job, size, arguments.volume_gb)
@@ -106,7 +107,7 @@ def launch_locally(
     name = arguments.job_name or default_name(recipe)
     output = Path(arguments.output or LOCAL_OUTPUT)
     with checked_by_train(hyperparameters):
-        import_sagemaker()
+        installed_sdk().load()
     with source_folder("gpu") as source_dir:
         try:
             run_locally(
@@ -137,6 +138,20 @@ def request_of(job: TrainingJob, region: str, role: str) -> dict[str, Any]:
     create(job, recorded.session, role)
     (request,) = recorded["CreateTrainingJob"]
     return request
+
+
+def create(job: TrainingJob, session: boto3.Session, role: str) -> None:
+    """Upload the code and create the job.
+
+    Raises: ValueError: AWS keeps no container in the region, or no profiler rules. ClientError: AWS
+        refuses the job.
+    """
+    region = session.region_name
+    image = image_uri(region, job.processor, "training")
+    if job.profile:
+        check_profiler_rules(region)
+    with source_folder(job.processor) as source_dir, signals_raised_again():
+        installed_sdk().create_training_job(job, Submission(session, role, image, source_dir))
 
 
 def check_name_is_free(name: str, session: boto3.Session) -> None:

@@ -4,22 +4,18 @@ docker_debugging/debug.py shows more and keeps checkpoints; this is what a noteb
 does, and ends in the same model.tar.gz as a job.
 """
 
-import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import boto3
 
 import container
 from aws.ending_signals import signals_raised_again
-from aws.quiet_sdk import import_sagemaker
-from aws.recorded_requests import ROLE_PLACEHOLDER
+from jobs.training_job import Hyperparameters
+from sdk.installed import installed_sdk
+from sdk.submissions import LocalTraining
 
 ONE_GPU = "CUDA_VISIBLE_DEVICES"
 BUILD_IMAGE = Path(__file__).resolve().parents[2] / "docker_debugging" / "image.py"
@@ -27,7 +23,7 @@ BUILD_IMAGE = Path(__file__).resolve().parents[2] / "docker_debugging" / "image.
 
 def run_locally(
     name: str,
-    hyperparameters: Mapping[str, Any],
+    hyperparameters: Hyperparameters,
     source_dir: str,
     dataset: Path,
     output: Path,
@@ -48,34 +44,36 @@ def run_locally(
             f"--dataset {dataset}: there is no finished dataset here; with --local it is a folder "
             "of data_prep/build_dataset.py."
         )
-    channel = _as_the_sdk_names("--dataset", dataset)
-    output_uri = _as_the_sdk_names("--output", output)
+    _check_mountable("--dataset", dataset)
+    _check_mountable("--output", output)
     _ensure_image()
-    sdk = import_sagemaker()
+    sdk = installed_sdk()
+    sdk.load()
     has_gpus = _has_gpus()
+    # Docker hands over all GPUs of this machine: torchrun starts a process on each, or one is seen.
+    # train.py takes no two in one process.
+    is_distributed = has_gpus and container.num_gpus(instance_type) > 1
+    one_gpu = {} if is_distributed else {ONE_GPU: os.environ.get(ONE_GPU, "0")}
     output.mkdir(parents=True, exist_ok=True)
     # The container's files belong to root, which another user cannot remove.
     with tempfile.TemporaryDirectory(
         dir=output.resolve(), ignore_cleanup_errors=True
     ) as container_root:
-        session = sdk.LocalSession(_session_without_account())
-        session.config = {"local": {"local_code": True, "container_root": container_root}}
-        estimator = sdk.huggingface.HuggingFace(
-            entry_point="train.py",
+        training = LocalTraining(
+            name=name,
+            hyperparameters=hyperparameters,
             source_dir=source_dir,
-            role=ROLE_PLACEHOLDER,
-            image_uri=container.LOCAL_IMAGE,
-            py_version=container.PYTHON_VERSION,
-            instance_type="local_gpu" if has_gpus else "local",
-            instance_count=1,
-            hyperparameters=dict(hyperparameters),
-            output_path=output_uri,
-            sagemaker_session=session,
-            **_processes(instance_type, has_gpus),
+            dataset=dataset.resolve(),
+            output=output.resolve(),
+            container_root=container_root,
+            has_gpus=has_gpus,
+            is_distributed=is_distributed,
+            # Nor could it remove what Python compiles beside the code.
+            environment={"PYTHONDONTWRITEBYTECODE": "1", **one_gpu},
         )
         try:
-            with _compose_of_any_version(), signals_raised_again():
-                estimator.fit({"dataset": channel}, job_name=name)
+            with signals_raised_again():
+                sdk.train_locally(training)
         except ImportError as error:  # the SDK's word for no Compose, and for what else it lacks
             raise ValueError(
                 f"the SDK's local mode needs Docker Compose ({error}): apt-get install "
@@ -85,49 +83,13 @@ def run_locally(
             _remove_containers(container_root)
 
 
-def _processes(instance_type: str, has_gpus: bool) -> dict[str, Any]:
-    """Return what an estimator is told of processes: train.py takes no two GPUs in one.
-
-    Docker hands over all GPUs of this machine, and torchrun starts a process on each.
-    """
-    if has_gpus and container.num_gpus(instance_type) > 1:
-        return {"distribution": {"torch_distributed": {"enabled": True}}}
-    return {"environment": {ONE_GPU: os.environ.get(ONE_GPU, "0")}}
-
-
-def _as_the_sdk_names(flag: str, folder: Path) -> str:
-    """Return a folder's URI. Path.as_uri() writes some characters as %20, which the SDK leaves so.
-
-    Raises: ValueError: the SDK, or Docker, would end the path at one of its characters.
-    """
-    path = str(folder.resolve())
-    if cut := [character for character in "?#;:" if character in path]:
+def _check_mountable(flag: str, folder: Path) -> None:
+    """Check a folder's path. Raises: ValueError: the SDK, or Docker, would end it too early."""
+    if cut := [character for character in "?#;:" if character in str(folder.resolve())]:
         raise ValueError(
             f"{flag} {folder}: the SDK's local mode cannot mount a folder with {cut[0]} in its "
             "path; rename it, or use docker_debugging/debug.py."
         )
-    return f"file://{path}"
-
-
-@contextlib.contextmanager
-def _compose_of_any_version() -> Iterator[None]:
-    """Let the SDK have Docker's own Compose, while the block runs: it knows version 2 alone.
-
-    For others it looks for the program docker-compose, which newer installations lack.
-    """
-    if shutil.which("docker-compose") or _docker("compose", "version").returncode:
-        yield
-        return
-    before = os.environ["PATH"]
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder, "docker-compose")
-        program.write_text('#!/bin/sh\nexec docker compose "$@"\n')
-        program.chmod(0o755)
-        os.environ["PATH"] = f"{folder}{os.pathsep}{before}"
-        try:
-            yield
-        finally:
-            os.environ["PATH"] = before
 
 
 def _ensure_image() -> None:
@@ -171,12 +133,3 @@ def _remove_containers(container_root: str) -> None:
 def _docker(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["docker", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def _session_without_account() -> boto3.Session:
-    """Return a session that holds no secret: the SDK passes what it finds on to the container."""
-    return boto3.Session(
-        aws_access_key_id="none",
-        aws_secret_access_key="none",  # noqa: S106
-        region_name=container.DEFAULT_REGION,
-    )

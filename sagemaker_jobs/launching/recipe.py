@@ -11,7 +11,7 @@ from typing import Any
 from aws.account_flags import ACCOUNT_FLAGS, account_demands, add_account_flags
 from aws.entry_parser import EntryParser, positive_integer, price
 from aws.settings import bucket_and_prefix
-from launching.training_job import TrainingJob, volume_gb_for
+from jobs.training_job import TrainingJob, volume_gb_for
 
 
 @dataclass(frozen=True)

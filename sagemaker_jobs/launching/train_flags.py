@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.training_job import Hyperparameters
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-Hyperparameters = dict[str, str | float | bool]
 
 # A job finds these itself; others would lead its results to where SageMaker does not look.
 FOUND_BY_THE_JOB = ("output_dir", "model_dir", "dataset_dir", "dry_run")

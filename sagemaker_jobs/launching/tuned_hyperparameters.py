@@ -8,14 +8,12 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from launching.metric_definitions import is_better_when_larger
+from jobs.metric_definitions import is_better_when_larger
+from jobs.search_space import BATCH_SIZE, EPOCHS, LEARNING_RATE
+from jobs.training_job import Hyperparameters
 from launching.recipe import Recipe
-from launching.train_flags import Hyperparameters, merged
+from launching.train_flags import merged
 
-# train.py's flags that a search chooses.
-LEARNING_RATE = "learning_rate"
-BATCH_SIZE = "per_device_train_batch_size"
-EPOCHS = "num_train_epochs"
 TUNED = (LEARNING_RATE, BATCH_SIZE, EPOCHS)
 # What tune.py sets for a trial alone: that it leaves the test split alone.
 OF_A_TRIAL = ("do_predict",)

@@ -5,11 +5,12 @@ import dataclasses
 
 from aws.account_flags import ACCOUNT_FLAGS
 from aws.entry_parser import EntryParser, positive_integer
+from jobs.search_space import OBJECTIVES, SPACES, SearchSpace
+from jobs.training_job import Hyperparameters
+from jobs.tuning_job import TuningJob
 from launching.recipe import TO_TRAIN_PY, Recipe, add_flags_of_any_job, job_of
-from launching.train_flags import Hyperparameters, merged
-from tuning.search_space import OBJECTIVES, SPACES, SearchSpace
+from launching.train_flags import merged
 from tuning.trials import PICTURE, TABLE
-from tuning.tuning_job import TuningJob
 
 
 def recipe_named(argv: list[str]) -> str:

@@ -34,10 +34,10 @@ from optuna.trial import TrialState
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from launching.metric_definitions import is_better_when_larger, metric_values
+from jobs.metric_definitions import is_better_when_larger, metric_values
+from jobs.search_space import BATCH_SIZE, EPOCHS, LEARNING_RATE, SearchSpace
 from launching.train_flags import SCRIPTS, as_flags
-from launching.tuned_hyperparameters import BATCH_SIZE, EPOCHS, LEARNING_RATE, Trial, tuned_values
-from tuning.search_space import SearchSpace
+from launching.tuned_hyperparameters import Trial, tuned_values
 
 STUDY = "study.db"
 LOG = "train.log"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aws.output_files import whole_file
-from launching.metric_definitions import is_better_when_larger
+from jobs.metric_definitions import is_better_when_larger
 from launching.tuned_hyperparameters import TUNED, Trial, best_trial, has_figure, tuned_values
 
 TABLE = "trials.csv"

@@ -15,6 +15,7 @@ from moto import mock_aws
 import container
 import image
 from paths import ROOT
+from sdk.images import image_uri
 
 DOCKERFILE = ROOT / "docker_debugging" / "Dockerfile"
 
@@ -32,7 +33,7 @@ def test_the_dockerfile_is_clean() -> None:
 def test_the_image_stands_on_the_training_container() -> None:
     default = re.search(r"^ARG BASE_IMAGE=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
     assert default
-    assert default[1] == container.image_uri(container.DEFAULT_REGION, "gpu", "training")
+    assert default[1] == image_uri(container.DEFAULT_REGION, "gpu", "training")
     assert image.default_base_image() == default[1]
 
 

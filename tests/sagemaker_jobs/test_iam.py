@@ -16,10 +16,10 @@ import botocore.session
 import pytest
 from botocore import xform_name
 
-import container
-from aws.quiet_sdk import import_sagemaker
 from aws.settings import find_role
 from paths import ROOT
+from sdk.images import image_uri
+from sdk.installed import installed_sdk
 from stand_ins.aws_server import ACCOUNT, REGION, AwsServer, ReceivedRequest
 from stand_ins.policy_stack import BUCKET, FREE, HUB_SECRET, ROLES, TEMPLATE, Stack, make_stack
 
@@ -255,18 +255,18 @@ def test_the_registries_are_those_of_the_sdk() -> None:
         flags=re.MULTILINE,
     )
     assert len(rows) == 29
-    image_uris = import_sagemaker().image_uris
+    listed = installed_sdk().listed_image_uri
     for region, containers, profiler_rules in rows:
         for processor in ("gpu", "cpu"):
-            image = container.image_uri(region, processor, "training")
+            image = image_uri(region, processor, "training")
             assert image.startswith(f"{containers}."), region
             repository = image.partition("/")[2].partition(":")[0]
             assert f":repository/{repository}" in TEMPLATE.read_text()
         if not profiler_rules:
             with pytest.raises(ValueError, match="Unsupported region"):
-                image_uris.retrieve("debugger", region)
+                listed(framework="debugger", region=region)
             continue
-        assert image_uris.retrieve("debugger", region).startswith(f"{profiler_rules}."), region
+        assert listed(framework="debugger", region=region).startswith(f"{profiler_rules}."), region
 
 
 def calls_in_sources() -> set[str]:

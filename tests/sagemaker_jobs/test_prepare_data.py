@@ -17,7 +17,7 @@ import pytest
 
 import container
 import prepare_data
-from launching.processing_job import job_name
+from jobs.processing_job import job_name
 from object_store import open_store, write_object
 from paths import ROOT
 from stand_ins.aws_server import ACCOUNT, AwsServer, make_role

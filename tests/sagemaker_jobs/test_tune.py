@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import tune
+from jobs.search_space import SPACES
 from launches import DATASET
 from launching.train_flags import flags_as_hyperparameters
 from paths import ROOT
@@ -22,7 +23,6 @@ from tuning.flags import (
     space_of,
     tuning_job,
 )
-from tuning.search_space import SPACES
 
 TUNE = str(ROOT / "sagemaker_jobs" / "tune.py")
 RUN = ["--dataset", DATASET, "--role", "jobs", "--job_name", "bins-tune"]

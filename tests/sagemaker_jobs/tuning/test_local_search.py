@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 import tune
+from jobs.search_space import SearchSpace
 from launching.tuned_hyperparameters import Trial
 from paths import ROOT
 from tuning.local_search import (
@@ -24,7 +25,6 @@ from tuning.local_search import (
     run_search,
     train_command,
 )
-from tuning.search_space import SearchSpace
 
 TUNE = str(ROOT / "sagemaker_jobs" / "tune.py")
 # Long for what must happen, so that nothing depends on a machine's speed.

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import train
-from launching.metric_definitions import (
+from jobs.metric_definitions import (
     REGEXES,
     is_better_when_larger,
     metric_definitions,

@@ -1,16 +1,13 @@
-"""The processing jobs that prepare a dataset, as data, and the SDK's processor for them.
+"""The processing jobs that prepare a dataset, as data.
 
 Everything here is pure, so that what the jobs will be can be tested without an account.
 """
 
-import functools
 import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any
 
 import container
 from aws.account_flags import AccountDemands
@@ -117,6 +114,17 @@ class DatasetJob:
         )
         return stages[1:] if self.catalog else stages
 
+    def environment(self, region: str) -> dict[str, str]:
+        """Return the variables of a stage's machines."""
+        # obstore finds a job's credentials by itself, and its region only here.
+        variables = {"AWS_REGION": region, "PYTHONUNBUFFERED": "1"}
+        if self.account.kms_key is not None:  # it writes the dataset by itself, too
+            variables |= {
+                "AWS_SERVER_SIDE_ENCRYPTION": "aws:kms",
+                "AWS_SSE_KMS_KEY_ID": self.account.kms_key,
+            }
+        return variables
+
     def most_it_can_cost(self, price_per_hour: float) -> float:
         """Return the cost of all time limits together, in the price's currency."""
         machines = sum(stage.instance_count for stage in self.stages())
@@ -146,60 +154,3 @@ def without_num_workers(flags: tuple[str, ...]) -> list[str]:
 def job_name(job: DatasetJob, stage: Stage, attempt: int) -> str:
     """Return the name of a stage's job. AWS takes each name once, so each attempt has its own."""
     return f"{job.name}-{stage.name}" + (f"-{attempt}" if attempt > 1 else "")
-
-
-def processor_arguments(job: DatasetJob, stage: Stage, region: str, role: str) -> dict[str, Any]:
-    """Return the keyword arguments of sagemaker.processing.FrameworkProcessor, but for the session.
-
-    Raises: ValueError: AWS keeps no container in the region.
-    """
-    account = job.account
-    # obstore finds a job's credentials by itself, and its region only here.
-    environment = {"AWS_REGION": region, "PYTHONUNBUFFERED": "1"}
-    if account.kms_key is not None:  # it writes the dataset by itself, too
-        environment |= {
-            "AWS_SERVER_SIDE_ENCRYPTION": "aws:kms",
-            "AWS_SSE_KMS_KEY_ID": account.kms_key,
-        }
-    return {
-        "framework_version": container.CPU_TRAINING_PYTORCH,
-        "py_version": container.PYTHON_VERSION,
-        # Of AWS's images the one with a CPU's torch; requirements.txt brings what it lacks.
-        "image_uri": container.image_uri(region, "cpu", "training"),
-        "role": role,
-        "instance_type": job.instance_type,
-        "instance_count": stage.instance_count,
-        "code_location": job.code,
-        "base_job_name": job.name,
-        "max_runtime_in_seconds": job.max_run,
-        "env": environment,
-        "volume_size_in_gb": job.volume_gb,
-        "output_kms_key": account.kms_key,
-        "volume_kms_key": account.volume_kms_key,
-        "tags": account.tag_list or None,
-    }
-
-
-def processor(job: DatasetJob, stage: Stage, sdk: ModuleType, sdk_session: Any, role: str) -> Any:
-    """Return the SDK's processor of a stage.
-
-    Args:
-        sdk: the module that quiet_sdk.import_sagemaker returns.
-        sdk_session: sagemaker.Session.
-
-    Raises: ValueError: AWS keeps no container in the region.
-    """
-    network = None
-    if job.account.subnets:
-        network = sdk.network.NetworkConfig(
-            subnets=[*job.account.subnets], security_group_ids=[*job.account.security_group_ids]
-        )
-    return sdk.processing.FrameworkProcessor(
-        # It packs the code. Without an output path it would look for a bucket to make.
-        estimator_cls=functools.partial(
-            sdk.pytorch.PyTorch, output_path=job.code, output_kms_key=job.account.kms_key
-        ),
-        sagemaker_session=sdk_session,
-        network_config=network,
-        **processor_arguments(job, stage, sdk_session.boto_region_name, role),
-    )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies
 
 from aws.names import JOB_NAME, MAX_NAME_LENGTH
-from launching.processing_job import FINISH, SHARDS, DatasetJob, job_name, without_num_workers
+from jobs.processing_job import FINISH, SHARDS, DatasetJob, job_name, without_num_workers
 
 OUTPUT = "s3://photos/datasets/bins"
 

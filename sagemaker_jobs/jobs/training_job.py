@@ -3,6 +3,7 @@
 Everything here is pure, so that what a job will be can be tested without an account.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 import container
 from aws.account_flags import AccountDemands
 from aws.names import JOB_NAME, MAX_NAME_LENGTH, check_instance_type, check_volume_key
+
+Hyperparameters = dict[str, str | float | bool]
 
 # What only emulates bf16: T4, which is older than Ampere, and Intel's processors before the fourth
 # generation of Xeon (on which a step takes 60 times as long).
@@ -23,6 +26,13 @@ LEAST_VOLUME_GB = 30
 # Parameters of the models that are known here; another may be as large as ViT-H/14.
 MODEL_PARAMETERS = {"google/vit-base-patch16-224-in21k": 86e6, "microsoft/resnet-34": 21e6}
 MOST_PARAMETERS = 632e6
+# Rules on system metrics, the ones that still work: those on tensors and on the framework's own
+# profile need hooks that left the PyTorch containers at 2.0.
+PROFILER_RULES = (
+    *("ProfilerReport", "LowGPUUtilization", "CPUBottleneck", "IOBottleneck"),
+    *("GPUMemoryIncrease", "OverallSystemUsage"),
+)
+PROFILER_INTERVAL = 500  # ms
 # Weights, their average and AdamW's two moments, in float32.
 CHECKPOINT_BYTES_PER_PARAMETER = 16
 # The two newest, the best, and the one that is being written.
@@ -42,6 +52,11 @@ def volume_gb_for(hyperparameters: Mapping[str, object], dataset_bytes: int) -> 
         parameters = MODEL_PARAMETERS["microsoft/resnet-34"] if from_scratch else MOST_PARAMETERS
     checkpoints = NUM_CHECKPOINTS * CHECKPOINT_BYTES_PER_PARAMETER * parameters
     return max(LEAST_VOLUME_GB, math.ceil((2 * dataset_bytes + checkpoints) / 1e9) + SCRATCH_GB)
+
+
+def encoded(hyperparameters: Mapping[str, object]) -> dict[str, str]:
+    """Return hyperparameters as requests have them, each value in JSON."""
+    return {name: json.dumps(value) for name, value in hyperparameters.items()}
 
 
 @dataclass(frozen=True)
@@ -115,6 +130,23 @@ class TrainingJob:
     def results(self) -> str:
         """S3 folder that the job's output goes to, in a folder of its name."""
         return f"{self.output}/jobs"
+
+    @property
+    def dataset_folder(self) -> str:
+        """The dataset, with a slash: s3://b/bins alone would bring s3://b/bins_2 too."""
+        return self.dataset.rstrip("/") + "/"
+
+    @property
+    def script_hyperparameters(self) -> Hyperparameters:
+        """What train.py is given: a profile has its diagnostics too."""
+        # AWS's rules see the machine; what the training itself does, train.py measures.
+        measured = {"diagnostics": True} if self.profile else {}
+        return {**measured, **self.hyperparameters}
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether torchrun starts it: else Trainer would split a batch over one process's GPUs."""
+        return self.instance_count > 1 or container.num_gpus(self.instance_type) > 1
 
     @property
     def processor(self) -> str:

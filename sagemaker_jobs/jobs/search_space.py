@@ -3,9 +3,13 @@
 import math
 from dataclasses import dataclass
 
-from launching.metric_definitions import REGEXES
-from launching.train_flags import Hyperparameters
-from launching.tuned_hyperparameters import BATCH_SIZE, EPOCHS, LEARNING_RATE
+from jobs.metric_definitions import REGEXES
+from jobs.training_job import Hyperparameters
+
+# train.py's flags that a search chooses.
+LEARNING_RATE = "learning_rate"
+BATCH_SIZE = "per_device_train_batch_size"
+EPOCHS = "num_train_epochs"
 
 # On the validation split alone: a search that reads test_* would fit the test split.
 OBJECTIVES = tuple(name for name in REGEXES if name.startswith("eval_"))

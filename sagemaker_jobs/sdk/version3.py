@@ -1,0 +1,251 @@
+"""Version 3 of the SageMaker SDK: ModelTrainer, and its tuner, processor, local mode.
+
+Source of what is said of it here: sagemaker-train 1.27.0, whose private parts are named where they
+are used. docs/sagemaker.md says what a user sees of the difference.
+"""
+
+import io
+import os
+import shutil
+import tarfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import boto3
+
+import container
+from aws.settings import bucket_and_prefix
+from jobs.metric_definitions import metric_definitions
+from jobs.processing_job import DatasetJob, Stage
+from jobs.training_job import (
+    PROFILER_INTERVAL,
+    PROFILER_RULES,
+    Hyperparameters,
+    TrainingJob,
+    encoded,
+)
+from jobs.tuning_job import TuningJob
+from sdk.arguments import processor_arguments, run_arguments, tuner_arguments
+from sdk.quiet_import import quietly_imported
+from sdk.submissions import LocalTraining, Submission
+
+MODULES = (
+    *("core.debugger", "core.helper.session_helper", "core.image_uris", "core.network"),
+    *("core.parameter", "core.processing", "core.training.configs"),
+    *("train.distributed", "train.model_trainer", "train.tuner"),
+)
+ENTRY = {"entry_script": "train.py", "requirements": "requirements.txt"}
+
+
+def load() -> ModuleType:
+    """Return the SDK."""
+    # It would ask IAM whether the role may do what a role for everything may, and refuse one that
+    # may less, such as that of iam/roles.yaml.
+    os.environ["SAGEMAKER_VALIDATE_ROLE"] = "false"
+    return quietly_imported("sagemaker", *(f"sagemaker.{name}" for name in MODULES))
+
+
+def listed_image_uri(**arguments: Any) -> str:
+    """Return what the SDK's own table says. Raises: ValueError: it has no such image."""
+    return load().core.image_uris.retrieve(**arguments)
+
+
+def create_training_job(job: TrainingJob, submission: Submission) -> None:
+    """Upload the code and create the job."""
+    trainer = _trainer(job, submission, job.script_hyperparameters)
+    # Not train(), which names the job itself, has no profiler, and looks at the job once more.
+    request = trainer._create_training_job_args([_channel(job)], boto3=True)
+    request["TrainingJobName"] = job.name
+    request["AlgorithmSpecification"]["EnableSageMakerMetricsTimeSeries"] = True
+    request |= _profiler(job, submission.session.region_name)
+    submission.session.client("sagemaker").create_training_job(**request)
+
+
+def create_tuning_job(job: TuningJob, submission: Submission) -> None:
+    """Upload the code and create the job."""
+    sdk, trial = load(), job.trial
+
+    base: Any = sdk.train.tuner.HyperparameterTuner
+
+    class Tuner(base):
+        def _build_training_job_definition(self, inputs: Any) -> Any:
+            definition = super()._build_training_job_definition(inputs)
+            if trial.account.volume_kms_key is not None:  # it would be left out
+                definition.resource_config.volume_kms_key_id = trial.account.volume_kms_key
+            return definition
+
+    warm_start = None
+    if job.warm_start_from is not None:
+        shapes = sdk.core.shapes
+        parent = shapes.ParentHyperParameterTuningJob(
+            hyper_parameter_tuning_job_name=job.warm_start_from
+        )
+        warm_start = shapes.HyperParameterTuningJobWarmStartConfig(
+            parent_hyper_parameter_tuning_jobs=[parent],
+            warm_start_type="IdenticalDataAndAlgorithm",
+        )
+    # A trial has no entry point of the SDK's: the container's toolkit starts it, as with version 2.
+    hyperparameters = dict(trial.script_hyperparameters)
+    if trial.is_distributed:
+        hyperparameters |= {
+            "sagemaker_torch_distributed_enabled": True,
+            "sagemaker_instance_type": trial.instance_type,
+        }
+    Tuner(
+        _trainer(trial, submission, hyperparameters),
+        warm_start_config=warm_start,
+        **tuner_arguments(job, sdk.core.parameter),
+    ).tune([_channel(trial)], job_name=job.name, wait=False)
+
+
+def create_processing_job(job: DatasetJob, stage: Stage, name: str, submission: Submission) -> None:
+    """Upload the code and create the job of a stage."""
+    sdk = load()
+    sdk.core.processing.FrameworkProcessor(
+        sagemaker_session=_session(job.code, submission.session),
+        **processor_arguments(job, stage, submission, sdk.core.network),
+    ).run(**run_arguments(stage, name, submission))
+
+
+def train_locally(training: LocalTraining) -> None:
+    """Train in the local image; model.tar.gz and output.tar.gz go to OUTPUT/NAME.
+
+    Raises: RuntimeError: the training failed. ImportError: there is no Docker Compose.
+    """
+    sdk = load()
+    configs, trainer = sdk.core.training.configs, sdk.train.model_trainer
+    trainer.ModelTrainer(
+        training_mode=trainer.Mode.LOCAL_CONTAINER,
+        training_image=container.LOCAL_IMAGE,
+        # Its default is the current folder, of which it removes `input` and `shared` in the end.
+        local_container_root=training.container_root,
+        source_code=configs.SourceCode(source_dir=training.source_dir, **ENTRY),
+        distributed=sdk.train.distributed.Torchrun() if training.is_distributed else None,
+        compute=configs.Compute(
+            instance_type="local_gpu" if training.has_gpus else "local", instance_count=1
+        ),
+        hyperparameters=encoded(training.hyperparameters),
+        environment=dict(training.environment),
+    ).train([configs.InputData(channel_name="dataset", data_source=str(training.dataset))])
+    results = training.output / training.name
+    results.mkdir(parents=True, exist_ok=True)
+    for name in ("model.tar.gz", "output.tar.gz"):
+        shutil.move(Path(training.container_root, "compressed_artifacts", name), results / name)
+
+
+def _session(output: str, session: boto3.Session) -> Any:
+    """Return the SDK's session; the bucket is named so that it does not create one."""
+    return load().core.helper.session_helper.Session(
+        boto_session=session, default_bucket=bucket_and_prefix(output)[0]
+    )
+
+
+def _trainer(job: TrainingJob, submission: Submission, hyperparameters: Hyperparameters) -> Any:
+    """Upload the code and return the SDK's ModelTrainer of a job."""
+    sdk, account = load(), job.account
+    configs = sdk.core.training.configs
+    code = f"{job.code}/{job.name}"
+    archive = f"{code}/source/sourcedir.tar.gz"
+    _put(archive, _archived(submission.source_dir), submission.session, account.kms_key)
+
+    base: Any = sdk.train.model_trainer.ModelTrainer
+
+    class Trainer(base):
+        def create_input_data_channel(
+            self, channel_name: str, data_source: str, **others: Any
+        ) -> Any:
+            # The SDK would ask IAM where the job's role may write, and put the programs that start
+            # the job there: no job may write where code lies.
+            if (folder := Path(data_source)).is_dir():
+                data_source = f"{code}/{channel_name}/"
+                for path in sorted(folder.rglob("*")):
+                    if path.is_file() and path.parent.name != "__pycache__":
+                        uri = data_source + path.relative_to(folder).as_posix()
+                        _put(uri, path.read_bytes(), submission.session, account.kms_key)
+            return super().create_input_data_channel(channel_name, data_source)
+
+    return Trainer(
+        sagemaker_session=_session(job.output, submission.session),
+        role=submission.role,
+        base_job_name=job.name,
+        training_image=submission.image_uri,
+        source_code=configs.SourceCode(source_dir=archive, **ENTRY),
+        distributed=sdk.train.distributed.Torchrun() if job.is_distributed else None,
+        compute=configs.Compute(
+            instance_type=job.instance_type,
+            instance_count=job.instance_count,
+            volume_size_in_gb=job.volume_gb,
+            volume_kms_key_id=account.volume_kms_key,
+            keep_alive_period_in_seconds=job.keep_alive,
+            enable_managed_spot_training=job.is_spot,
+        ),
+        networking=configs.Networking(
+            subnets=[*account.subnets] or None,
+            security_group_ids=[*account.security_group_ids] or None,
+        ),
+        stopping_condition=configs.StoppingCondition(
+            max_runtime_in_seconds=job.max_run, max_wait_time_in_seconds=job.max_wait
+        ),
+        output_data_config=configs.OutputDataConfig(
+            s3_output_path=job.results, kms_key_id=account.kms_key
+        ),
+        checkpoint_config=job.checkpoints and configs.CheckpointConfig(s3_uri=job.checkpoints),
+        hyperparameters=encoded(hyperparameters),
+        environment=None,
+        tags=[configs.Tag(key=key, value=value) for key, value in account.tags.items()] or None,
+    ).with_metric_definitions(
+        [
+            configs.MetricDefinition(name=metric["Name"], regex=metric["Regex"])
+            for metric in metric_definitions()
+        ]
+    )
+
+
+def _channel(job: TrainingJob) -> Any:
+    """Return the job's input: train.py finds the channel `dataset` by itself."""
+    configs = load().core.training.configs
+    # Not InputData, whose mode would always be File.
+    return configs.Channel(
+        channel_name="dataset",
+        data_source=configs.DataSource(
+            s3_data_source=configs.S3DataSource(
+                s3_data_type="S3Prefix",
+                s3_uri=job.dataset_folder,
+                s3_data_distribution_type="FullyReplicated",
+            )
+        ),
+        input_mode=job.input_mode,
+    )
+
+
+def _profiler(job: TrainingJob, region: str) -> dict[str, Any]:
+    """Return the fields of a request that ModelTrainer has no argument for."""
+    if not job.profile:
+        return {"ProfilerConfig": {"DisableProfiler": True}}
+    debugger = load().core.debugger
+    rules = []
+    for name in PROFILER_RULES:
+        rule = debugger.ProfilerRule.sagemaker(getattr(debugger.rule_configs, name)())
+        rule.image_uri = listed_image_uri(framework="debugger", region=region)
+        rule.instance_type = rule.volume_size_in_gb = None  # AWS's own, which cost nothing
+        rules.append(rule.to_profiler_rule_config_dict())
+    config = debugger.ProfilerConfig(
+        s3_output_path=job.results, system_monitor_interval_millis=PROFILER_INTERVAL
+    )
+    return {"ProfilerConfig": config._to_request_dict(), "ProfilerRuleConfigurations": rules}
+
+
+def _archived(folder: str) -> bytes:
+    """Return a folder's contents as a compressed archive."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        archive.add(folder, arcname="")
+    return buffer.getvalue()
+
+
+def _put(uri: str, body: bytes, session: boto3.Session, kms_key: str | None) -> None:
+    """Write an object."""
+    bucket, key = bucket_and_prefix(uri)
+    encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
+    session.client("s3").put_object(Bucket=bucket, Key=key, Body=body, **encryption)

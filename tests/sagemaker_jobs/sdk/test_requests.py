@@ -1,0 +1,112 @@
+"""What a training job's request says, whichever version of the SDK makes it."""
+
+from typing import Any
+
+import pytest
+
+import container
+from aws.account_flags import AccountDemands
+from jobs.training_job import PROFILER_RULES, TrainingJob
+from launching.launch import request_of
+
+ROLE = "arn:aws:iam::111122223333:role/jobs"
+
+
+def request(region: str = "us-east-1", **changes: Any) -> dict[str, Any]:
+    """Return the request of a plain job with changes."""
+    values: dict[str, Any] = {
+        "name": "bins-vit-1",
+        "dataset": "s3://b-1/bins",
+        "output": "s3://b-1/out",
+        "checkpoints": "s3://b-1/out/checkpoints/bins-vit-1/",
+        "hyperparameters": {"learning_rate": 2e-5, "bf16": True, "config_name": "resnet34"},
+        "instance_type": "ml.g5.2xlarge",
+        "instance_count": 1,
+        "max_run": 7200,
+    }
+    return request_of(TrainingJob(**{**values, **changes}), region, ROLE)
+
+
+def test_a_plain_job_is_on_demand_with_checkpoints_in_s3_and_says_its_longest_run() -> None:
+    found = request()
+    assert found["TrainingJobName"] == "bins-vit-1"
+    assert found["RoleArn"] == ROLE
+    image = found["AlgorithmSpecification"]["TrainingImage"]
+    assert image.startswith("763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface")
+    assert found["CheckpointConfig"]["S3Uri"] == "s3://b-1/out/checkpoints/bins-vit-1/"
+    assert found["StoppingCondition"] == {"MaxRuntimeInSeconds": 7200}
+    assert found["ProfilerConfig"] == {"DisableProfiler": True}
+    assert not found.get("EnableManagedSpotTraining")
+    assert not found.keys() & {
+        *("DebugHookConfig", "Environment", "ProfilerRuleConfigurations", "Tags", "VpcConfig"),
+    }
+
+
+def test_hyperparameters_travel_in_json() -> None:
+    given = request()["HyperParameters"]
+    assert {name: text for name, text in given.items() if not name.startswith("sagemaker_")} == {
+        "learning_rate": "2e-05",
+        "bf16": "true",
+        "config_name": '"resnet34"',
+    }
+
+
+def test_a_spot_job_waits() -> None:
+    found = request(max_wait=9000)
+    assert found["EnableManagedSpotTraining"] is True
+    assert found["StoppingCondition"]["MaxWaitTimeInSeconds"] == 9000
+
+
+def test_what_an_account_demands_reaches_the_request() -> None:
+    demands = AccountDemands({"team": "bins"}, ("subnet-1",), ("sg-1",), "out", "disk")
+    found = request(
+        account=demands, instance_type="ml.c7i.xlarge", volume_gb=50, hyperparameters={}
+    )
+    assert found["Tags"] == [{"Key": "team", "Value": "bins"}]
+    assert found["VpcConfig"] == {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
+    assert found["OutputDataConfig"]["KmsKeyId"] == "out"
+    assert found["ResourceConfig"]["VolumeKmsKeyId"] == "disk"
+    assert found["ResourceConfig"]["VolumeSizeInGB"] == 50
+
+
+def test_instances_are_kept_warm() -> None:
+    assert request(keep_alive=600)["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 600
+
+
+def test_a_cpu_job_runs_in_the_cpu_image() -> None:
+    found = request(instance_type="ml.c5.xlarge", hyperparameters={})
+    image = found["AlgorithmSpecification"]["TrainingImage"]
+    assert image.endswith(f"/{container.CPU_TRAINING_IMAGE}")
+
+
+@pytest.mark.parametrize("mode", ["File", "FastFile"])
+def test_the_dataset_is_a_folder_and_not_all_that_begins_with_its_name(mode: str) -> None:
+    (channel,) = (
+        channel
+        for channel in request(input_mode=mode)["InputDataConfig"]
+        if channel["ChannelName"] == "dataset"
+    )
+    assert channel["DataSource"]["S3DataSource"]["S3Uri"] == "s3://b-1/bins/"
+    assert channel["InputMode"] == mode
+
+
+def test_a_job_writes_nowhere_near_the_code_that_others_run() -> None:
+    found = request(profile=True)
+    assert found["OutputDataConfig"]["S3OutputPath"] == "s3://b-1/out/jobs"
+    assert found["ProfilerConfig"]["S3OutputPath"] == "s3://b-1/out/jobs"
+
+
+def test_a_profile_has_diagnostics_and_the_rules_on_system_metrics() -> None:
+    found = request(profile=True)
+    assert found["HyperParameters"]["diagnostics"] == "true"
+    assert found["ProfilerConfig"]["ProfilingIntervalInMilliseconds"] == 500
+    rules = found["ProfilerRuleConfigurations"]
+    assert [rule["RuleParameters"]["rule_to_invoke"] for rule in rules] == [*PROFILER_RULES]
+    assert {rule["RuleEvaluatorImage"].partition("/")[2] for rule in rules} == {
+        "sagemaker-debugger-rules:latest"
+    }
+
+
+def test_a_region_without_profiler_rules_has_the_diagnostics_at_least() -> None:
+    with pytest.raises(ValueError, match="--profile: AWS has no profiler rules in il-central-1"):
+        request("il-central-1", profile=True)
