@@ -17,6 +17,12 @@ LATEST_TESTS := tests/scripts/recipe tests/scripts/training tests/scripts/diagno
   tests/scripts/serving/test_local_server.py tests/scripts/auditing/test_label_errors.py \
   tests/data_prep/test_push_dataset.py tests/sagemaker_jobs/test_push_to_hub.py \
   tests/sagemaker_jobs/publishing
+# Version 3 of the SageMaker SDK in place of version 2.
+SDK3 := .venv-sdk3
+SDK3_STAMP := $(SDK3)/.installed-sdk3
+# Whatever makes a request through it, or reads what came of one.
+SDK3_TESTS := tests/sagemaker_jobs/sdk tests/sagemaker_jobs/launching \
+  $(patsubst %,tests/sagemaker_jobs/test_%.py,tune prepare_data job_report image_uri)
 # Two files at once, the tests of each one after the other: they share what is slow to make, and the
 # processes of a job, which only one file's tests start, meet at one port. Each with a thread, where
 # two would wait for one another.
@@ -31,7 +37,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help environment demo test test-slow test-latest docker-test lint format clean
+.PHONY: help environment demo test test-slow test-latest test-sdk3 docker-test lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -107,9 +113,20 @@ test-latest: $(LATEST_STAMP)  ## all that stands on them, on the newest releases
 	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest $(PARALLEL) $(LATEST_TESTS)
 	$(LATEST)/bin/python -m pytest -m slow tests/scripts/test_interrupted_trainings.py
 
+# A copy in which pip replaces what it must; hard links, where the system has them, cost no disk.
+$(SDK3_STAMP): requirements-sdk3.txt $(STAMP)
+	@echo "Setting up $(SDK3) (once; two minutes)"
+	@rm -rf $(SDK3)
+	@cp -al $(VENV) $(SDK3) 2>/dev/null || { rm -rf $(SDK3); cp -a $(VENV) $(SDK3); }
+	@$(SDK3)/bin/python -m pip install $(PIP_FLAGS) -r $<
+	@touch $@
+
+test-sdk3: $(SDK3_STAMP)  ## all that makes SageMaker jobs, on version 3 of its SDK
+	OMP_NUM_THREADS=1 $(SDK3)/bin/python -m pytest $(PARALLEL) $(SDK3_TESTS)
+
 # -s shows what takes minutes. As root on Debian this installs Docker and starts it for the tests.
 docker-test: $(STAMP)  ## the tests in Docker; skipped aloud where it cannot be had
 	$(RUN) -m pytest -m docker -s
 
 clean:  ## remove the environments, the demo's data and runs
-	rm -rf $(VENV) $(LATEST) .venv-toolkit .venv-serving .docker-test data/demo_mirror data/demo runs/demo
+	rm -rf $(VENV) $(LATEST) $(SDK3) .venv-toolkit .venv-serving .docker-test data/demo_mirror data/demo runs/demo

@@ -33,6 +33,7 @@ from layout import (
     check_base_dir,
     check_dataset,
     configuration,
+    for_the_toolkit,
     job_variables,
     lay_out,
     num_gpus,
@@ -148,7 +149,7 @@ def request_of(job: str, flags: list[str]) -> dict[str, Any]:
     if result.returncode:
         reason = (result.stderr.strip() or "it gave no reason").splitlines()[-1]
         raise ValueError(reason.removeprefix(f"{launcher.name}: error: "))
-    return json.loads(result.stdout)
+    return for_the_toolkit(json.loads(result.stdout))
 
 
 def check_port(port: int) -> None:

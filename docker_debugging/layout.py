@@ -26,6 +26,37 @@ HYPERPARAMETERS = Path("input/config/hyperparameters.json")
 # Of an earlier run; a new instance gets checkpoints alone back from S3.
 NOT_KEPT = ("input/data", "code", "model", "output")
 CHECKPOINTS = "checkpoints"
+# Of version 3 of the SageMaker SDK, beside what a job is given.
+CODE_CHANNELS = ("code", "sm_drivers")
+
+
+def for_the_toolkit(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request with what the container's own toolkit reads of it.
+
+    Version 3 of the SageMaker SDK starts train.py by programs of its own, which it uploads beside
+    the code. Here the toolkit starts it, as it does for version 2, and in the trials of a search
+    under either: what version 2 would tell it is told, the two more channels are left out.
+
+    Args:
+        request: a CreateTrainingJob request of either version.
+    """
+    if "ContainerEntrypoint" not in request["AlgorithmSpecification"]:
+        return dict(request)
+    resources = request["ResourceConfig"]
+    several = resources["InstanceCount"] > 1 or num_gpus(resources["InstanceType"]) > 1
+    told = {
+        "sagemaker_program": json.dumps("train.py"),
+        "sagemaker_instance_type": json.dumps(resources["InstanceType"]),
+        "sagemaker_torch_distributed_enabled": json.dumps(several),
+    }
+    channels = request["InputDataConfig"]
+    return {
+        **request,
+        "HyperParameters": {**request["HyperParameters"], **told},
+        "InputDataConfig": [
+            channel for channel in channels if channel["ChannelName"] not in CODE_CHANNELS
+        ],
+    }
 
 
 def configuration(

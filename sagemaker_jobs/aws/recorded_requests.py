@@ -37,6 +37,7 @@ FLAGS = {
 ANSWERS: dict[str, dict[str, Any]] = {
     "CreateTrainingJob": {"TrainingJobArn": ""},
     "CreateHyperParameterTuningJob": {"HyperParameterTuningJobArn": ""},
+    "DescribeHyperParameterTuningJob": {"HyperParameterTuningJobName": ""},  # version 3 looks
     "CreateProcessingJob": {"ProcessingJobArn": ""},
     "PutObject": {},
 }

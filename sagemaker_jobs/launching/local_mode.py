@@ -64,7 +64,7 @@ def run_locally(
             hyperparameters=hyperparameters,
             source_dir=source_dir,
             dataset=dataset.resolve(),
-            output=output.resolve(),
+            output=output.resolve() / name,
             container_root=container_root,
             has_gpus=has_gpus,
             is_distributed=is_distributed,

@@ -39,7 +39,7 @@ class Sdk(Protocol):
         """Create the job of a stage."""
 
     def train_locally(self, training: LocalTraining) -> None:
-        """Train in the local image; model.tar.gz and output.tar.gz go to OUTPUT/NAME.
+        """Train in the local image.
 
         Raises: RuntimeError: the training failed. ImportError: there is no Docker Compose.
         """

@@ -26,8 +26,9 @@ class Submission:
 class LocalTraining:
     """A training in the local image, container.LOCAL_IMAGE.
 
-    `container_root` is a private folder for what the container sees and writes, `output` the folder
-    that NAME/model.tar.gz goes to, `environment` the container's own variables.
+    `container_root` is a private folder for what the container sees and writes, `output` the one
+    that model.tar.gz and output.tar.gz go to, `environment` holds the container's own variables.
+    The paths are absolute.
     """
 
     name: str

@@ -82,7 +82,7 @@ def create_processing_job(job: DatasetJob, stage: Stage, name: str, submission: 
 
 
 def train_locally(training: LocalTraining) -> None:
-    """Train in the local image; model.tar.gz and output.tar.gz go to OUTPUT/NAME.
+    """Train in the local image.
 
     Raises: RuntimeError: the training failed. ImportError: there is no Docker Compose.
     """

@@ -5,6 +5,8 @@ are used. docs/sagemaker.md says what a user sees of the difference.
 """
 
 import io
+import json
+import logging
 import os
 import shutil
 import tarfile
@@ -18,6 +20,7 @@ import container
 from aws.settings import bucket_and_prefix
 from jobs.metric_definitions import metric_definitions
 from jobs.processing_job import DatasetJob, Stage
+from jobs.search_space import BATCH_SIZE
 from jobs.training_job import (
     PROFILER_INTERVAL,
     PROFILER_RULES,
@@ -53,7 +56,9 @@ def listed_image_uri(**arguments: Any) -> str:
 
 def create_training_job(job: TrainingJob, submission: Submission) -> None:
     """Upload the code and create the job."""
-    trainer = _trainer(job, submission, job.script_hyperparameters)
+    configs = load().core.training.configs
+    source_code = configs.SourceCode(source_dir=_uploaded_code(job, submission), **ENTRY)
+    trainer = _trainer(job, submission, job.script_hyperparameters, source_code)
     # Not train(), which names the job itself, has no profiler, and looks at the job once more.
     request = trainer._create_training_job_args([_channel(job)], boto3=True)
     request["TrainingJobName"] = job.name
@@ -85,17 +90,27 @@ def create_tuning_job(job: TuningJob, submission: Submission) -> None:
             parent_hyper_parameter_tuning_jobs=[parent],
             warm_start_type="IdenticalDataAndAlgorithm",
         )
-    # A trial has no entry point of the SDK's: the container's toolkit starts it, as with version 2.
-    hyperparameters = dict(trial.script_hyperparameters)
+    # AWS gives trials no entry point but the container's own, whose toolkit is told so what to run.
+    for_the_toolkit: Hyperparameters = {
+        "sagemaker_program": ENTRY["entry_script"],
+        "sagemaker_submit_directory": _uploaded_code(trial, submission),
+        "sagemaker_job_name": job.name,
+        "sagemaker_region": submission.session.region_name,
+        "sagemaker_container_log_level": logging.INFO,
+    }
     if trial.is_distributed:
-        hyperparameters |= {
+        for_the_toolkit |= {
             "sagemaker_torch_distributed_enabled": True,
             "sagemaker_instance_type": trial.instance_type,
         }
+    arguments = tuner_arguments(job, sdk.core.parameter)
+    # As version 2 has them, so that a warm start knows the trials of either.
+    sizes = [json.dumps(str(size)) for size in job.space.batch_sizes]
+    arguments["hyperparameter_ranges"][BATCH_SIZE] = sdk.core.parameter.CategoricalParameter(sizes)
     Tuner(
-        _trainer(trial, submission, hyperparameters),
+        _trainer(trial, submission, {**trial.script_hyperparameters, **for_the_toolkit}),
         warm_start_config=warm_start,
-        **tuner_arguments(job, sdk.core.parameter),
+        **arguments,
     ).tune([_channel(trial)], job_name=job.name, wait=False)
 
 
@@ -109,7 +124,7 @@ def create_processing_job(job: DatasetJob, stage: Stage, name: str, submission: 
 
 
 def train_locally(training: LocalTraining) -> None:
-    """Train in the local image; model.tar.gz and output.tar.gz go to OUTPUT/NAME.
+    """Train in the local image.
 
     Raises: RuntimeError: the training failed. ImportError: there is no Docker Compose.
     """
@@ -128,10 +143,10 @@ def train_locally(training: LocalTraining) -> None:
         hyperparameters=encoded(training.hyperparameters),
         environment=dict(training.environment),
     ).train([configs.InputData(channel_name="dataset", data_source=str(training.dataset))])
-    results = training.output / training.name
-    results.mkdir(parents=True, exist_ok=True)
+    made = Path(training.container_root, "compressed_artifacts")
+    training.output.mkdir(exist_ok=True)
     for name in ("model.tar.gz", "output.tar.gz"):
-        shutil.move(Path(training.container_root, "compressed_artifacts", name), results / name)
+        shutil.move(made / name, training.output / name)
 
 
 def _session(output: str, session: boto3.Session) -> Any:
@@ -141,14 +156,25 @@ def _session(output: str, session: boto3.Session) -> Any:
     )
 
 
-def _trainer(job: TrainingJob, submission: Submission, hyperparameters: Hyperparameters) -> Any:
-    """Upload the code and return the SDK's ModelTrainer of a job."""
+def _uploaded_code(job: TrainingJob, submission: Submission) -> str:
+    """Upload the code as one archive and return where it is, the same place as version 2's."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        archive.add(submission.source_dir, arcname="")
+    uri = f"{job.code}/{job.name}/source/sourcedir.tar.gz"
+    _put(uri, buffer.getvalue(), job, submission)
+    return uri
+
+
+def _trainer(
+    job: TrainingJob,
+    submission: Submission,
+    hyperparameters: Hyperparameters,
+    source_code: Any = None,
+) -> Any:
+    """Return the SDK's ModelTrainer of a job."""
     sdk, account = load(), job.account
     configs = sdk.core.training.configs
-    code = f"{job.code}/{job.name}"
-    archive = f"{code}/source/sourcedir.tar.gz"
-    _put(archive, _archived(submission.source_dir), submission.session, account.kms_key)
-
     base: Any = sdk.train.model_trainer.ModelTrainer
 
     class Trainer(base):
@@ -158,11 +184,11 @@ def _trainer(job: TrainingJob, submission: Submission, hyperparameters: Hyperpar
             # The SDK would ask IAM where the job's role may write, and put the programs that start
             # the job there: no job may write where code lies.
             if (folder := Path(data_source)).is_dir():
-                data_source = f"{code}/{channel_name}/"
+                data_source = f"{job.code}/{job.name}/{channel_name}/"
                 for path in sorted(folder.rglob("*")):
                     if path.is_file() and path.parent.name != "__pycache__":
                         uri = data_source + path.relative_to(folder).as_posix()
-                        _put(uri, path.read_bytes(), submission.session, account.kms_key)
+                        _put(uri, path.read_bytes(), job, submission)
             return super().create_input_data_channel(channel_name, data_source)
 
     return Trainer(
@@ -170,15 +196,17 @@ def _trainer(job: TrainingJob, submission: Submission, hyperparameters: Hyperpar
         role=submission.role,
         base_job_name=job.name,
         training_image=submission.image_uri,
-        source_code=configs.SourceCode(source_dir=archive, **ENTRY),
-        distributed=sdk.train.distributed.Torchrun() if job.is_distributed else None,
+        source_code=source_code,
+        distributed=(
+            sdk.train.distributed.Torchrun() if source_code and job.is_distributed else None
+        ),
         compute=configs.Compute(
             instance_type=job.instance_type,
             instance_count=job.instance_count,
             volume_size_in_gb=job.volume_gb,
             volume_kms_key_id=account.volume_kms_key,
             keep_alive_period_in_seconds=job.keep_alive,
-            enable_managed_spot_training=job.is_spot,
+            enable_managed_spot_training=job.is_spot or None,
         ),
         networking=configs.Networking(
             subnets=[*account.subnets] or None,
@@ -236,16 +264,11 @@ def _profiler(job: TrainingJob, region: str) -> dict[str, Any]:
     return {"ProfilerConfig": config._to_request_dict(), "ProfilerRuleConfigurations": rules}
 
 
-def _archived(folder: str) -> bytes:
-    """Return a folder's contents as a compressed archive."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        archive.add(folder, arcname="")
-    return buffer.getvalue()
-
-
-def _put(uri: str, body: bytes, session: boto3.Session, kms_key: str | None) -> None:
-    """Write an object."""
+def _put(uri: str, body: bytes, job: TrainingJob, submission: Submission) -> None:
+    """Write an object, with the account's key."""
     bucket, key = bucket_and_prefix(uri)
-    encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
-    session.client("s3").put_object(Bucket=bucket, Key=key, Body=body, **encryption)
+    encryption = {}
+    if job.account.kms_key is not None:
+        encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": job.account.kms_key}
+    client = submission.session.client("s3")
+    client.put_object(Bucket=bucket, Key=key, Body=body, **encryption)

@@ -170,6 +170,29 @@ def test_a_recipe_trains_in_the_container_and_leaves_what_sagemaker_collects(
     assert not (host.base_dir / "output" / "failure").exists()
 
 
+def test_a_trial_of_a_search_trains_whatever_aws_adds_to_what_it_is_given(
+    request_of: Callable[..., Request], machine: Callable[..., Host]
+) -> None:
+    launcher = str(ROOT / "sagemaker_jobs" / "tune.py")
+    command = [sys.executable, launcher, "--recipe", "vit", "--dry_run"]
+    printed = subprocess.run(command, check=True, capture_output=True).stdout
+    trial = json.loads(printed)["TrainingJobDefinition"]
+    # Its values of the search come as AWS writes them: those of a list in the SDK's own JSON.
+    chosen = {
+        "learning_rate": "0.000316",
+        "per_device_train_batch_size": '"16"',
+        "num_train_epochs": "1",
+        "_tuning_objective_metric": "eval_loss",
+    }
+    of_a_tiny_model = request_of("vit")
+    config = {"config_name": of_a_tiny_model["HyperParameters"]["config_name"]}
+    given = {**trial["StaticHyperParameters"], **chosen, **config}
+    host = machine(of_a_tiny_model | {"HyperParameters": given})
+    assert host.run() == 0, host.log
+    assert results(host)["epoch"] == 1
+    assert not {name for name in results(host) if name.startswith("test_")}
+
+
 @pytest.mark.parametrize("launched_by", ["python", "torchrun"])
 def test_a_failure_leaves_the_scripts_own_message_and_a_code_that_is_not_zero(
     launched_by: str, request_of: Callable[..., Request], machine: Callable[..., Host]

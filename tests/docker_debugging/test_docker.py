@@ -128,9 +128,9 @@ def clean_environment() -> dict[str, str]:
     return kept | no_settings | {"AWS_EC2_METADATA_DISABLED": "true"}
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, env=clean_environment(), capture_output=True, text=True, check=False
+        command, env=clean_environment(), capture_output=True, text=True, check=False, cwd=cwd
     )
 
 
@@ -329,18 +329,26 @@ def test_without_docker_a_run_gives_the_same_weights(
     assert_same_weights(tmp_path / "docker" / "model", tmp_path / "toolkit" / "model")
 
 
+@pytest.mark.parametrize("environment", [".venv", ".venv-sdk3"])
 def test_the_sdks_local_mode_ends_in_a_model(
-    project: Path, base_image: str, dataset_dir: Path, tmp_path: Path
+    environment: str, project: Path, base_image: str, dataset_dir: Path, tmp_path: Path
 ) -> None:
+    python = ROOT / environment / "bin" / "python"
+    if not python.exists():
+        pytest.skip(f"{environment} is not there: make test-sdk3")
     image.ensure_image(base_image)
+    for name in ("input", "shared"):  # of which version 3 removes those that it takes for its own
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.txt").write_text("mine")
     entry = str(project / "sagemaker_jobs" / "vit.py")
-    flags = ["--local", "--dataset", str(dataset_dir), "--output", str(tmp_path)]
-    result = run([sys.executable, entry, *flags, *TINY_RUN])
+    flags = ["--local", "--dataset", str(dataset_dir), "--output", "out", "--job_name", "bins-1"]
+    result = run([str(python), entry, *flags, *TINY_RUN], cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
-    (archive,) = tmp_path.rglob("model.tar.gz")
-    shutil.unpack_archive(archive, tmp_path / "model")
+    shutil.unpack_archive(tmp_path / "out" / "bins-1" / "model.tar.gz", tmp_path / "model")
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "model")
     assert set(model.config.id2label.values()) == {"1", "2", "3", "4", "5"}
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["bins-1"]
+    assert len([*tmp_path.glob("*/mine.txt")]) == 2
 
 
 def test_two_containers_train_together_as_two_hosts(

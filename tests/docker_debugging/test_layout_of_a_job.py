@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 import container
-from layout import SEVERAL_GPUS, configuration, job_variables, lay_out, num_gpus
+from layout import (
+    SEVERAL_GPUS,
+    configuration,
+    for_the_toolkit,
+    job_variables,
+    lay_out,
+    num_gpus,
+)
 
 REQUEST: dict[str, Any] = {
     "TrainingJobName": "bins-vit-1",
@@ -53,6 +60,43 @@ def test_every_channel_is_in_the_configuration_as_sagemaker_writes_it() -> None:
             "RecordWrapperType": "None",
         }
     }
+
+
+def request_of_version3(instance_type: str, instance_count: int) -> dict[str, Any]:
+    channels = [
+        {**REQUEST["InputDataConfig"][0], "ChannelName": name} for name in ("code", "sm_drivers")
+    ]
+    return {
+        **REQUEST,
+        "AlgorithmSpecification": {"ContainerEntrypoint": ["/bin/bash"]},
+        "HyperParameters": {"learning_rate": "2e-05"},
+        "ResourceConfig": {"InstanceType": instance_type, "InstanceCount": instance_count},
+        "InputDataConfig": [*REQUEST["InputDataConfig"], *channels],
+    }
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "instance_count", "torchrun"),
+    [
+        ("ml.g5.2xlarge", 1, "false"),
+        ("ml.g5.2xlarge", 2, "true"),
+        ("ml.g5.12xlarge", 1, "true"),
+        ("ml.c5.2xlarge", 1, "false"),
+    ],
+)
+def test_a_request_of_version_3_is_told_to_the_toolkit_as_version_2_tells_it(
+    instance_type: str, instance_count: int, torchrun: str
+) -> None:
+    found = for_the_toolkit(request_of_version3(instance_type, instance_count))
+    assert found["InputDataConfig"] == REQUEST["InputDataConfig"]
+    assert found["HyperParameters"]["sagemaker_program"] == '"train.py"'
+    assert found["HyperParameters"]["sagemaker_torch_distributed_enabled"] == torchrun
+    assert found["HyperParameters"]["learning_rate"] == "2e-05"
+
+
+def test_a_request_of_version_2_stays_as_it_is() -> None:
+    request = {**REQUEST, "AlgorithmSpecification": {"TrainingImage": "image"}}
+    assert for_the_toolkit(request) == request
 
 
 def test_hosts_are_listed_in_order_and_know_which_one_they_are() -> None:

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import socket
+import tarfile
 from pathlib import Path
 
 import psutil
@@ -66,6 +68,48 @@ def test_a_signal_ends_a_local_run_and_promises_no_model(
     told = capsys.readouterr().err
     assert told.endswith("\nStopped.\n")
     assert "Model:" not in told
+
+
+def test_a_run_ends_in_a_model_and_leaves_the_current_folder_as_it_was(
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    here = tmp_path / "here"
+    for name in ("shared", "input", "algo-1", "model"):  # what SDKs call folders of theirs
+        (here / name).mkdir(parents=True)
+        (here / name / "mine.txt").write_text("mine")
+    put_compose(tmp_path, 'cd "$(dirname "$3")" && mkdir -p model && echo w > model/weights')
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.chdir(here)
+    flags = ["--dataset", str(dataset), "--output", "out", "--job_name", "bins-1"]
+    with pytest.raises(SystemExit) as exit_info:
+        run_vit("--local", *flags)
+    assert exit_info.value.code == 0
+    assert "Model: out/bins-1/model.tar.gz\n" in capsys.readouterr().err
+    with tarfile.open(here / "out" / "bins-1" / "model.tar.gz") as archive:
+        assert archive.getnames() == ["weights"]
+    assert sorted(path.name for path in here.iterdir()) == [
+        *("algo-1", "input", "model", "out", "shared"),
+    ]
+    assert [path.name for path in (here / "out").iterdir()] == ["bins-1"]
+    assert len([*here.glob("*/mine.txt")]) == 4
+
+
+def test_nobody_is_told_of_a_run(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK reports each run to AWS, on a thread of its own, unless it is told not to."""
+    put_compose(tmp_path, "exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        with pytest.raises(SystemExit, match="1"):
+            run_vit("--local", "--dataset", str(dataset), "--output", str(tmp_path / "out"))
+        proxy.settimeout(2)
+        with pytest.raises(TimeoutError):
+            proxy.accept()
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,16 @@ import pytest
 
 import container
 from aws.account_flags import AccountDemands
+from aws.settings import boto_session
 from jobs.training_job import PROFILER_RULES, TrainingJob
-from launching.launch import request_of
+from launching.launch import create, request_of
+from stand_ins.aws_server import AwsServer
 
 ROLE = "arn:aws:iam::111122223333:role/jobs"
 
 
-def request(region: str = "us-east-1", **changes: Any) -> dict[str, Any]:
-    """Return the request of a plain job with changes."""
+def job(**changes: Any) -> TrainingJob:
+    """Return a plain job with changes."""
     values: dict[str, Any] = {
         "name": "bins-vit-1",
         "dataset": "s3://b-1/bins",
@@ -24,7 +26,12 @@ def request(region: str = "us-east-1", **changes: Any) -> dict[str, Any]:
         "instance_count": 1,
         "max_run": 7200,
     }
-    return request_of(TrainingJob(**{**values, **changes}), region, ROLE)
+    return TrainingJob(**{**values, **changes})
+
+
+def request(region: str = "us-east-1", **changes: Any) -> dict[str, Any]:
+    """Return the request of a plain job with changes."""
+    return request_of(job(**changes), region, ROLE)
 
 
 def test_a_plain_job_is_on_demand_with_checkpoints_in_s3_and_says_its_longest_run() -> None:
@@ -110,3 +117,17 @@ def test_a_profile_has_diagnostics_and_the_rules_on_system_metrics() -> None:
 def test_a_region_without_profiler_rules_has_the_diagnostics_at_least() -> None:
     with pytest.raises(ValueError, match="--profile: AWS has no profiler rules in il-central-1"):
         request("il-central-1", profile=True)
+
+
+def test_aws_is_asked_for_nothing_but_the_code_and_the_job(account: AwsServer) -> None:
+    """Not what the role may do, nor for a bucket; and no job may write where the code goes."""
+    account.received.clear()
+    plain = job(output="s3://photos/out", account=AccountDemands(kms_key="alias/out"))
+    create(plain, boto_session("us-east-1"), ROLE)
+    (*uploads, created) = account.received
+    assert created.operation == "CreateTrainingJob"
+    assert uploads
+    for upload in uploads:
+        assert upload.method == "PUT"
+        assert upload.path.startswith("/photos/out/code/bins-vit-1/")
+        assert upload.headers["X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id"] == "alias/out"
