@@ -21,8 +21,11 @@ LATEST_TESTS := tests/scripts/recipe tests/scripts/training tests/scripts/diagno
 SDK3 := .venv-sdk3
 SDK3_STAMP := $(SDK3)/.installed-sdk3
 # Whatever makes a request through it, or reads what came of one.
-SDK3_TESTS := tests/sagemaker_jobs/sdk tests/sagemaker_jobs/launching \
-  $(patsubst %,tests/sagemaker_jobs/test_%.py,tune prepare_data job_report image_uri)
+SDK3_TESTS := tests/sagemaker_jobs/sdk $(patsubst %,tests/sagemaker_jobs/%, \
+  launching/test_launch.py launching/test_local_mode.py test_tune.py test_image_uri.py \
+  test_prepare_data.py::test_what_arrives_is_what_the_dry_run_printed_and_in_its_order)
+# Jobs launched, watched and stopped with the least rights.
+SDK3_SLOW_TESTS := tests/sagemaker_jobs/test_iam.py -k launched
 # Two files at once, the tests of each one after the other: they share what is slow to make, and the
 # processes of a job, which only one file's tests start, meet at one port. Each with a thread, where
 # two would wait for one another.
@@ -40,7 +43,7 @@ export TOKENIZERS_PARALLELISM := false
 .PHONY: help environment demo test test-slow test-latest test-sdk3 docker-test lint format clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 # A changed requirements file rebuilds the environment from nothing, so that it never holds leftovers.
 $(STAMP): requirements.txt requirements-dev.txt
@@ -123,6 +126,7 @@ $(SDK3_STAMP): requirements-sdk3.txt $(STAMP)
 
 test-sdk3: $(SDK3_STAMP)  ## all that makes SageMaker jobs, on version 3 of its SDK
 	OMP_NUM_THREADS=1 $(SDK3)/bin/python -m pytest $(PARALLEL) $(SDK3_TESTS)
+	$(SDK3)/bin/python -m pytest -m slow $(SDK3_SLOW_TESTS)
 
 # -s shows what takes minutes. As root on Debian this installs Docker and starts it for the tests.
 docker-test: $(STAMP)  ## the tests in Docker; skipped aloud where it cannot be had

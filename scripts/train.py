@@ -86,7 +86,7 @@ from training.run_folder import (
     send_home,
     write_record,
 )
-from training.sagemaker_job import in_sagemaker_job
+from training.sagemaker_job import in_sagemaker_job, tell_failure
 from training.trackers import (
     check_trackers,
     close_trackers,
@@ -366,11 +366,12 @@ def stop(error: OSError) -> NoReturn:
     """Exit with code 1, after one line that says what could not be read or written."""
     # A job's toolkit reports as the reason of a failure what follows the name of an exception.
     kind = "OSError" if in_sagemaker_job() else "train.py: error"
-    print(
+    reason = (
         f"{kind}: {' '.join(str(error).split()).rstrip('.')}. The same command goes on from the "
-        "last checkpoint.",
-        file=sys.stderr,
+        "last checkpoint."
     )
+    tell_failure(reason)
+    print(reason, file=sys.stderr)
     sys.exit(1)
 
 
@@ -380,3 +381,6 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on from the last checkpoint.", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        tell_failure(f"{type(error).__name__}: {error}")
+        raise

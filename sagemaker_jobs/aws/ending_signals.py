@@ -62,7 +62,6 @@ def ending_alike() -> Iterator[None]:
         _came.append(signal_number)
         raise EndedBySignal(signal_number)
 
-    _came.clear()
     before: dict[int, Any] = {}
     for number in ENDING:
         if signal.getsignal(number) not in (signal.SIG_IGN, None):
@@ -73,6 +72,7 @@ def ending_alike() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         sys.stdout, sys.stderr = streams
+        _came.clear()
 
 
 @contextlib.contextmanager

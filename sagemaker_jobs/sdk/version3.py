@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,7 +47,11 @@ def load() -> ModuleType:
     # It would ask IAM whether the role may do what a role for everything may, and refuse one that
     # may less, such as that of iam/roles.yaml.
     os.environ["SAGEMAKER_VALIDATE_ROLE"] = "false"
-    return quietly_imported("sagemaker", *(f"sagemaker.{name}" for name in MODULES))
+    sdk = quietly_imported("sagemaker", *(f"sagemaker.{name}" for name in MODULES))
+    # As with version 2: a dozen checks of the same defaults, which take longer than all else.
+    manager = sdk.core.config.config_manager.SageMakerConfig
+    manager.validate_sagemaker_config = lambda self, config: None
+    return sdk
 
 
 def listed_image_uri(**arguments: Any) -> str:
@@ -162,8 +167,19 @@ def _uploaded_code(job: TrainingJob, submission: Submission) -> str:
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         archive.add(submission.source_dir, arcname="")
     uri = f"{job.code}/{job.name}/source/sourcedir.tar.gz"
-    _put(uri, buffer.getvalue(), job, submission)
+    _upload({uri: buffer.getvalue()}, job, submission)
     return uri
+
+
+def _upload(objects: Mapping[str, bytes], job: TrainingJob, submission: Submission) -> None:
+    """Write objects by their URIs, with the account's key."""
+    encryption = {}
+    if job.account.kms_key is not None:
+        encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": job.account.kms_key}
+    client = submission.session.client("s3")
+    for uri, body in objects.items():
+        bucket, key = bucket_and_prefix(uri)
+        client.put_object(Bucket=bucket, Key=key, Body=body, **encryption)
 
 
 def _trainer(
@@ -185,10 +201,12 @@ def _trainer(
             # the job there: no job may write where code lies.
             if (folder := Path(data_source)).is_dir():
                 data_source = f"{job.code}/{job.name}/{channel_name}/"
-                for path in sorted(folder.rglob("*")):
-                    if path.is_file() and path.parent.name != "__pycache__":
-                        uri = data_source + path.relative_to(folder).as_posix()
-                        _put(uri, path.read_bytes(), job, submission)
+                objects = {
+                    data_source + path.relative_to(folder).as_posix(): path.read_bytes()
+                    for path in sorted(folder.rglob("*"))
+                    if path.is_file() and path.parent.name != "__pycache__"
+                }
+                _upload(objects, job, submission)
             return super().create_input_data_channel(channel_name, data_source)
 
     return Trainer(
@@ -262,13 +280,3 @@ def _profiler(job: TrainingJob, region: str) -> dict[str, Any]:
         s3_output_path=job.results, system_monitor_interval_millis=PROFILER_INTERVAL
     )
     return {"ProfilerConfig": config._to_request_dict(), "ProfilerRuleConfigurations": rules}
-
-
-def _put(uri: str, body: bytes, job: TrainingJob, submission: Submission) -> None:
-    """Write an object, with the account's key."""
-    bucket, key = bucket_and_prefix(uri)
-    encryption = {}
-    if job.account.kms_key is not None:
-        encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": job.account.kms_key}
-    client = submission.session.client("s3")
-    client.put_object(Bucket=bucket, Key=key, Body=body, **encryption)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from one_line_parser import OneLineErrors
-from training.sagemaker_job import in_sagemaker_job
+from training.sagemaker_job import in_sagemaker_job, tell_failure
 from training.trainer_flags import REFUSED, check_numbers, check_refused, is_same
 
 TABLE = Path(__file__).with_suffix(".json")
@@ -44,6 +44,7 @@ class TrainParser(OneLineErrors):
         In a SageMaker job `ValueError: MESSAGE`: its toolkit reports as the reason of a failure
         what follows the name of an exception.
         """
+        tell_failure(f"ValueError: {message}")
         self.exit_with("ValueError" if in_sagemaker_job() else f"{self.prog}: error", message)
 
 

@@ -33,7 +33,7 @@ NAMED_PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w./*-]*[\w*/]")
 NAMED_MODULE = re.compile(r"(?<![\w/.*-])[a-z]\w*\.py\b")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:cd \w+ && )?(?:python|make) [^`]+)`")
-MAKE = re.compile(r"(?<![\w-])make ([a-z-]+)")
+MAKE = re.compile(r"(?<![\w-])make ([a-z0-9-]+)")
 
 
 def name_of(page: Path) -> str:
@@ -96,7 +96,7 @@ def test_every_page_is_on_the_map() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_make_target_exists(page: Path) -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     code = [block for language, block in BLOCK.findall(page.read_text()) if language == "bash"]
     code += INLINE.findall(prose(page))
     for target in MAKE.findall("\n".join(code)):

@@ -362,6 +362,7 @@ def test_the_policies_allow_what_arrives_when_a_job_is_launched_watched_and_stop
     dataset = ["--dataset", f"s3://{BUCKET}/datasets/bins"]
     role = stack.arns["JobRole"]
     run("vit.py", *dataset, "--role", role, "--job_name", "bins-a", "--spot")
+    run("tune.py", "--recipe", "vit", *dataset, "--role", role, "--job_name", "bins-tune")
     run("job_report.py", "attach", "bins-a")
     run("job_report.py", "list")
     aws.training_job("bins-a").training_job_status = "InProgress"
@@ -372,6 +373,7 @@ def test_the_policies_allow_what_arrives_when_a_job_is_launched_watched_and_stop
     pairs = {pair for request in aws.received for pair in permissions_of(request)}
     assert {action for action, _ in pairs} >= {
         *("sagemaker:CreateTrainingJob", "sagemaker:StopTrainingJob", "iam:PassRole"),
+        "sagemaker:CreateHyperParameterTuningJob",
         *("sagemaker:CreateProcessingJob", "sagemaker:DescribeProcessingJob"),
         *("logs:GetLogEvents", "s3:PutObject"),
     }

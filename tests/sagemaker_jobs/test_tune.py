@@ -159,7 +159,8 @@ def test_what_an_account_demands_holds_for_the_search_and_its_trials() -> None:
     definition = request["TrainingJobDefinition"]
     assert definition["VpcConfig"] == {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
     assert definition["OutputDataConfig"]["KmsKeyId"] == "out"
-    resources = definition["HyperParameterTuningResourceConfig"]
+    # As version 2 of the SDK calls them, or version 3.
+    resources = definition.get("HyperParameterTuningResourceConfig") or definition["ResourceConfig"]
     assert (resources["VolumeKmsKeyId"], resources["VolumeSizeInGB"]) == ("disk", 90)
 
 
