@@ -43,7 +43,7 @@ export TOKENIZERS_PARALLELISM := false
 .PHONY: help environment demo test test-slow test-latest test-sdk3 docker-test lint format clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 # A changed requirements file rebuilds the environment from nothing, so that it never holds leftovers.
 $(STAMP): requirements.txt requirements-dev.txt
