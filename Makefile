@@ -22,7 +22,8 @@ SDK3 := .venv-sdk3
 SDK3_STAMP := $(SDK3)/.installed-sdk3
 # Whatever makes a request through it, or reads what came of one.
 SDK3_TESTS := tests/sagemaker_jobs/sdk $(patsubst %,tests/sagemaker_jobs/%, \
-  launching/test_launch.py launching/test_local_mode.py test_tune.py test_image_uri.py \
+  launching/test_launch.py launching/test_local_mode.py launching/test_tuned_hyperparameters.py \
+  test_tune.py test_job_report.py test_image_uri.py \
   test_prepare_data.py::test_what_arrives_is_what_the_dry_run_printed_and_in_its_order)
 # Jobs launched, watched and stopped with the least rights.
 SDK3_SLOW_TESTS := tests/sagemaker_jobs/test_iam.py -k launched
