@@ -117,11 +117,12 @@ test-latest: $(LATEST_STAMP)  ## all that stands on them, on the newest releases
 	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest $(PARALLEL) $(LATEST_TESTS)
 	$(LATEST)/bin/python -m pytest -m slow tests/scripts/test_interrupted_trainings.py
 
-# A copy in which pip replaces what it must; hard links, where the system has them, cost no disk.
+# Copies of the packages, of which pip replaces some; hard links, where there are any, cost no disk.
 $(SDK3_STAMP): requirements-sdk3.txt $(STAMP)
 	@echo "Setting up $(SDK3) (once; two minutes)"
 	@rm -rf $(SDK3)
-	@cp -al $(VENV) $(SDK3) 2>/dev/null || { rm -rf $(SDK3); cp -a $(VENV) $(SDK3); }
+	@$(RUN) -m venv --without-pip $(SDK3)
+	@cp -al $(VENV)/lib/. $(SDK3)/lib/ 2>/dev/null || cp -a $(VENV)/lib/. $(SDK3)/lib/
 	@$(SDK3)/bin/python -m pip install $(PIP_FLAGS) -r $<
 	@touch $@
 

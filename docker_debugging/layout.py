@@ -35,7 +35,7 @@ def for_the_toolkit(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Version 3 of the SageMaker SDK starts train.py by programs of its own, which it uploads beside
     the code. Here the toolkit starts it, as it does for version 2, and in the trials of a search
-    under either: what version 2 would tell it is told, the two more channels are left out.
+    under either: what version 2 would tell it to run is told, the two more channels are left out.
 
     Args:
         request: a CreateTrainingJob request of either version.
@@ -50,13 +50,20 @@ def for_the_toolkit(request: Mapping[str, Any]) -> dict[str, Any]:
         "sagemaker_torch_distributed_enabled": json.dumps(several),
     }
     channels = request["InputDataConfig"]
+    read_once = {name: _read_once(text) for name, text in request["HyperParameters"].items()}
     return {
         **request,
-        "HyperParameters": {**request["HyperParameters"], **told},
+        "HyperParameters": {**read_once, **told},
         "InputDataConfig": [
             channel for channel in channels if channel["ChannelName"] not in CODE_CHANNELS
         ],
     }
+
+
+def _read_once(text: str) -> str:
+    """Return a value without the second JSON that it may have for version 3's programs."""
+    value = json.loads(text)
+    return value if isinstance(value, str) and value.startswith('"') else text
 
 
 def configuration(

@@ -27,6 +27,7 @@ CASES = {
     "several GPUs": [*VIT, "--instance_type", "ml.g5.12xlarge", "--keep_alive", "600"],
     "CPU": [*VIT, *DISK, *ACCOUNT, "--volume_gb", "50"],
     "profile": [*VIT, "--profile"],
+    "flags": [*VIT, "--learning_rate", "3e-5", "--run_name", "1.10", "--tags", "none="],
     "tuning": [*TUNE, "--spot"],
     "tuning on several GPUs": [*TUNE, "--instance_type", "ml.g5.12xlarge", *ACCOUNT],
     "tuning on CPUs": [*TUNE, *DISK, "--warm_start_from", "bins-0", "--no_early_stopping"],

@@ -37,7 +37,6 @@ FLAGS = {
 ANSWERS: dict[str, dict[str, Any]] = {
     "CreateTrainingJob": {"TrainingJobArn": ""},
     "CreateHyperParameterTuningJob": {"HyperParameterTuningJobArn": ""},
-    "DescribeHyperParameterTuningJob": {"HyperParameterTuningJobName": ""},  # version 3 looks
     "CreateProcessingJob": {"ProcessingJobArn": ""},
     "PutObject": {},
 }

@@ -1,5 +1,6 @@
 """Arguments that both versions of the SDK call alike: those of tuners and processors."""
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -10,11 +11,14 @@ from jobs.tuning_job import TuningJob
 from sdk.submissions import Submission
 
 
-def tuner_arguments(job: TuningJob, parameter: ModuleType) -> dict[str, Any]:
+def tuner_arguments(
+    job: TuningJob, parameter: ModuleType, batch_sizes: Sequence[int | str]
+) -> dict[str, Any]:
     """Return the keyword arguments of a HyperparameterTuner, but for what is tuned.
 
     Args:
         parameter: the SDK's module of that name.
+        batch_sizes: as the SDK takes them.
     """
     space = job.space
     return {
@@ -24,7 +28,7 @@ def tuner_arguments(job: TuningJob, parameter: ModuleType) -> dict[str, Any]:
             LEARNING_RATE: parameter.ContinuousParameter(
                 *space.learning_rates, scaling_type="Logarithmic"
             ),
-            BATCH_SIZE: parameter.CategoricalParameter([*space.batch_sizes]),
+            BATCH_SIZE: parameter.CategoricalParameter([*batch_sizes]),
             EPOCHS: parameter.IntegerParameter(*space.epochs),
         },
         "metric_definitions": metric_definitions(),
@@ -32,7 +36,6 @@ def tuner_arguments(job: TuningJob, parameter: ModuleType) -> dict[str, Any]:
         "max_parallel_jobs": job.max_parallel_jobs,
         "early_stopping_type": job.early_stopping_type,
         "random_seed": job.seed,
-        "tags": job.trial.account.tag_list or None,  # AWS gives them to the trials too
     }
 
 

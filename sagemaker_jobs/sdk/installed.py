@@ -6,6 +6,7 @@ both. Everything else on AWS is boto3.
 
 import functools
 import importlib.metadata
+import sys
 from typing import Any, Protocol
 
 from jobs.processing_job import DatasetJob, Stage
@@ -46,6 +47,8 @@ class Sdk(Protocol):
 
 
 ADAPTERS: dict[str, Sdk] = {"2": version2, "3": version3}
+# Version 3's adapter needs private parts of it.
+TESTED = {"2": "2.257.7", "3": "3.27.0"}
 
 
 @functools.cache
@@ -59,6 +62,10 @@ def installed_sdk() -> Sdk:
         version = importlib.metadata.version("sagemaker")
     except importlib.metadata.PackageNotFoundError as error:
         raise ValueError(f"The SageMaker SDK is not installed: {again}") from error
-    if (adapter := ADAPTERS.get(version.partition(".")[0])) is None:
+    major = version.partition(".")[0]
+    if major not in ADAPTERS:
         raise ValueError(f"Version {version} of the SageMaker SDK is not known here: {again}")
-    return adapter
+    if version != TESTED[major]:
+        told = f"sagemaker {version} is installed; this was tested with {TESTED[major]}."
+        print(told, file=sys.stderr)
+    return ADAPTERS[major]

@@ -62,7 +62,8 @@ def create_tuning_job(job: TuningJob, submission: Submission) -> None:
     sdk.tuner.HyperparameterTuner(
         _estimator(job.trial, submission),
         warm_start_config=warm_start,
-        **tuner_arguments(job, sdk.parameter),
+        tags=job.trial.account.tag_list or None,  # AWS gives them to the trials too
+        **tuner_arguments(job, sdk.parameter, job.space.batch_sizes),
     ).fit(_channels(job.trial), job_name=job.name, wait=False)
 
 

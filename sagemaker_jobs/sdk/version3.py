@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+import subprocess
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,6 @@ import container
 from aws.settings import bucket_and_prefix
 from jobs.metric_definitions import metric_definitions
 from jobs.processing_job import DatasetJob, Stage
-from jobs.search_space import BATCH_SIZE
 from jobs.training_job import (
     PROFILER_INTERVAL,
     PROFILER_RULES,
@@ -37,7 +37,13 @@ from sdk.submissions import LocalTraining, Submission
 MODULES = (
     *("core.debugger", "core.helper.session_helper", "core.image_uris", "core.network"),
     *("core.parameter", "core.processing", "core.training.configs"),
-    *("train.distributed", "train.model_trainer", "train.tuner"),
+    *(
+        "core.utils.utils",
+        "train.distributed",
+        "train.local.local_container",
+        "train.model_trainer",
+        "train.tuner",
+    ),
 )
 ENTRY = {"entry_script": "train.py", "requirements": "requirements.txt"}
 
@@ -63,38 +69,19 @@ def create_training_job(job: TrainingJob, submission: Submission) -> None:
     """Upload the code and create the job."""
     configs = load().core.training.configs
     source_code = configs.SourceCode(source_dir=_uploaded_code(job, submission), **ENTRY)
-    trainer = _trainer(job, submission, job.script_hyperparameters, source_code)
+    hyperparameters = _read_twice(job.script_hyperparameters)
+    trainer = _trainer(job, submission, hyperparameters, source_code)
     # Not train(), which names the job itself, has no profiler, and looks at the job once more.
     request = trainer._create_training_job_args([_channel(job)], boto3=True)
     request["TrainingJobName"] = job.name
     request["AlgorithmSpecification"]["EnableSageMakerMetricsTimeSeries"] = True
-    request |= _profiler(job, submission.session.region_name)
+    request |= _profiler(job, submission.session.region_name) | _tags(job)
     submission.session.client("sagemaker").create_training_job(**request)
 
 
 def create_tuning_job(job: TuningJob, submission: Submission) -> None:
     """Upload the code and create the job."""
     sdk, trial = load(), job.trial
-
-    base: Any = sdk.train.tuner.HyperparameterTuner
-
-    class Tuner(base):
-        def _build_training_job_definition(self, inputs: Any) -> Any:
-            definition = super()._build_training_job_definition(inputs)
-            if trial.account.volume_kms_key is not None:  # it would be left out
-                definition.resource_config.volume_kms_key_id = trial.account.volume_kms_key
-            return definition
-
-    warm_start = None
-    if job.warm_start_from is not None:
-        shapes = sdk.core.shapes
-        parent = shapes.ParentHyperParameterTuningJob(
-            hyper_parameter_tuning_job_name=job.warm_start_from
-        )
-        warm_start = shapes.HyperParameterTuningJobWarmStartConfig(
-            parent_hyper_parameter_tuning_jobs=[parent],
-            warm_start_type="IdenticalDataAndAlgorithm",
-        )
     # AWS gives trials no entry point but the container's own, whose toolkit is told so what to run.
     for_the_toolkit: Hyperparameters = {
         "sagemaker_program": ENTRY["entry_script"],
@@ -108,15 +95,32 @@ def create_tuning_job(job: TuningJob, submission: Submission) -> None:
             "sagemaker_torch_distributed_enabled": True,
             "sagemaker_instance_type": trial.instance_type,
         }
-    arguments = tuner_arguments(job, sdk.core.parameter)
-    # As version 2 has them, so that a warm start knows the trials of either.
-    sizes = [json.dumps(str(size)) for size in job.space.batch_sizes]
-    arguments["hyperparameter_ranges"][BATCH_SIZE] = sdk.core.parameter.CategoricalParameter(sizes)
-    Tuner(
-        _trainer(trial, submission, {**trial.script_hyperparameters, **for_the_toolkit}),
-        warm_start_config=warm_start,
-        **arguments,
-    ).tune([_channel(trial)], job_name=job.name, wait=False)
+    hyperparameters = {**trial.script_hyperparameters, **for_the_toolkit}
+    # As version 2 has them, so that a search of either knows what the other tried.
+    batch_sizes = [json.dumps(str(size)) for size in job.space.batch_sizes]
+    tuner = sdk.train.tuner.HyperparameterTuner(
+        _trainer(trial, submission, hyperparameters),
+        **tuner_arguments(job, sdk.core.parameter, batch_sizes),
+    )
+    # Not tune(), which looks at the job once more, and would end in an error where it runs.
+    tuner._prepare_for_tuning(job_name=job.name)
+    request = {
+        "HyperParameterTuningJobName": job.name,
+        "HyperParameterTuningJobConfig": tuner._build_tuning_job_config(),
+        "TrainingJobDefinition": tuner._build_training_job_definition([_channel(trial)]),
+    }
+    request = sdk.core.utils.utils.serialize(request) | _tags(trial)
+    if trial.account.volume_kms_key is not None:
+        resources = request["TrainingJobDefinition"]["ResourceConfig"]
+        resources["VolumeKmsKeyId"] = trial.account.volume_kms_key
+    if job.warm_start_from is not None:
+        request["WarmStartConfig"] = {
+            "ParentHyperParameterTuningJobs": [
+                {"HyperParameterTuningJobName": job.warm_start_from}
+            ],
+            "WarmStartType": "IdenticalDataAndAlgorithm",
+        }
+    submission.session.client("sagemaker").create_hyper_parameter_tuning_job(**request)
 
 
 def create_processing_job(job: DatasetJob, stage: Stage, name: str, submission: Submission) -> None:
@@ -134,24 +138,65 @@ def train_locally(training: LocalTraining) -> None:
     Raises: RuntimeError: the training failed. ImportError: there is no Docker Compose.
     """
     sdk = load()
-    configs, trainer = sdk.core.training.configs, sdk.train.model_trainer
-    trainer.ModelTrainer(
-        training_mode=trainer.Mode.LOCAL_CONTAINER,
+    configs, model_trainer = sdk.core.training.configs, sdk.train.model_trainer
+    # Kept to the end: its programs go with it. Its train() would name the job itself, and remove
+    # what a failed one has left.
+    trainer = model_trainer.ModelTrainer(
+        training_mode=model_trainer.Mode.LOCAL_CONTAINER,
         training_image=container.LOCAL_IMAGE,
         # Its default is the current folder, of which it removes `input` and `shared` in the end.
         local_container_root=training.container_root,
         source_code=configs.SourceCode(source_dir=training.source_dir, **ENTRY),
         distributed=sdk.train.distributed.Torchrun() if training.is_distributed else None,
-        compute=configs.Compute(
-            instance_type="local_gpu" if training.has_gpus else "local", instance_count=1
-        ),
-        hyperparameters=encoded(training.hyperparameters),
-        environment=dict(training.environment),
-    ).train([configs.InputData(channel_name="dataset", data_source=str(training.dataset))])
+        hyperparameters=encoded(_read_twice(training.hyperparameters)),
+    )
+    dataset = configs.InputData(channel_name="dataset", data_source=str(training.dataset))
+    job = _local_container(training, trainer._create_training_job_args([dataset]))
     made = Path(training.container_root, "compressed_artifacts")
-    training.output.mkdir(exist_ok=True)
-    for name in ("model.tar.gz", "output.tar.gz"):
-        shutil.move(made / name, training.output / name)
+    try:
+        job.train(wait=True)
+    except (PermissionError, subprocess.CalledProcessError):
+        # When all is done it removes files, of which some may be root's.
+        if not (made / "model.tar.gz").exists():
+            raise
+    finally:
+        for archive in made.glob("*.tar.gz"):
+            training.output.mkdir(exist_ok=True)
+            shutil.move(archive, training.output / archive.name)
+
+
+def _local_container(training: LocalTraining, request: Mapping[str, Any]) -> Any:
+    """Return the SDK's container of a training, mended where it could not be used.
+
+    Args:
+        request: what ModelTrainer makes of the training.
+    """
+    base: Any = load().train.local.local_container._LocalContainer
+    root = Path(training.container_root)
+
+    class LocalContainer(base):
+        def _write_config_files(self, host: str, channels: Any, hyperparameters: Any) -> None:
+            super()._write_config_files(host, channels, hyperparameters)
+            # NCCL ends where the network interface that it is told is not Compose's.
+            path = root / host / "input" / "config" / "resourceconfig.json"
+            resources = json.loads(path.read_text()) | {"network_interface_name": "eth0"}
+            path.write_text(json.dumps(resources))
+            for channel in channels:  # or Docker makes them, as root
+                (root / host / "input" / "data" / channel.channel_name).mkdir(parents=True)
+
+    algorithm = request["algorithm_specification"]
+    return LocalContainer(
+        training_job_name=training.name,
+        instance_type="local_gpu" if training.has_gpus else "local",
+        instance_count=1,
+        image=container.LOCAL_IMAGE,
+        container_root=training.container_root,
+        input_data_config=request["input_data_config"],
+        hyper_parameters=request["hyper_parameters"],
+        environment=dict(training.environment),
+        container_entrypoint=algorithm.container_entrypoint,
+        container_arguments=algorithm.container_arguments,
+    )
 
 
 def _session(output: str, session: boto3.Session) -> Any:
@@ -165,17 +210,18 @@ def _uploaded_code(job: TrainingJob, submission: Submission) -> str:
     """Upload the code as one archive and return where it is, the same place as version 2's."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        archive.add(submission.source_dir, arcname="")
+        for path in sorted(Path(submission.source_dir).iterdir()):
+            archive.add(path, arcname=path.name)
     uri = f"{job.code}/{job.name}/source/sourcedir.tar.gz"
     _upload({uri: buffer.getvalue()}, job, submission)
     return uri
 
 
 def _upload(objects: Mapping[str, bytes], job: TrainingJob, submission: Submission) -> None:
-    """Write objects by their URIs, with the account's key."""
-    encryption = {}
+    """Write objects by their URIs, encrypted with the account's key or, as by version 2, AWS's."""
+    encryption = {"ServerSideEncryption": "aws:kms"}
     if job.account.kms_key is not None:
-        encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": job.account.kms_key}
+        encryption["SSEKMSKeyId"] = job.account.kms_key
     client = submission.session.client("s3")
     for uri, body in objects.items():
         bucket, key = bucket_and_prefix(uri)
@@ -239,7 +285,6 @@ def _trainer(
         checkpoint_config=job.checkpoints and configs.CheckpointConfig(s3_uri=job.checkpoints),
         hyperparameters=encoded(hyperparameters),
         environment=None,
-        tags=[configs.Tag(key=key, value=value) for key, value in account.tags.items()] or None,
     ).with_metric_definitions(
         [
             configs.MetricDefinition(name=metric["Name"], regex=metric["Regex"])
@@ -263,6 +308,29 @@ def _channel(job: TrainingJob) -> Any:
         ),
         input_mode=job.input_mode,
     )
+
+
+def _read_twice(hyperparameters: Hyperparameters) -> Hyperparameters:
+    """Return hyperparameters that stay as they are when each is read as JSON once more than it is.
+
+    So do the SDK's programs, and would make 1.1 of a name such as 1.10.
+    """
+    return {
+        name: json.dumps(value) if isinstance(value, str) and _is_changed(value) else value
+        for name, value in hyperparameters.items()
+    }
+
+
+def _is_changed(value: str) -> bool:
+    try:
+        return json.dumps(json.loads(value)) != value
+    except ValueError:
+        return False
+
+
+def _tags(job: TrainingJob) -> dict[str, Any]:
+    """Return the tags of a request; the SDK would leave out a value that is empty."""
+    return {"Tags": job.account.tag_list} if job.account.tags else {}
 
 
 def _profiler(job: TrainingJob, region: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Whether a process runs in a SageMaker job, and what the job's report says of its end."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -17,5 +18,7 @@ def tell_failure(reason: str) -> None:
     """
     if path := os.environ.get("SM_OUTPUT_FAILURE"):
         failure = Path(path)
-        if not failure.exists():  # of several processes the first to fail says why
-            failure.write_text(reason)
+        with contextlib.suppress(OSError):  # a full disk may be the very reason; the log has it
+            # Of several processes the first to fail says why.
+            if not failure.exists() or not failure.stat().st_size:
+                failure.write_text(reason)

@@ -69,7 +69,7 @@ def request_of_version3(instance_type: str, instance_count: int) -> dict[str, An
     return {
         **REQUEST,
         "AlgorithmSpecification": {"ContainerEntrypoint": ["/bin/bash"]},
-        "HyperParameters": {"learning_rate": "2e-05"},
+        "HyperParameters": {"learning_rate": "2e-05", "run_name": r'"\"1.10\""'},
         "ResourceConfig": {"InstanceType": instance_type, "InstanceCount": instance_count},
         "InputDataConfig": [*REQUEST["InputDataConfig"], *channels],
     }
@@ -92,6 +92,7 @@ def test_a_request_of_version_3_is_told_to_the_toolkit_as_version_2_tells_it(
     assert found["HyperParameters"]["sagemaker_program"] == '"train.py"'
     assert found["HyperParameters"]["sagemaker_torch_distributed_enabled"] == torchrun
     assert found["HyperParameters"]["learning_rate"] == "2e-05"
+    assert found["HyperParameters"]["run_name"] == '"1.10"'
 
 
 def test_a_request_of_version_2_stays_as_it_is() -> None:

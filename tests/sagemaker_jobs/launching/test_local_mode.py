@@ -98,6 +98,18 @@ def test_a_run_ends_in_a_model_and_leaves_the_current_folder_as_it_was(
     assert len([*here.glob("*/mine.txt")]) == 4
 
 
+def test_what_a_failed_run_has_written_is_kept(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_compose(tmp_path, 'cd "$(dirname "$3")"/algo-1*/output && echo disk > failure; exit 1')
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    flags = ["--dataset", str(dataset), "--output", str(tmp_path / "out"), "--job_name", "bins-1"]
+    with pytest.raises(SystemExit, match="1"):
+        run_vit("--local", *flags)
+    with tarfile.open(tmp_path / "out" / "bins-1" / "output.tar.gz") as archive:
+        assert "failure" in archive.getnames()
+
+
 def test_nobody_is_told_of_a_run(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,13 +155,17 @@ def test_a_process_has_one_gpu_on_a_machine_with_several(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if chosen:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
-    flags = ["--dataset", str(dataset), "--output", str(tmp_path / "out")]
+    flags = ["--dataset", str(dataset), "--output", str(tmp_path / "out"), "--job_name", "bins-1"]
     with pytest.raises(SystemExit, match="1"):
         run_vit("--local", *flags, "--instance_type", instance_type)
     [compose] = seen.rglob("docker-compose.yaml")
     [service] = yaml.safe_load(compose.read_text())["services"].values()
     variables = dict(line.split("=", 1) for line in service["environment"])
     assert (variables.get("CUDA_VISIBLE_DEVICES"), torchrun_starts_it(seen)) == processes
+    assert variables["TRAINING_JOB_NAME"] == "bins-1"
+    [resources] = seen.rglob("resourceconfig.json")
+    # Compose's, or NCCL finds no socket.
+    assert json.loads(resources.read_text())["network_interface_name"] == "eth0"
 
 
 def test_podman_alone_is_refused_before_an_image_is_built(

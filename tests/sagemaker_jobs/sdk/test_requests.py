@@ -76,6 +76,11 @@ def test_what_an_account_demands_reaches_the_request() -> None:
     assert found["ResourceConfig"]["VolumeSizeInGB"] == 50
 
 
+def test_a_tag_may_have_no_value() -> None:
+    tags = [{"Key": "audited", "Value": ""}]
+    assert request(account=AccountDemands({"audited": ""}))["Tags"] == tags
+
+
 def test_instances_are_kept_warm() -> None:
     assert request(keep_alive=600)["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 600
 
@@ -119,10 +124,13 @@ def test_a_region_without_profiler_rules_has_the_diagnostics_at_least() -> None:
         request("il-central-1", profile=True)
 
 
-def test_aws_is_asked_for_nothing_but_the_code_and_the_job(account: AwsServer) -> None:
+@pytest.mark.parametrize("key", [None, "alias/out"])
+def test_aws_is_asked_for_nothing_but_the_code_and_the_job(
+    key: str | None, account: AwsServer
+) -> None:
     """Not what the role may do, nor for a bucket; and no job may write where the code goes."""
     account.received.clear()
-    plain = job(output="s3://photos/out", account=AccountDemands(kms_key="alias/out"))
+    plain = job(output="s3://photos/out", account=AccountDemands(kms_key=key))
     create(plain, boto_session("us-east-1"), ROLE)
     (*uploads, created) = account.received
     assert created.operation == "CreateTrainingJob"
@@ -130,4 +138,5 @@ def test_aws_is_asked_for_nothing_but_the_code_and_the_job(account: AwsServer) -
     for upload in uploads:
         assert upload.method == "PUT"
         assert upload.path.startswith("/photos/out/code/bins-vit-1/")
-        assert upload.headers["X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id"] == "alias/out"
+        assert upload.headers["X-Amz-Server-Side-Encryption"] == "aws:kms"
+        assert upload.headers.get("X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id") == key

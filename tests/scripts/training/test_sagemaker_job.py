@@ -29,6 +29,12 @@ def test_of_several_processes_the_first_that_fails_says_why(
     assert (tmp_path / "failure").read_text() == "OSError: the disk is full."
 
 
-def test_outside_a_job_there_is_nobody_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SM_OUTPUT_FAILURE", raising=False)
+def test_a_reason_that_cannot_be_written_hides_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SM_OUTPUT_FAILURE", str(tmp_path / "no" / "such" / "folder"))
     tell_failure("OSError: the disk is full.")
+    (tmp_path / "failure").touch()  # as a full disk leaves it
+    monkeypatch.setenv("SM_OUTPUT_FAILURE", str(tmp_path / "failure"))
+    tell_failure("OSError: the disk was full.")
+    assert (tmp_path / "failure").read_text() == "OSError: the disk was full."
