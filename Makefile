@@ -15,8 +15,8 @@ LATEST_STAMP := $(LATEST)/.installed
 LATEST_TESTS := tests/scripts/recipe tests/scripts/training tests/scripts/diagnostics \
   $(patsubst %,tests/scripts/test_%.py,train count_distribution counting_metric) \
   tests/scripts/serving/test_local_server.py tests/scripts/auditing/test_label_errors.py \
-  tests/data_prep/test_push_dataset.py tests/sagemaker_jobs/test_push_to_hub.py \
-  tests/sagemaker_jobs/publishing
+  $(patsubst %,tests/data_prep/test_%.py,push_dataset check_leaks) \
+  tests/sagemaker_jobs/test_push_to_hub.py tests/sagemaker_jobs/publishing
 # Version 3 of the SageMaker SDK in place of version 2.
 SDK3 := .venv-sdk3
 SDK3_STAMP := $(SDK3)/.installed-sdk3
