@@ -36,14 +36,8 @@ from sdk.submissions import LocalTraining, Submission
 
 MODULES = (
     *("core.debugger", "core.helper.session_helper", "core.image_uris", "core.network"),
-    *("core.parameter", "core.processing", "core.training.configs"),
-    *(
-        "core.utils.utils",
-        "train.distributed",
-        "train.local.local_container",
-        "train.model_trainer",
-        "train.tuner",
-    ),
+    *("core.parameter", "core.processing", "core.training.configs", "core.utils.utils"),
+    *("train.distributed", "train.local.local_container", "train.model_trainer", "train.tuner"),
 )
 ENTRY = {"entry_script": "train.py", "requirements": "requirements.txt"}
 
