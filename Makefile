@@ -41,7 +41,8 @@ export PYTHONDONTWRITEBYTECODE :=
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help environment demo test test-slow test-latest test-sdk3 docker-test lint format clean
+.PHONY: help environment demo test test-slow test-latest test-sdk3 docker-test lint format release \
+  clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -133,6 +134,17 @@ test-sdk3: $(SDK3_STAMP)  ## all that makes SageMaker jobs, on version 3 of its 
 # -s shows what takes minutes. As root on Debian this installs Docker and starts it for the tests.
 docker-test: $(STAMP)  ## the tests in Docker; skipped aloud where it cannot be had
 	$(RUN) -m pytest -m docker -s
+
+# Of what is committed: the archive, what is new in it, and a checksum.
+VERSION = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
+RELEASE = bin-counting-$(VERSION)
+release:  ## put what is attached to a release into dist/
+	@[ -z "$$(git status --porcelain)" ] || { echo "Commit first: a release is what is committed" >&2; exit 2; }
+	@grep -q '^## $(VERSION)' CHANGELOG.md || { echo "CHANGELOG.md says nothing of $(VERSION)" >&2; exit 2; }
+	@mkdir -p dist
+	git archive --prefix=$(RELEASE)/ --output dist/$(RELEASE).tar.gz HEAD
+	sed -n '/^## $(VERSION)/,/^## /{/^## /d;p}' CHANGELOG.md > dist/notes.md
+	cd dist && sha256sum $(RELEASE).tar.gz > SHA256SUMS
 
 clean:  ## remove the environments, the demo's data and runs
 	rm -rf $(VENV) $(LATEST) $(SDK3) .venv-toolkit .venv-serving .docker-test data/demo_mirror data/demo runs/demo

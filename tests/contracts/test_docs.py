@@ -11,18 +11,21 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from dataset.flags import make_parser as make_build_dataset_parser
 from paths import ROOT
 from training.command_line import make_parser as make_train_parser
 
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "docker_debugging/README.md"]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
+PAGES += [ROOT / "docker_debugging/README.md"]
 FOLDERS = (
     *("data_prep", "scripts", "sagemaker_jobs", "docker_debugging", "metrics", "tests"),
     *("benchmarks", "docs"),
@@ -87,6 +90,30 @@ def test_readme_is_two_screens_and_a_page_can_be_read_in_one_sitting() -> None:
     lengths = {name_of(page): len(page.read_text().splitlines()) for page in PAGES}
     assert 150 <= lengths.pop("README.md") <= 250
     assert max(lengths.values()) <= 400, lengths
+
+
+def test_the_version_has_one_home_and_the_changelog_tells_of_it() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == version
+    assert citation["license"] == "Apache-2.0"
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert version in headings[:2]
+
+
+def test_every_form_for_issues_can_be_filled_in() -> None:
+    forms = sorted(ROOT.glob(".github/ISSUE_TEMPLATE/[!c]*.yml"))
+    assert len(forms) == 3
+    for path in forms:
+        form = yaml.safe_load(path.read_text())
+        assert {"name", "description", "body"} <= form.keys()
+        ids = [field["id"] for field in form["body"]]
+        assert len(ids) == len(set(ids))
+        assert any(field.get("validations", {}).get("required") for field in form["body"])
+
+
+def test_contributing_is_read_in_one_sitting() -> None:
+    assert 60 <= len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 120
 
 
 def test_every_page_is_on_the_map() -> None:
