@@ -16,7 +16,7 @@ import argparse
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +40,7 @@ from dataset.flags import (
     read_excluded,
     read_rank,
 )
+from dataset.marks import Mark, read_marks, with_marks
 from dataset.official_split import hold_out_validation, read_official_bins
 from dataset.plan import (
     LEFT_OUT,
@@ -186,10 +187,11 @@ def wanted_bins(
     catalog: pa.Table | None,
     listed: Sequence[str] | None,
     excluded: Collection[str],
+    marks: Mapping[str, Sequence[Mark]],
 ) -> Selection:
     """Return the bins that the flags ask for, each with its split.
 
-    Raises: InputError: there is none, or none of those to exclude is among them.
+    Raises: InputError: there is none, or none of those to exclude, or marked, is among them.
     """
     limits = arguments.min_count, arguments.max_count
     if arguments.split_by == "official":
@@ -223,6 +225,14 @@ def wanted_bins(
             f"--exclude {arguments.exclude}: none of its ids is among the bins, such as "
             f"{min(excluded)!r}; a spreadsheet drops leading zeros: give the csv as it was written."
         )
+    if marks:
+        bins, not_used = with_marks(bins, marks, *limits)
+        left_out += not_used
+        if bins["checked"].null_count == bins.num_rows:
+            raise InputError(
+                f"--marks: none of the {len(marks):,} marked bins is used, such as {min(marks)!r} ("
+                f"{not_used[0]['reason']}); a spreadsheet drops leading zeros."
+            )
     return replace(selection, bins=bins, set_aside=[*selection.set_aside, *left_out])
 
 
@@ -245,6 +255,7 @@ def build_dataset(arguments: argparse.Namespace) -> None:
         fractions = split_fractions(arguments.validation_fraction, test_fraction)
     listed = read_bin_list(arguments.bin_list) if arguments.bin_list else None
     excluded = read_excluded(arguments.exclude) if arguments.exclude else []
+    marks = read_marks(arguments.marks) if arguments.marks else {}
     if arguments.check:
         if arguments.split_by == "official":
             read_official_bins(
@@ -257,13 +268,15 @@ def build_dataset(arguments: argparse.Namespace) -> None:
     open_store(arguments.source)  # a wrong source must not claim the output
     is_own = is_own_catalog(arguments)
     given = catalog_content(arguments.catalog) if arguments.catalog else None
-    settings = dataset_settings(arguments, fractions, listed, excluded, None if is_own else given)
+    settings = dataset_settings(
+        arguments, fractions, listed, excluded, marks, None if is_own else given
+    )
 
     store = open_store(arguments.output_dir, "--output_dir", create=not arguments.finish)
     alone = not (arguments.resource_config or arguments.finish)
     settings = claim_output(store, arguments.output_dir, settings, is_own, alone)
     catalog = own_catalog(store, arguments, given, listed)
-    selection = wanted_bins(arguments, fractions, catalog, listed, excluded)
+    selection = wanted_bins(arguments, fractions, catalog, listed, excluded, marks)
     planned = plan_shards(selection.bins, SPLITS, arguments.seed)
     label_names = [str(count) for count in range(arguments.min_count, arguments.max_count + 1)]
     if arguments.finish:

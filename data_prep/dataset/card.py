@@ -29,12 +29,20 @@ LEAKAGE = {
     "groups (`bin_group`) where those are known; null says that the group is not.",
 }
 
+CHECKED = """
+
+{:,} bins were looked at (`--marks`): `checked`
+says whether the record was found right or wrong, `recorded_quantity` what it said; the label and
+`expected_quantity` are what was counted, and a bin whose record was wrong has no items. Who looked,
+when, and in which file it stands: `checked_by`, `checked_at`, `checked_in`."""
+
 
 def dataset_card(
     totals: DatasetTotals,
     label_names: Sequence[str],
     settings: Mapping[str, Any],
     command: str,
+    num_checked: int = 0,
 ) -> str:
     """Return the text of README.md.
 
@@ -46,7 +54,9 @@ def dataset_card(
     Args:
         settings: what the dataset was built from and how, as settings.json records it.
         command: the one that makes this dataset.
+        num_checked: bins that people have looked at, by --marks.
     """
+    checked = CHECKED.format(num_checked) if num_checked else ""
     splits = "\n".join(
         f"  - name: {split}\n    num_bytes: {totals.num_bytes[split]}\n"
         f"    num_examples: {labels.total()}"
@@ -124,7 +134,7 @@ another size or JPEG quality of one photo.
 
 {set_aside}
 
-The label is the inventory's record, not a count by hand: some are wrong.
+The label is the inventory's record, not a count by hand: some are wrong.{checked}
 
 ## Licence
 

@@ -26,6 +26,7 @@ from dataset.shards import (
     data_path,
     dataset_schema,
     digest_of,
+    has_marks,
     parquet_content,
     statistics_path,
     sum_of_histograms,
@@ -120,7 +121,8 @@ def _cut(
     """Rewrite a shard without some bins. Killed at any moment, it can be done again."""
     content = read_object(store, data_path(name)) or b""
     # Parquet names a list's values anew.
-    table = table_of_parquet(content).cast(dataset_schema(label_names))
+    table = table_of_parquet(content)
+    table = table.cast(dataset_schema(label_names, has_marks(table)))
     is_cut = pc.is_in(table["id"], value_set=pa.array(list(same_as), pa.string()))
     table = table.filter(pc.invert(is_cut)).combine_chunks()
     rest = parquet_content(table)

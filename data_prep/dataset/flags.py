@@ -4,7 +4,7 @@ import argparse
 import csv
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from command_line import (
@@ -17,6 +17,7 @@ from command_line import (
     positive_integer,
     read_json,
 )
+from dataset.csv_rows import rows_of_csv
 from dataset.photos import MAX_PIXELS, MIN_SIDE
 from dataset.settings import CATALOG
 
@@ -54,6 +55,15 @@ def make_parser(description: str | None) -> EntryParser:
         metavar="CSV",
         help="leave out the bins of the column id, such as label_errors.csv of scripts/audit.py "
         "--label_errors; all others stay in the splits that they have without it",
+    )
+    parser.add_argument(
+        "--marks",
+        type=Path,
+        nargs="+",
+        metavar="CSV",
+        help="what people found, as the review page of scripts/audit.py exports it: the count of a "
+        "bin whose record was wrong, and which records were right; of several marks of a bin the "
+        "newest holds",
     )
     parser.add_argument(
         "--max_bins",
@@ -179,41 +189,11 @@ def read_excluded(path: Path) -> list[str]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return sorted(set(_ids_of(file)))
+            return sorted({row["id"] for row in rows_of_csv(file, ("id",))})
     except OSError as error:
         raise InputError(f"--exclude {path}: {error.strerror}.") from error
     except (csv.Error, ValueError) as error:
         raise InputError(f"--exclude {path}: not a csv of ids: {error}.") from error
-
-
-def _ids_of(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the id of each row of a csv. Raises: ValueError, csv.Error: it is none."""
-    header: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            # Line by line: a quote that somebody left open must not swallow the rows after it.
-            (cells,) = csv.reader([line], strict=True)
-        except csv.Error as error:
-            raise ValueError(f"line {number}: {error}; a row must be on one line") from error
-        if not header:
-            header = [cell.strip().casefold() for cell in cells]
-            if twice := [name for name in header if name and header.count(name) > 1]:
-                raise ValueError(f"the first line names the column {twice[0][:80]} twice")
-            if "id" not in header:
-                raise ValueError(
-                    f"the first line must name a column id, and names {', '.join(header)[:80]}"
-                )
-        elif len(cells) != len(header):
-            raise ValueError(f"line {number} has {len(cells)} cells, the header {len(header)}")
-        # No plain id begins with an apostrophe: it keeps spreadsheets from running a cell.
-        elif bin_id := cells[header.index("id")].strip().removeprefix("'"):
-            yield bin_id
-        else:
-            raise ValueError(f"line {number} has no id")
-    if not header:
-        raise ValueError("the file is empty: the first line must name a column id")
 
 
 def is_own_catalog(arguments: argparse.Namespace) -> bool:
@@ -233,7 +213,7 @@ def build_command(arguments: argparse.Namespace) -> str:
         part
         for name, value in vars(arguments).items()
         if name not in HOW and value != parser.get_default(name)
-        for part in (f"--{name}", str(value))
+        for part in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
     ]
     return f"python data_prep/build_dataset.py {shlex.join(flags)}"
 

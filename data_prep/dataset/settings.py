@@ -17,6 +17,7 @@ from PIL import features
 
 from catalog.reading import CHART_NAME
 from command_line import InputError, read_json
+from dataset.marks import Mark
 from object_store import create_object, object_sizes, read_object, write_object
 from whole_files import PARTIAL, remove_leftovers
 
@@ -33,6 +34,7 @@ def dataset_settings(
     fractions: Mapping[str, float],
     listed: Sequence[str] | None,
     excluded: Sequence[str],
+    marks: Mapping[str, Sequence[Mark]],
     catalog: bytes | None,
 ) -> dict[str, object]:
     """Return what the dataset is made of; files that were named stand as digests.
@@ -40,6 +42,7 @@ def dataset_settings(
     Args:
         fractions: split -> its share of the bins.
         listed: the ids of --bin_list; excluded: those of --exclude.
+        marks: of --marks, by bin.
         catalog: the content of --catalog, None where the output's own is used.
     """
     named = ("source", "min_count", "max_count", "max_bins", "image_size", "split_by", "seed")
@@ -52,6 +55,7 @@ def dataset_settings(
         "validation_fraction": fractions.get("validation", 0.0),
         "bin_list": listed and _digest("\n".join(listed).encode()),
         "exclude": _digest("\n".join(excluded).encode()) if excluded else None,
+        "marks": _digest(repr(sorted(marks.items())).encode()) if marks else None,
         "catalog": catalog and _digest(catalog),
         "official_lists": [_digest(path.read_bytes()) for path in official if path] or None,
     }

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from obstore.store import ObjectStore
 
+from dataset.marks import MARK_COLUMNS
 from dataset.photos import PreparedPhoto, UnusablePhotoError, prepare_photo
 from object_store import UnansweredError, open_store, read_objects, remove_object, write_object
 from worker_pool import map_in_workers
@@ -166,8 +167,9 @@ class ShardWriter:
                 "expected_quantity": bins["count"],
                 "asins": bins["asins"],
                 **{n: bins[n] for n in ("quantities", "volumes", "weights")},
+                **{name: bins[name] for name in MARK_COLUMNS if name in bins.column_names},
             },
-            schema=dataset_schema(self.label_names),
+            schema=dataset_schema(self.label_names, has_marks(bins)),
         )
         return parquet_content(table)
 
@@ -227,11 +229,17 @@ def row_groups(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
     yield start, len(sizes)
 
 
-def dataset_schema(label_names: Sequence[str]) -> pa.Schema:
+def has_marks(rows: pa.Table) -> bool:
+    """Say whether rows, planned or written, tell what people found (--marks)."""
+    return all(name in rows.column_names for name in MARK_COLUMNS)
+
+
+def dataset_schema(label_names: Sequence[str], with_marks: bool = False) -> pa.Schema:
     """Return the arrow schema of a shard, which carries the `datasets` features with it.
 
     Written down here because importing `datasets` takes two seconds; a test holds the two together.
     """
+    marks = MARK_COLUMNS if with_marks else {}
 
     def value(dtype: str) -> dict[str, str]:
         return {"dtype": dtype, "_type": "Value"}
@@ -246,6 +254,7 @@ def dataset_schema(label_names: Sequence[str]) -> pa.Schema:
         "quantities": {"feature": value("int32"), "_type": "List"},
         "volumes": {"feature": value("float32"), "_type": "List"},
         "weights": {"feature": value("float32"), "_type": "List"},
+        **{name: value(str(kind)) for name, kind in marks.items()},
     }
     return pa.schema(
         {
@@ -258,6 +267,7 @@ def dataset_schema(label_names: Sequence[str]) -> pa.Schema:
             "quantities": pa.list_(pa.int32()),
             "volumes": pa.list_(pa.float32()),
             "weights": pa.list_(pa.float32()),
+            **marks,
         },
         metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )

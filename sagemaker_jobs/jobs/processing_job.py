@@ -20,7 +20,7 @@ RESOURCE_CONFIG = "/opt/ml/config/resourceconfig.json"
 # Flags of build_dataset.py that name a file here, and what kind; it travels with the code.
 FILE_FLAGS = {
     **dict.fromkeys(("bin_list", "official_train", "official_validation"), "json"),
-    "exclude": "csv",
+    **dict.fromkeys(("exclude", "marks"), "csv"),
 }
 SET_BY_A_STAGE = ("--output_dir", "--resource_config", "--finish", "--check")
 VOLUME_GB = 30  # a stage keeps nothing on its disk but its code

@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,8 @@ def test_marks_made_with_keys_are_kept_and_exported(
         ("00000", "1", "right", ""),
         ("00002", "3", "wrong", "4"),
     ]
+    times = [datetime.fromisoformat(row["checked_at"]) for row in rows]
+    assert times[0] <= times[1] <= datetime.now(tz=UTC)
     other = write_page(tmp_path / "other.html", [verdict(0)], [None])
     page.goto(other.as_uri())  # the same browser, another audit
     expect(page.locator("#progress")).to_have_text("0 of 1 marked, 0 of them wrong")

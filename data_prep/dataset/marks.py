@@ -1,0 +1,146 @@
+"""What people found in bins, and the labels that come of it: the marks that audits' pages export.
+
+A record that was found wrong has the counted number from there on; one that was found right is a
+label that somebody has seen. Neither moves a bin to another split.
+"""
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from command_line import InputError
+from dataset.csv_rows import rows_of_csv
+
+COLUMNS = ("id", "expected_quantity", "mark", "counted")
+RIGHT, WRONG = "right", "wrong"
+# What a dataset says of a bin that was checked; null for the others, but for the first.
+MARK_COLUMNS = {
+    "recorded_quantity": pa.int32(),  # items by the record, whatever the label is
+    "checked": pa.string(),  # RIGHT or WRONG: what the record was found to be
+    "checked_in": pa.string(),  # the file of marks
+    "checked_by": pa.string(),
+    "checked_at": pa.string(),
+}
+ITEMS = ("asins", "quantities", "volumes", "weights")
+WHOLE = re.compile(r"\d{1,6}(\.0*)?")
+NOT_COUNTED = "found wrong, and not counted (--marks)"
+NOT_THERE = "marked, but not among the bins (--marks)"
+OTHER_RECORD = "marked for another record than there is: the mark is not used (--marks)"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a person found.
+
+    `recorded` is the record that was looked at, `count` the items in the bin: None where it was
+    found wrong and nobody counted. `by` and `at`, a time, are empty where the file does not say.
+    """
+
+    recorded: int | None
+    count: int | None
+    file: str
+    by: str
+    at: str
+
+
+def read_marks(paths: Sequence[Path]) -> dict[str, list[Mark]]:
+    """Return the marks of each bin, the newest last: by their time, else in the files' order.
+
+    Raises: InputError: a file is none of marks; the message says the line.
+    """
+    marks: dict[str, list[Mark]] = {}
+    for path in paths:
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                for row in rows_of_csv(file, COLUMNS):
+                    marks.setdefault(row["id"], []).append(_mark(row, path.name))
+        except OSError as error:
+            raise InputError(f"--marks {path}: {error.strerror}.") from error
+        except (csv.Error, ValueError) as error:
+            raise InputError(f"--marks {path}: not what a review page exports: {error}.") from error
+    # Sorted is stable: marks without a time stay in their order, before those that have one.
+    return {bin_id: sorted(of_bin, key=lambda mark: mark.at) for bin_id, of_bin in marks.items()}
+
+
+def _mark(row: Mapping[str, str], file: str) -> Mark:
+    """Return what a row says. Raises: ValueError: it says nothing, or no number."""
+    recorded = _whole(row["expected_quantity"])
+    by, at = row.get("checked_by", ""), row.get("checked_at", "")
+    if row["counted"]:
+        count = _whole(row["counted"])
+        if count is None:
+            raise ValueError(f"{row['id'][:80]} was counted as {row['counted'][:40]!r}")
+        return Mark(recorded, count, file, by, at)
+    if row["mark"] not in (RIGHT, WRONG):
+        raise ValueError(f"{row['id'][:80]} is marked {row['mark'][:40]!r}")
+    if recorded is None and row["mark"] == RIGHT:
+        raise ValueError(f"{row['id'][:80]} is marked right, and its record is no number")
+    return Mark(recorded, recorded if row["mark"] == RIGHT else None, file, by, at)
+
+
+def _whole(text: str) -> int | None:
+    return int(float(text)) if WHOLE.fullmatch(text) else None
+
+
+def with_marks(
+    bins: pa.Table, marks: Mapping[str, Sequence[Mark]], min_count: int, max_count: int
+) -> tuple[pa.Table, list[dict[str, str]]]:
+    """Return bins with MARK_COLUMNS and the counts that people found, and what became of others.
+
+    A bin that does not hold what its record says has no items: which ones they are, nobody knows.
+
+    Args:
+        bins: of plan.SHARD_COLUMNS and more, `count` being the record's.
+
+    Returns: the table, and [{"id": ..., "reason": ...}] of bins and marks that are not used.
+    """
+    rows = {bin_id: row for row, bin_id in enumerate(bins["id"].to_pylist()) if bin_id in marks}
+    recorded = bins["count"].to_numpy()
+    counts, is_kept = recorded.copy(), np.ones(len(recorded), dtype=bool)
+    said: dict[str, list[str | None]] = {
+        name: [None] * len(recorded) for name in MARK_COLUMNS if name != "recorded_quantity"
+    }
+    became: list[dict[str, str]] = []
+    for bin_id, of_bin in sorted(marks.items()):
+        row, newest = rows.get(bin_id), of_bin[-1]
+        reason = None
+        if row is None:
+            reason = NOT_THERE
+        elif newest.recorded not in {None, recorded[row], *(mark.count for mark in of_bin[:-1])}:
+            reason = OTHER_RECORD
+        elif newest.count is None:
+            reason, is_kept[row] = NOT_COUNTED, False
+        elif not min_count <= newest.count <= max_count:
+            reason, is_kept[row] = f"counted: {newest.count} items, out of range (--marks)", False
+        if reason is not None:
+            became.append({"id": bin_id, "reason": reason})
+            continue
+        assert row is not None
+        assert newest.count is not None
+        counts[row] = newest.count
+        said["checked"][row] = RIGHT if newest.count == recorded[row] else WRONG
+        said["checked_in"][row] = newest.file
+        said["checked_by"][row], said["checked_at"][row] = newest.by or None, newest.at or None
+    rows_of_items = pa.array(np.arange(len(counts)), mask=counts != recorded)
+    table = bins.set_column(bins.column_names.index("count"), "count", pa.array(counts))
+    for name in ITEMS:
+        items = bins[name].combine_chunks().take(rows_of_items)
+        table = table.set_column(table.column_names.index(name), name, items)
+    columns = {"recorded_quantity": recorded, **said}
+    for name, kind in MARK_COLUMNS.items():
+        table = table.append_column(name, pa.array(columns[name], kind))
+    return table.filter(pa.array(is_kept)), became
+
+
+def num_checked(bins: pa.Table) -> int:
+    """Return how many planned bins somebody has looked at."""
+    return (
+        bins["checked"].length() - bins["checked"].null_count
+        if "checked" in bins.column_names
+        else 0
+    )
