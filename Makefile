@@ -140,11 +140,13 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
 RELEASE = bin-counting-$(VERSION)
 release:  ## put what is attached to a release into dist/
 	@[ -z "$$(git status --porcelain)" ] || { echo "Commit first: a release is what is committed" >&2; exit 2; }
-	@grep -q '^## $(VERSION)' CHANGELOG.md || { echo "CHANGELOG.md says nothing of $(VERSION)" >&2; exit 2; }
+	@git describe --exact-match --match 'v$(VERSION)' >/dev/null 2>&1 || \
+	  { echo "Tag first: git tag -s v$(VERSION)" >&2; exit 2; }
 	@mkdir -p dist
-	git archive --prefix=$(RELEASE)/ --output dist/$(RELEASE).tar.gz HEAD
-	sed -n '/^## $(VERSION)/,/^## /{/^## /d;p}' CHANGELOG.md > dist/notes.md
-	cd dist && sha256sum $(RELEASE).tar.gz > SHA256SUMS
+	git archive --prefix=$(RELEASE)/ --output dist/$(RELEASE).tar.gz v$(VERSION)
+	awk '/^## / {on = $$2 == "$(VERSION)"; next} on' CHANGELOG.md > dist/notes.md
+	@[ -s dist/notes.md ] || { echo "CHANGELOG.md says nothing of $(VERSION)" >&2; exit 2; }
+	cd dist && $$(command -v sha256sum || echo shasum -a 256) $(RELEASE).tar.gz > SHA256SUMS
 
 clean:  ## remove the environments, the demo's data and runs
 	rm -rf $(VENV) $(LATEST) $(SDK3) .venv-toolkit .venv-serving .docker-test data/demo_mirror data/demo runs/demo

@@ -226,13 +226,15 @@ def wanted_bins(
             f"{min(excluded)!r}; a spreadsheet drops leading zeros: give the csv as it was written."
         )
     if marks:
-        bins, not_used = with_marks(bins, marks, *limits)
-        left_out += not_used
-        if bins["checked"].null_count == bins.num_rows:
+        bins, wrong, unused = with_marks(bins, marks, *limits)
+        left_out += wrong
+        if len(unused) == len(marks):
             raise InputError(
                 f"--marks: none of the {len(marks):,} marked bins is used, such as {min(marks)!r} ("
-                f"{not_used[0]['reason']}); a spreadsheet drops leading zeros."
+                f"{unused[0]['reason']}); a spreadsheet drops leading zeros."
             )
+        for entry in unused:
+            tqdm.write(f"{entry['id']}: {entry['reason']}", file=sys.stderr)
     return replace(selection, bins=bins, set_aside=[*selection.set_aside, *left_out])
 
 

@@ -22,12 +22,13 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from command_line import EntryParser, InputError, say
 from dataset.equal_photos import photo_hash
 from dataset.leaks import Leak, near_copies, neighbours, shared_values
+from dataset.photos import as_rgb
 from whole_files import whole_file
 
 ROWS_AT_ONCE = 256
@@ -73,7 +74,9 @@ def make_parser() -> EntryParser:
     parser.add_argument(
         "--perceptual", action="store_true", help="compare how photos look too; decodes each"
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="all that was found, as JSON")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="each row that was found, as JSON"
+    )
     return parser
 
 
@@ -132,7 +135,7 @@ def read_rows(
     num_unreadable = 0
     with ThreadPoolExecutor() as pool, tqdm(total=num_rows, unit="photo", disable=None) as bar:
         for split in found.values():
-            kept = split.select_columns([image, *columns.values()])
+            kept = split.select_columns([*dict.fromkeys([image, *columns.values()])])
             kept = kept.cast_column(image, datasets.Image(decode=False))
             for batch in kept.with_format("arrow").iter(ROWS_AT_ONCE):
                 photos = [content_of(photo) for photo in batch[image].to_pylist()]
@@ -157,28 +160,30 @@ def read_rows(
 
 
 def content_of(photo: dict[str, Any] | None) -> bytes:
-    """Return the bytes of a photo as `datasets` holds it, none for a row without one."""
-    if photo is None:
+    """Return the bytes of a photo as `datasets` holds it; none without a photo, or its file."""
+    try:
+        if photo is None or (photo["bytes"] is None and photo["path"] is None):
+            return b""
+        return photo["bytes"] if photo["bytes"] is not None else Path(photo["path"]).read_bytes()
+    except OSError:
         return b""
-    return photo["bytes"] if photo["bytes"] is not None else Path(photo["path"]).read_bytes()
 
 
 def look_of(photo: bytes) -> bytes | None:
-    """Return the hash of how a photo looks; None for what is no photo."""
+    """Return the hash of how a photo looks, none for a flat one; None for what is no photo."""
     try:
         with Image.open(io.BytesIO(photo)) as image:
-            return photo_hash(image)
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError):
+            return photo_hash(as_rgb(ImageOps.exif_transpose(image)))
+    except Exception:  # a damaged photo makes Pillow raise nearly anything
         return None
 
 
 def as_text(values: pa.ChunkedArray, name: str) -> pa.Array:
-    """Return a column's values as text. Raises: InputError: it holds lists or records."""
-    if pa.types.is_nested(values.type):
-        raise InputError(
-            f"{name} holds {values.type}, of which none can be told apart: name another."
-        )
-    return values.combine_chunks().cast(pa.string())
+    """Return a column's values as text. Raises: InputError: they have none."""
+    try:
+        return values.combine_chunks().cast(pa.string())
+    except pa.ArrowException as error:
+        raise InputError(f"{name} holds {values.type}, no single values: name another.") from error
 
 
 def find_leaks(rows: Rows, with_looks: bool) -> list[Leak]:
@@ -201,7 +206,7 @@ def report_lines(rows: Rows, leaks: list[Leak]) -> list[str]:
     table = [["in another split too:", *heads]]
     for leak in leaks:
         counts = np.bincount(rows.splits[leak.rows], minlength=len(rows.names))
-        shares = [f"{n:,} ({n / size:.1%})" for n, size in zip(counts, sizes, strict=True)]
+        shares = [f"{n:,} ({n / max(size, 1):.1%})" for n, size in zip(counts, sizes, strict=True)]
         table.append([leak.name + ("" if leak.is_leak else " *"), *shares])
     widths = [max(len(line[at]) for line in table) for at in range(len(table[0]))]
     lines = [
@@ -217,13 +222,18 @@ def report_lines(rows: Rows, leaks: list[Leak]) -> list[str]:
                 for row in np.flatnonzero(leak.rows)[:NUM_NAMED].tolist()
             ]
             lines.append(f"{leak.name}, such as {'; '.join(pairs)}")
+    lines += [
+        f"{leak.name}: only {leak.num_checked:,} of {len(rows.splits):,} rows could be compared"
+        for leak in leaks
+        if leak.num_checked < len(rows.splits)
+    ]
     if rows.num_unreadable:
         lines.append(f"{rows.num_unreadable:,} photos cannot be read: their looks are not compared")
     return lines
 
 
 def as_json(rows: Rows, leaks: list[Leak]) -> dict[str, Any]:
-    """Return all that was found: of each check the rows, by split and index, and their twins."""
+    """Return what was found: of each check the rows, by split and index, with a twin of each."""
 
     def place(row: int) -> list[Any]:
         return [rows.names[rows.splits[row]], int(rows.indices[row])]
@@ -266,10 +276,13 @@ def main(argv: list[str] | None = None) -> int:
     leaks = find_leaks(rows, arguments.perceptual)
     say(*report_lines(rows, leaks))
     if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(arguments.output) as temporary:
-            temporary.write_text(json.dumps(as_json(rows, leaks)) + "\n")
-        say(f"All of it: {arguments.output}")
+        try:
+            arguments.output.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(arguments.output) as temporary:
+                temporary.write_text(json.dumps(as_json(rows, leaks)) + "\n")
+        except OSError as error:
+            parser.error(f"--output {arguments.output}: {error.strerror}.")
+        say(f"Each row with a twin of it: {arguments.output}")
     leaking = [leak.name for leak in leaks if leak.is_leak and leak.rows.any()]
     say(f"It leaks: {', '.join(leaking)}." if leaking else "No leak was found.")
     return 1 if leaking else 0

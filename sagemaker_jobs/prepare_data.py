@@ -187,6 +187,8 @@ def dataset_job(arguments: argparse.Namespace, flags: list[str]) -> DatasetJob:
     ):
         if uri is not None and not uri.startswith("s3://"):
             raise ValueError(f"{flag} {uri}: a job sees S3 alone; give s3://BUCKET/FOLDER.")
+    if flags and not flags[0].startswith("-"):
+        raise ValueError(f"{flags[0]} belongs to no flag; jobs take one file of --marks.")
     paths = {name: getattr(arguments, name) for name in FILE_FLAGS}
     return DatasetJob(
         source=arguments.source.rstrip("/"),

@@ -31,10 +31,10 @@ LEAKAGE = {
 
 CHECKED = """
 
-{:,} bins were looked at (`--marks`): `checked`
-says whether the record was found right or wrong, `recorded_quantity` what it said; the label and
-`expected_quantity` are what was counted, and a bin whose record was wrong has no items. Who looked,
-when, and in which file it stands: `checked_by`, `checked_at`, `checked_in`."""
+People have looked at some bins (`--marks`). `checked` says whether such a record was found right
+or wrong, `recorded_quantity` what it said; the label and `expected_quantity` are what was counted
+then, and a bin whose record was wrong has no items. Who looked, when, and in which file it stands:
+`checked_by`, `checked_at`, `checked_in`."""
 
 
 def dataset_card(
@@ -42,7 +42,6 @@ def dataset_card(
     label_names: Sequence[str],
     settings: Mapping[str, Any],
     command: str,
-    num_checked: int = 0,
 ) -> str:
     """Return the text of README.md.
 
@@ -54,9 +53,8 @@ def dataset_card(
     Args:
         settings: what the dataset was built from and how, as settings.json records it.
         command: the one that makes this dataset.
-        num_checked: bins that people have looked at, by --marks.
     """
-    checked = CHECKED.format(num_checked) if num_checked else ""
+    checked = CHECKED if settings.get("marks") else ""
     splits = "\n".join(
         f"  - name: {split}\n    num_bytes: {totals.num_bytes[split]}\n"
         f"    num_examples: {labels.total()}"

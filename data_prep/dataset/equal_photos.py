@@ -68,7 +68,7 @@ def find_equal_photos(bins: pa.Table, hashes: Mapping[str, bytes]) -> EqualPhoto
     pairs = equal_pairs(np.frombuffer(content, dtype=np.uint8).reshape(-1, HASH_BYTES))
     equal = with_hash[pairs]
     units = bins["unit"].combine_chunks().dictionary_encode()
-    sides = connected(units.indices.to_numpy(), equal)
+    sides = _connected(units.indices.to_numpy(), equal)
     ranks = np.array([KEEPING.index(split) for split in bins["split"].to_pylist()], dtype=np.int64)
     best = np.full(len(ids), len(KEEPING))
     np.minimum.at(best, sides, ranks)
@@ -108,7 +108,7 @@ def equal_pairs(hashes: np.ndarray) -> np.ndarray:
     return np.unique(np.concatenate(found), axis=0)
 
 
-def connected(units: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+def _connected(units: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Return for each row the smallest unit that it hangs together with, int (num_rows,)."""
     smallest = np.arange(units.max(initial=-1) + 1)
     one, other = units[pairs[:, 0]], units[pairs[:, 1]]

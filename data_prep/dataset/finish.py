@@ -11,7 +11,6 @@ from command_line import InputError
 from dataset.card import CHART, dataset_card
 from dataset.equal_photos import find_equal_photos
 from dataset.finished import set_equal_aside
-from dataset.marks import num_checked
 from dataset.plan import PlannedShard, Selection, whole_units
 from dataset.shards import ShardStatistics
 from dataset.totals import DatasetTotals, add_up
@@ -75,7 +74,7 @@ def finish_dataset(
     title = f"{totals.num_kept:,} bins with {label_names[0]} to {label_names[-1]} items"
     write_object(store, CHART, draw_counts(counts, title))
     # The card comes last: a folder that has one is complete.
-    card = dataset_card(totals, label_names, settings, command, num_checked(selection.bins))
+    card = dataset_card(totals, label_names, settings, command)
     write_object(store, CARD, card.encode())
     return totals
 

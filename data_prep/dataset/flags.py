@@ -60,6 +60,7 @@ def make_parser(description: str | None) -> EntryParser:
         "--marks",
         type=Path,
         nargs="+",
+        action="extend",
         metavar="CSV",
         help="what people found, as the review page of scripts/audit.py exports it: the count of a "
         "bin whose record was wrong, and which records were right; of several marks of a bin the "

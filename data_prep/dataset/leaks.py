@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog.bin_groups import next_ids
-from dataset.equal_photos import HASH_BYTES, connected, equal_pairs
+from dataset.equal_photos import HASH_BYTES, equal_pairs
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,25 @@ def near_copies(splits: np.ndarray, hashes: list[bytes]) -> Leak:
     """
     rows = np.flatnonzero([len(content) == HASH_BYTES for content in hashes])
     content = b"".join(hashes[row] for row in rows)
-    pairs = rows[equal_pairs(np.frombuffer(content, np.uint8).reshape(-1, HASH_BYTES))]
-    looks = np.full(len(hashes), -1)
-    looks[rows] = connected(np.arange(len(hashes)), pairs)[rows]
-    return _spread("near copies", splits, looks, is_leak=True)
+    looks, which = np.unique(
+        np.frombuffer(content, np.uint8).reshape(-1, HASH_BYTES), axis=0, return_inverse=True
+    )
+    # Of each look a row a split; and the looks that are nearly the same.
+    first_rows: list[dict[int, int]] = [{} for _ in looks]
+    for look, row in zip(which.ravel().tolist(), rows.tolist(), strict=True):
+        first_rows[look].setdefault(int(splits[row]), row)
+    alike: list[list[int]] = [[look] for look in range(len(looks))]
+    for one, other in equal_pairs(looks).tolist() if len(looks) else []:
+        alike[one].append(other)
+        alike[other].append(one)
+    twins = np.full(len(splits), -1)
+    for look, row in zip(which.ravel().tolist(), rows.tolist(), strict=True):
+        for near in alike[look]:
+            others = [at for split, at in first_rows[near].items() if split != splits[row]]
+            if others:
+                twins[row] = others[0]
+                break
+    return Leak("near copies", True, twins >= 0, len(rows), twins)
 
 
 def neighbours(name: str, splits: np.ndarray, ids: pa.Array) -> Leak:
@@ -64,8 +79,11 @@ def neighbours(name: str, splits: np.ndarray, ids: pa.Array) -> Leak:
     Photos that follow each other often show one thing, but need not: it is no leak by itself.
 
     Args:
-        ids: string (num_rows,); one that is no number has no neighbour.
+        ids: string (num_rows,); one that is no number has no neighbour, nor has any where ids are
+            there twice: they begin anew somewhere.
     """
+    if len(pc.unique(ids)) < len(ids):
+        ids = pa.nulls(len(ids), pa.string())
     following = next_ids(ids)
     found = pc.if_else(pc.is_valid(following), pc.index_in(following, value_set=ids), None)
     followers = np.asarray(pc.fill_null(found, -1)).astype(np.int64)

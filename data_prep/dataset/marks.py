@@ -8,6 +8,7 @@ import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ MARK_COLUMNS = {
     "checked_at": pa.string(),
 }
 ITEMS = ("asins", "quantities", "volumes", "weights")
-WHOLE = re.compile(r"\d{1,6}(\.0*)?")
+WHOLE = re.compile(r"\d{1,9}(\.0*)?")
+NO_NUMBER = -1
 NOT_COUNTED = "found wrong, and not counted (--marks)"
 NOT_THERE = "marked, but not among the bins (--marks)"
 OTHER_RECORD = "marked for another record than there is: the mark is not used (--marks)"
@@ -51,36 +53,48 @@ class Mark:
 def read_marks(paths: Sequence[Path]) -> dict[str, list[Mark]]:
     """Return the marks of each bin, the newest last: by their time, else in the files' order.
 
-    Raises: InputError: a file is none of marks; the message says the line.
+    One without a time is older than those that have one.
+
+    Raises: InputError: a file is none of marks, or says nothing; the message says what, and where.
     """
     marks: dict[str, list[Mark]] = {}
     for path in paths:
+        num_rows = 0
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 for row in rows_of_csv(file, COLUMNS):
                     marks.setdefault(row["id"], []).append(_mark(row, path.name))
+                    num_rows += 1
+            if num_rows == 0:
+                raise ValueError("there is no mark in it")
         except OSError as error:
             raise InputError(f"--marks {path}: {error.strerror}.") from error
         except (csv.Error, ValueError) as error:
             raise InputError(f"--marks {path}: not what a review page exports: {error}.") from error
-    # Sorted is stable: marks without a time stay in their order, before those that have one.
     return {bin_id: sorted(of_bin, key=lambda mark: mark.at) for bin_id, of_bin in marks.items()}
 
 
 def _mark(row: Mapping[str, str], file: str) -> Mark:
-    """Return what a row says. Raises: ValueError: it says nothing, or no number."""
-    recorded = _whole(row["expected_quantity"])
+    """Return what a row says. Raises: ValueError: it says nothing, or no number or time."""
+    name, recorded = row["id"][:80], _whole(row["expected_quantity"])
     by, at = row.get("checked_by", ""), row.get("checked_at", "")
+    if at:
+        try:
+            moment = datetime.fromisoformat(at)
+        except ValueError as error:
+            raise ValueError(f"{name}: checked_at {at[:40]!r} is no ISO 8601 time") from error
+        at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
     if row["counted"]:
         count = _whole(row["counted"])
         if count is None:
-            raise ValueError(f"{row['id'][:80]} was counted as {row['counted'][:40]!r}")
+            raise ValueError(f"{name} was counted as {row['counted'][:40]!r}")
         return Mark(recorded, count, file, by, at)
     if row["mark"] not in (RIGHT, WRONG):
-        raise ValueError(f"{row['id'][:80]} is marked {row['mark'][:40]!r}")
-    if recorded is None and row["mark"] == RIGHT:
-        raise ValueError(f"{row['id'][:80]} is marked right, and its record is no number")
-    return Mark(recorded, recorded if row["mark"] == RIGHT else None, file, by, at)
+        raise ValueError(f"{name} is marked {row['mark'][:40]!r}")
+    if row["mark"] == WRONG:
+        return Mark(recorded, None, file, by, at)
+    # A record that is no number is none of this dataset's.
+    return Mark(NO_NUMBER if recorded is None else recorded, recorded, file, by, at)
 
 
 def _whole(text: str) -> int | None:
@@ -89,15 +103,16 @@ def _whole(text: str) -> int | None:
 
 def with_marks(
     bins: pa.Table, marks: Mapping[str, Sequence[Mark]], min_count: int, max_count: int
-) -> tuple[pa.Table, list[dict[str, str]]]:
-    """Return bins with MARK_COLUMNS and the counts that people found, and what became of others.
+) -> tuple[pa.Table, list[dict[str, str]], list[dict[str, str]]]:
+    """Return bins with MARK_COLUMNS and the counts that people found.
 
     A bin that does not hold what its record says has no items: which ones they are, nobody knows.
 
     Args:
         bins: of plan.SHARD_COLUMNS and more, `count` being the record's.
 
-    Returns: the table, and [{"id": ..., "reason": ...}] of bins and marks that are not used.
+    Returns: the table; the bins that are set aside and the marks that are not used, each
+        [{"id": ..., "reason": ...}].
     """
     rows = {bin_id: row for row, bin_id in enumerate(bins["id"].to_pylist()) if bin_id in marks}
     recorded = bins["count"].to_numpy()
@@ -105,27 +120,22 @@ def with_marks(
     said: dict[str, list[str | None]] = {
         name: [None] * len(recorded) for name in MARK_COLUMNS if name != "recorded_quantity"
     }
-    became: list[dict[str, str]] = []
-    for bin_id, of_bin in sorted(marks.items()):
-        row, newest = rows.get(bin_id), of_bin[-1]
-        reason = None
-        if row is None:
-            reason = NOT_THERE
-        elif newest.recorded not in {None, recorded[row], *(mark.count for mark in of_bin[:-1])}:
-            reason = OTHER_RECORD
-        elif newest.count is None:
-            reason, is_kept[row] = NOT_COUNTED, False
-        elif not min_count <= newest.count <= max_count:
-            reason, is_kept[row] = f"counted: {newest.count} items, out of range (--marks)", False
-        if reason is not None:
-            became.append({"id": bin_id, "reason": reason})
-            continue
-        assert row is not None
-        assert newest.count is not None
-        counts[row] = newest.count
-        said["checked"][row] = RIGHT if newest.count == recorded[row] else WRONG
-        said["checked_in"][row] = newest.file
-        said["checked_by"][row], said["checked_at"][row] = newest.by or None, newest.at or None
+    set_aside, unused = [], [{"id": bin_id, "reason": NOT_THERE} for bin_id in marks.keys() - rows]
+    for bin_id, row in rows.items():
+        holds = _that_holds(marks[bin_id], int(recorded[row]))
+        if holds is None:
+            unused.append({"id": bin_id, "reason": OTHER_RECORD})
+        elif holds.count is None:
+            set_aside.append({"id": bin_id, "reason": NOT_COUNTED})
+        elif not min_count <= holds.count <= max_count:
+            reason = f"counted: {holds.count} items, out of range (--marks)"
+            set_aside.append({"id": bin_id, "reason": reason})
+        else:
+            counts[row] = holds.count
+            said["checked"][row] = RIGHT if holds.count == recorded[row] else WRONG
+            said["checked_in"][row] = holds.file
+            said["checked_by"][row], said["checked_at"][row] = holds.by or None, holds.at or None
+    is_kept[[rows[entry["id"]] for entry in set_aside]] = False
     rows_of_items = pa.array(np.arange(len(counts)), mask=counts != recorded)
     table = bins.set_column(bins.column_names.index("count"), "count", pa.array(counts))
     for name in ITEMS:
@@ -134,13 +144,14 @@ def with_marks(
     columns = {"recorded_quantity": recorded, **said}
     for name, kind in MARK_COLUMNS.items():
         table = table.append_column(name, pa.array(columns[name], kind))
-    return table.filter(pa.array(is_kept)), became
+    return table.filter(pa.array(is_kept)), set_aside, unused
 
 
-def num_checked(bins: pa.Table) -> int:
-    """Return how many planned bins somebody has looked at."""
-    return (
-        bins["checked"].length() - bins["checked"].null_count
-        if "checked" in bins.column_names
-        else 0
-    )
+def _that_holds(of_bin: Sequence[Mark], recorded: int) -> Mark | None:
+    """Return the newest mark that was made for a bin's record, or for what one before it found."""
+    holds = None
+    for mark in of_bin:
+        known = {None, recorded, holds.count if holds else None}
+        if mark.recorded in known:
+            holds = mark
+    return holds

@@ -134,11 +134,11 @@ def _check_whole(content: bytes) -> None:
 def _resize(photo: Image.Image, image_size: int) -> Image.Image:
     # In place, and converted only where needed: a copy of every full photo takes time.
     ImageOps.exif_transpose(photo, in_place=True)
-    upright = photo if photo.mode == "RGB" and not photo.has_transparency_data else _as_rgb(photo)
+    upright = photo if photo.mode == "RGB" and not photo.has_transparency_data else as_rgb(photo)
     return upright.resize((image_size, image_size), RESAMPLE)
 
 
-def _as_rgb(photo: Image.Image) -> Image.Image:
+def as_rgb(photo: Image.Image) -> Image.Image:
     """Return a photo of any mode in colour, as a viewer shows it on a white page."""
     if photo.mode.startswith("I"):  # 16-bit grey, which Pillow would cut off at 255
         samples = np.asarray(photo)

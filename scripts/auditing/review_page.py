@@ -124,7 +124,11 @@ def page_neighbour(verdict: Verdict, neighbour: Verdict, photo: int | None) -> d
     near = verdict.neighbour
     assert near is not None
     states = (neighbour.items, verdict.items)
-    gone, new = record_changes(*(states if near.is_before else reversed(states)))
+    # A record that a count by hand has made right names no items: which ones, nobody knows.
+    is_known = all(items for items in states) or "0" in (verdict.recorded, neighbour.recorded)
+    gone, new = (
+        record_changes(*(states if near.is_before else reversed(states))) if is_known else ([], [])
+    )
     change = near.change if near.change is None or near.is_before else -near.change
     return {
         "id": neighbour.id,

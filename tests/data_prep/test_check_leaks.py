@@ -77,7 +77,26 @@ def test_a_photo_that_cannot_be_read_is_counted(
 ) -> None:
     (folder / "test/cat/0.jpg").write_bytes(b"no photo")
     assert check(str(folder), "--perceptual") == 0
-    assert "1 photos cannot be read" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1 photos cannot be read" in printed
+    assert "near copies: only 7 of 8 rows could be compared" in printed
+
+
+def test_a_column_may_be_group_and_id_at_once(
+    dataset_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(str(dataset_dir), "--group_column", "id") == 0
+    assert "neighbours by id *" in capsys.readouterr().out
+
+
+def test_a_report_that_cannot_be_written_is_no_leak(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as exit_info:
+        check(str(folder), "--output", str(tmp_path / "file" / "leaks.json"))
+    assert exit_info.value.code == 2
+    assert "--output" in capsys.readouterr().err
 
 
 def test_groups_are_held_to_one_split(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,6 +125,7 @@ def test_a_dataset_of_this_project_does_not_leak(
     [
         (["no/such/folder"], "no/such/folder: there is no such folder, and a Hub id is USER/NAME"),
         (["--group_column", "patient"], "--group_column patient: the columns are image."),
+        (["--group_column", "image"], "image holds struct"),
         (["--image_column", "label"], "--image_column: name one; the columns of images are image."),
     ],
 )

@@ -55,7 +55,7 @@ def test_marked_bins_are_labelled_as_people_found_them_and_all_others_stay_as_th
     assert {*MARK_COLUMNS} <= {*loaded.column_names}
     open_dataset(built)  # labels and quantities agree, as training wants them
     assert f"--marks {marks}" in (built / "README.md").read_text()
-    assert "2 bins were looked at" in (built / "README.md").read_text()
+    assert "People have looked at some bins" in (built / "README.md").read_text()
 
 
 def test_other_marks_are_another_dataset(
@@ -72,6 +72,25 @@ def test_other_marks_are_another_dataset(
     assert "holds a dataset of other settings (marks '" in errors[-1]
     assert file_bytes(built) == before
     assert json.loads((built / "settings.json").read_text())["marks"]
+
+
+def test_wrong_records_that_nobody_counted_are_set_aside_though_no_other_is_marked(
+    bucket: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row, left_out = rows(dataset_dir, "train")[:2]
+    excluded = tmp_path / "excluded.csv"
+    excluded.write_text(f"id\n{left_out['id']}\n")
+    lines = {
+        row["id"]: f"{row['expected_quantity']},check,0.9,wrong,",
+        left_out["id"]: f"{left_out['expected_quantity']},ok,0.1,right,",
+    }
+    flags = ["--marks", marks_of(tmp_path / "marks.csv", lines), "--exclude", str(excluded)]
+    built = build(bucket, tmp_path / "bins", *SPLIT, *flags)
+    told = capsys.readouterr()
+    assert "1  found wrong, and not counted (--marks)" in told.out
+    assert f"{left_out['id']}: marked, but not among the bins (--marks)" in told.err
+    entries = [json.loads(line) for line in (built / "set_aside.jsonl").read_text().splitlines()]
+    assert sorted(entry["id"] for entry in entries) == sorted([row["id"], left_out["id"]])
 
 
 def test_marks_of_other_bins_are_refused(

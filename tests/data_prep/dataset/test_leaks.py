@@ -52,6 +52,25 @@ def test_photos_that_look_alike_hang_together_across_splits() -> None:
     assert leak.num_checked == 3
 
 
+def test_what_looks_like_a_photo_that_looks_like_another_need_not_look_like_that_one() -> None:
+    def photo(number_of_bits: int) -> bytes:
+        bits = np.zeros(HASH_BYTES * 8, dtype=np.uint8)
+        bits[64 : 64 + number_of_bits] = 1
+        return np.packbits(bits).tobytes()
+
+    splits = np.array([TRAIN, TRAIN, TEST])
+    # The first and the second are near, so are the second and the third, and the ends are not.
+    leak = near_copies(splits, [photo(0), photo(15), photo(30)])
+    assert rows(leak.rows) == [1, 2]
+    assert leak.twins.tolist() == [-1, 2, 1]
+
+
+def test_ids_that_begin_anew_in_each_split_have_no_neighbours() -> None:
+    leak = neighbours("ids", np.array([TRAIN, TRAIN, TEST]), pa.array(["1", "2", "1"]))
+    assert not leak.rows.any()
+    assert leak.num_checked == 0
+
+
 def test_the_id_before_or_after_in_another_split_is_told_and_is_no_leak() -> None:
     splits = np.array([TRAIN, TEST, TRAIN, TRAIN, TEST])
     leak = neighbours("ids", splits, pa.array(["00001", "00002", "00004", "00005", "photo"]))

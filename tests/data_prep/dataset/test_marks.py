@@ -33,8 +33,8 @@ def bins(*counts: int) -> pa.Table:
 
 
 def found(marks: Path, *counts: int) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    table, became = with_marks(bins(*counts), read_marks([marks]), 1, 5)
-    return table.to_pylist(), {entry["id"]: entry["reason"] for entry in became}
+    table, set_aside, unused = with_marks(bins(*counts), read_marks([marks]), 1, 5)
+    return table.to_pylist(), {entry["id"]: entry["reason"] for entry in [*set_aside, *unused]}
 
 
 def test_a_wrong_record_has_the_counted_number_and_no_items(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_of_several_marks_the_newest_holds_with_who_and_when(tmp_path: Path) -> 
         "checked": "wrong",
         "checked_in": "b.csv",
         "checked_by": "Kim",
-        "checked_at": "2026-11-02T08:00:00Z",
+        "checked_at": "2026-11-02T08:00:00+00:00",
     }
 
 
@@ -107,6 +107,22 @@ def test_without_a_time_the_later_file_is_newer_and_may_judge_what_an_earlier_on
     assert (row["count"], row["checked"], row["checked_in"]) == (4, "wrong", "2.csv")
 
 
+def test_a_mark_for_another_record_leaves_those_before_it_in_force(tmp_path: Path) -> None:
+    first = write(tmp_path / "1.csv", "00000,2,check,0.9,wrong,4")
+    second = write(tmp_path / "2.csv", "00000,7,check,0.9,right,")
+    third = write(tmp_path / "3.csv", "00000,?,check,0.9,right,")
+    (row,) = with_marks(bins(2), read_marks([first, second, third]), 1, 5)[0].to_pylist()
+    assert (row["count"], row["checked_in"]) == (4, "1.csv")
+
+
+def test_times_are_compared_as_times(tmp_path: Path) -> None:
+    header = f"{HEADER},checked_at"
+    later = write(tmp_path / "1.csv", "00000,2,,,wrong,4,2026-11-01T09:30:00+01:00", header=header)
+    earlier = write(tmp_path / "2.csv", "00000,2,,,wrong,3,2026-11-01T08:00:00Z", header=header)
+    (row,) = with_marks(bins(2), read_marks([later, earlier]), 1, 5)[0].to_pylist()
+    assert row["count"] == 4
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -114,7 +130,8 @@ def test_without_a_time_the_later_file_is_newer_and_may_judge_what_an_earlier_on
         ("id,mark\n1,right\n", "the first line must name a column expected_quantity"),
         (f"{HEADER}\n00000,2,check,0.9,maybe,\n", "00000 is marked 'maybe'"),
         (f"{HEADER}\n00000,2,check,0.9,wrong,many\n", "00000 was counted as 'many'"),
-        (f"{HEADER}\n00000,?,check,0.9,right,\n", "marked right, and its record is no number"),
+        (f"{HEADER}\n", "there is no mark in it"),
+        (f"{HEADER},checked_at\n00000,2,ok,0.1,right,,1 Nov\n", "'1 Nov' is no ISO 8601 time"),
     ],
 )
 def test_what_is_no_file_of_marks_is_one_line(content: str, message: str, tmp_path: Path) -> None:

@@ -151,6 +151,13 @@ def test_changes_are_those_of_time_whichever_visit_stands_beside() -> None:
         assert [item["name"] for item in (*shown["gone"], *shown["new"])] == list(items)
 
 
+@pytest.mark.parametrize(("recorded", "num_changes"), [("4", 0), ("0", 1)])
+def test_a_record_of_unknown_items_has_lost_none(recorded: str, num_changes: int) -> None:
+    """So it is with a bin that somebody has counted anew; an empty one has none, and is known."""
+    shown = beside(1, 2, True, 1, items=[], recorded=recorded)["neighbour"]
+    assert len([*shown["gone"], *shown["new"]]) == num_changes
+
+
 @pytest.mark.slow
 def test_the_visit_before_stands_beside_the_photo_with_what_changed(
     show: Callable[..., Page], tmp_path: Path
