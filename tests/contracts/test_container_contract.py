@@ -174,7 +174,15 @@ def test_a_trial_of_a_search_trains_whatever_aws_adds_to_what_it_is_given(
     request_of: Callable[..., Request], machine: Callable[..., Host]
 ) -> None:
     launcher = str(ROOT / "sagemaker_jobs" / "tune.py")
-    command = [sys.executable, launcher, "--recipe", "vit", "--dry_run"]
+    command = [
+        sys.executable,
+        launcher,
+        "--recipe",
+        "vit",
+        "--dry_run",
+        "--config_name",
+        "vit_demo",
+    ]
     printed = subprocess.run(command, check=True, capture_output=True).stdout
     trial = json.loads(printed)["TrainingJobDefinition"]
     # Its values of the search come as AWS writes them: those of a list in the SDK's own JSON.

@@ -270,7 +270,10 @@ def test_a_catalog_that_is_given_is_not_built(
         ([*FLAGS, "--output_dir=x"], "--output_dir=x: each stage sets this itself"),
         ([*FLAGS, "--max_bins", "many"], "'many' is not an integer above 0"),
         ([*FLAGS, "--max_bin", "3"], "unrecognized arguments: --max_bin 3"),
-        ([*FLAGS, "--marks", "a.csv", "b.csv"], "b.csv belongs to no flag; jobs take one file of"),
+        (
+            ["--output", OUTPUT, "--marks", "README.md", "b.csv"],
+            "b.csv belongs to no flag; jobs take one file of",
+        ),
         ([*FLAGS, "--min_count", "3", "--max_count", "2"], "--min_count 3 exceeds --max_count"),
         ([*FLAGS, "--bin_list", "README.md"], "--bin_list README.md: expected JSON"),
         ([*FLAGS, "--instance_type", "ml.g5.xlarge"], "nothing here uses a GPU"),
