@@ -1,8 +1,8 @@
 """Where a training runs: what its device can do, and with whom."""
 
-import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -34,15 +34,18 @@ def start_decoding_worker(initialize: Callable[[int], None] | None, worker: int)
     """
     if initialize is not None:
         initialize(worker)
-    say = sys.excepthook
+    say, training = sys.excepthook, os.getppid()
 
     def say_to_a_training(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        training = multiprocessing.parent_process()
-        if training is not None and isinstance(error, EOFError | ConnectionError):
-            training.join(5)  # its connections are gone before it is
-            if not training.is_alive():
+        if isinstance(error, EOFError | ConnectionError):
+            # Its connections are gone before it is. Not multiprocessing's parent_process(), which
+            # seems alive as long as another worker does that was begun later.
+            end = time.monotonic() + 5
+            while os.getppid() == training and time.monotonic() < end:
+                time.sleep(0.01)
+            if os.getppid() != training:
                 return
         say(kind, error, trace)
 

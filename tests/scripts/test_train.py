@@ -648,10 +648,7 @@ def test_what_a_training_starts_ends_with_it(
     assert training.wait(60) == (130 if number == signal.SIGINT else -number)
     _, alive = psutil.wait_procs(started, timeout=30)
     assert not alive
-    # A thread of Python's own may tell that a worker has gone as it was given something.
-    told = re.findall(r'Traceback .*\n +File "(.+?)"', log.read_text())
-    assert log.read_text().count("Traceback") == len(told)
-    assert {Path(path).name for path in told} <= {"resource_sharer.py"}
+    assert "Traceback" not in log.read_text()
     with only_run_in(tmp_path / "run"):  # which is free again
         pass
 
