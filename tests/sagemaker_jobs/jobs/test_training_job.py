@@ -4,21 +4,8 @@ import pytest
 
 import container
 from aws.account_flags import AccountDemands
-from jobs.training_job import MODEL_PARAMETERS, TrainingJob, volume_gb_for
-
-
-def job(**changes: Any) -> TrainingJob:
-    values: dict[str, Any] = {
-        "name": "bins-vit-1",
-        "dataset": "s3://b/bins",
-        "output": "s3://b/out",
-        "checkpoints": "s3://b/out/checkpoints/bins-vit-1/",
-        "hyperparameters": {"learning_rate": 2e-5, "bf16": True},
-        "instance_type": "ml.g5.2xlarge",
-        "instance_count": 1,
-        "max_run": 3600,
-    }
-    return TrainingJob(**{**values, **changes})
+from jobs.training_job import MODEL_PARAMETERS, volume_gb_for
+from launches import plain_job
 
 
 def test_the_disk_holds_the_dataset_twice_and_the_checkpoints() -> None:
@@ -39,23 +26,23 @@ def test_a_gpu_type_that_is_not_in_the_table_may_hold_several() -> None:
 
 @pytest.mark.parametrize("instance_type", ["ml.g5.xlarge", "ml.g6.xlarge", "ml.g6e.2xlarge"])
 def test_one_gpu_is_one_process(instance_type: str) -> None:
-    assert not job(instance_type=instance_type).is_distributed
-    assert job(instance_type=instance_type, instance_count=2).is_distributed
-    assert job(instance_type="ml.g5.12xlarge").is_distributed
+    assert not plain_job(instance_type=instance_type).is_distributed
+    assert plain_job(instance_type=instance_type, instance_count=2).is_distributed
+    assert plain_job(instance_type="ml.g5.12xlarge").is_distributed
 
 
 def test_a_profile_has_diagnostics_unless_a_flag_says_otherwise() -> None:
-    assert "diagnostics" not in job().script_hyperparameters
-    assert job(profile=True).script_hyperparameters["diagnostics"] is True
-    off = job(profile=True, hyperparameters={"diagnostics": False})
+    assert "diagnostics" not in plain_job().script_hyperparameters
+    assert plain_job(profile=True).script_hyperparameters["diagnostics"] is True
+    off = plain_job(profile=True, hyperparameters={"diagnostics": False})
     assert off.script_hyperparameters == {"diagnostics": False}
 
 
 def test_the_most_it_can_cost_is_that_of_all_instances_for_the_whole_limit() -> None:
-    assert job(max_run=7200, instance_count=3).most_it_can_cost(1.5) == 9.0
+    assert plain_job(max_run=7200, instance_count=3).most_it_can_cost(1.5) == 9.0
     # Waiting for a spot instance costs nothing, keeping one does.
-    assert job(max_wait=72000).most_it_can_cost(1.5) == 1.5
-    assert job(keep_alive=1800).most_it_can_cost(1.0) == 1.5
+    assert plain_job(max_wait=72000).most_it_can_cost(1.5) == 1.5
+    assert plain_job(keep_alive=1800).most_it_can_cost(1.0) == 1.5
 
 
 @pytest.mark.parametrize(
@@ -86,5 +73,5 @@ def test_the_most_it_can_cost_is_that_of_all_instances_for_the_whole_limit() -> 
 )
 def test_what_aws_would_refuse_is_refused_before(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as raised:
-        job(**changes)
+        plain_job(**changes)
     assert "\n" not in str(raised.value)

@@ -7,40 +7,26 @@ import pytest
 import container
 from aws.account_flags import AccountDemands
 from aws.settings import boto_session
-from jobs.training_job import PROFILER_RULES, TrainingJob
+from jobs.training_job import PROFILER_RULES
+from launches import plain_job
 from launching.launch import create, request_of
 from stand_ins.aws_server import AwsServer
 
 ROLE = "arn:aws:iam::111122223333:role/jobs"
 
 
-def job(**changes: Any) -> TrainingJob:
-    """Return a plain job with changes."""
-    values: dict[str, Any] = {
-        "name": "bins-vit-1",
-        "dataset": "s3://b-1/bins",
-        "output": "s3://b-1/out",
-        "checkpoints": "s3://b-1/out/checkpoints/bins-vit-1/",
-        "hyperparameters": {"learning_rate": 2e-5, "bf16": True, "config_name": "resnet34"},
-        "instance_type": "ml.g5.2xlarge",
-        "instance_count": 1,
-        "max_run": 7200,
-    }
-    return TrainingJob(**{**values, **changes})
-
-
 def request(region: str = "us-east-1", **changes: Any) -> dict[str, Any]:
     """Return the request of a plain job with changes."""
-    return request_of(job(**changes), region, ROLE)
+    return request_of(plain_job(**changes), region, ROLE)
 
 
 def test_a_plain_job_is_on_demand_with_checkpoints_in_s3_and_says_its_longest_run() -> None:
-    found = request()
+    found = request(max_run=7200)
     assert found["TrainingJobName"] == "bins-vit-1"
     assert found["RoleArn"] == ROLE
     image = found["AlgorithmSpecification"]["TrainingImage"]
     assert image.startswith("763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface")
-    assert found["CheckpointConfig"]["S3Uri"] == "s3://b-1/out/checkpoints/bins-vit-1/"
+    assert found["CheckpointConfig"]["S3Uri"] == "s3://photos/out/checkpoints/bins-vit-1/"
     assert found["StoppingCondition"] == {"MaxRuntimeInSeconds": 7200}
     assert found["ProfilerConfig"] == {"DisableProfiler": True}
     assert not found.get("EnableManagedSpotTraining")
@@ -50,7 +36,8 @@ def test_a_plain_job_is_on_demand_with_checkpoints_in_s3_and_says_its_longest_ru
 
 
 def test_hyperparameters_travel_in_json() -> None:
-    given = request()["HyperParameters"]
+    hyperparameters = {"learning_rate": 2e-5, "bf16": True, "config_name": "resnet34"}
+    given = request(hyperparameters=hyperparameters)["HyperParameters"]
     assert {name: text for name, text in given.items() if not name.startswith("sagemaker_")} == {
         "learning_rate": "2e-05",
         "bf16": "true",
@@ -98,14 +85,14 @@ def test_the_dataset_is_a_folder_and_not_all_that_begins_with_its_name(mode: str
         for channel in request(input_mode=mode)["InputDataConfig"]
         if channel["ChannelName"] == "dataset"
     )
-    assert channel["DataSource"]["S3DataSource"]["S3Uri"] == "s3://b-1/bins/"
+    assert channel["DataSource"]["S3DataSource"]["S3Uri"] == "s3://photos/bins/"
     assert channel["InputMode"] == mode
 
 
 def test_a_job_writes_nowhere_near_the_code_that_others_run() -> None:
     found = request(profile=True)
-    assert found["OutputDataConfig"]["S3OutputPath"] == "s3://b-1/out/jobs"
-    assert found["ProfilerConfig"]["S3OutputPath"] == "s3://b-1/out/jobs"
+    assert found["OutputDataConfig"]["S3OutputPath"] == "s3://photos/out/jobs"
+    assert found["ProfilerConfig"]["S3OutputPath"] == "s3://photos/out/jobs"
 
 
 def test_a_profile_has_diagnostics_and_the_rules_on_system_metrics() -> None:
@@ -130,7 +117,7 @@ def test_aws_is_asked_for_nothing_but_the_code_and_the_job(
 ) -> None:
     """Not what the role may do, nor for a bucket; and no job may write where the code goes."""
     account.received.clear()
-    plain = job(output="s3://photos/out", account=AccountDemands(kms_key=key))
+    plain = plain_job(output="s3://photos/out", account=AccountDemands(kms_key=key))
     create(plain, boto_session("us-east-1"), ROLE)
     (*uploads, created) = account.received
     assert created.operation == "CreateTrainingJob"
