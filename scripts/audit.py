@@ -16,6 +16,12 @@ that review.html exports:
     python scripts/audit.py --model runs/vit_tiny/model --bins data/bins --split test \\
         --output_dir audits/test --checked marks.csv
 
+--next 50 names fifty more bins, of which the next model learns most. What was found makes the
+audits to come more honest, without training, and the labels of the next dataset (docs/loop.md):
+
+    python scripts/audit.py --model runs/vit_tiny/model --bins data/bins --split test \\
+        --output_dir audits/test --recalibrate marks.csv
+
     python scripts/audit.py --evaluate runs/vit_tiny          # how many wrong bins does it find?
     python scripts/audit.py --label_errors --model runs/vit_tiny/model --bins data/bins \\
         --output_dir audits/labels                            # training labels that look wrong
@@ -30,6 +36,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +61,13 @@ from auditing.parts import (
     read_parts,
     seen_visits,
     write_parts,
+)
+from auditing.recalibration import (
+    RECALIBRATION,
+    Recalibration,
+    fit_recalibration,
+    read_recalibration,
+    write_recalibration,
 )
 from auditing.review_page import REVIEW_PAGE, page_summary, write_page
 from auditing.verdicts import DECISIONS_CSV, NUM_NAMED, Judge, decide_all, harmless
@@ -93,6 +107,8 @@ def main(argv: list[str] | None = None) -> None:
 
             budget = DEFAULT_BUDGET if arguments.review_budget is None else arguments.review_budget
             rank_label_errors(arguments.model, arguments.bins, arguments.output_dir, budget)
+        elif arguments.recalibrate:
+            sys.exit(recalibrate(arguments))
         else:
             sys.exit(audit(arguments))
     except BrokenPipeError:
@@ -150,6 +166,19 @@ def make_parser() -> OneLineErrorsParser:
         help="marks that the review page exported: what was counted by hand is known",
     )
     parser.add_argument(
+        "--next",
+        type=int,
+        metavar="NUMBER",
+        help="check so many bins more, those that the next model learns most from, each bin once",
+    )
+    parser.add_argument(
+        "--recalibrate",
+        type=Path,
+        metavar="CSV",
+        help=f"write {RECALIBRATION} into the folder of --model: what these marks say of how sure "
+        "its audits may be, and of how many records are wrong",
+    )
+    parser.add_argument(
         "--no_visits",
         action="store_true",
         help="judge each photo alone, also where a bin was photographed more than once",
@@ -197,6 +226,17 @@ def check_flags(arguments: argparse.Namespace) -> None:
         if given != {"fit_error_model", "model"}:
             raise ValueError("--fit_error_model DATASET takes --model FOLDER, and nothing else.")
         return
+    if arguments.recalibrate:
+        deciding = {"checked", "next", "wrong_rate", "review_budget"}
+        deciding |= {"cost_missed_error", "cost_manual_check"}
+        if given & deciding:
+            raise ValueError(
+                "--recalibrate decides nothing: leave out "
+                + ", ".join(f"--{name}" for name in sorted(given & deciding))
+                + "."
+            )
+    if arguments.next is not None and arguments.next < 1:
+        raise ValueError(f"--next {arguments.next}: give a whole number from 1 on.")
     missing = [f"--{name}" for name in named if vars(arguments)[name] is None]
     if missing and not arguments.evaluate:
         raise ValueError(f"{', '.join(missing)} missing (or --evaluate RUN).")
@@ -230,10 +270,13 @@ def costs_of(arguments: argparse.Namespace) -> Costs | None:
     return Costs(arguments.cost_missed_error, arguments.cost_manual_check)
 
 
-def audit(arguments: argparse.Namespace) -> int:
-    """Decide about every bin, and return the exit code: 1 if there is something to be mended."""
-    output_dir: Path = arguments.output_dir
-    marks = read_marks(arguments.checked) if arguments.checked else None
+def look_at_bins(
+    arguments: argparse.Namespace,
+) -> tuple[BinSource, BinCounter, dict[str, Any]]:
+    """Have the model look at every bin that no part holds yet.
+
+    Returns: the bins, the model, and what the parts in the output folder depend on.
+    """
     source = open_bins(
         arguments.bins,
         arguments.split,
@@ -242,7 +285,6 @@ def audit(arguments: argparse.Namespace) -> int:
         with_visits=not arguments.no_visits,
     )
     counter = BinCounter(arguments.model, available_cores())
-    error_model = read_error_model(arguments.model)
     earlier = compared_visits(source, counter)
     identity = {
         "bins": source.fingerprint,
@@ -250,11 +292,25 @@ def audit(arguments: argparse.Namespace) -> int:
         "items": items_identity(arguments.model, counter),
         "compared_visits": changes_identity(arguments.model, earlier),
     }
-    claim_output(output_dir, identity)
-    write_parts(source, counter, output_dir, earlier)
+    claim_output(arguments.output_dir, identity)
+    write_parts(source, counter, arguments.output_dir, earlier)
+    return source, counter, identity
 
-    judge = experienced_judge(arguments, source, counter, marks)
+
+def audit(arguments: argparse.Namespace) -> int:
+    """Decide about every bin, and return the exit code: 1 if there is something to be mended."""
+    output_dir: Path = arguments.output_dir
+    marks = read_marks(arguments.checked) if arguments.checked else None
+    error_model = read_error_model(arguments.model)
+    source, counter, identity = look_at_bins(arguments)
+
+    recalibration = read_recalibration(arguments.model, identity["model"])
+    judge = experienced_judge(arguments, source, counter, marks, recalibration)
     checked = judge.spend(read_parts(output_dir, source.num_bins, counter.counts))
+    if arguments.next is not None:
+        parts = read_parts(output_dir, source.num_bins, counter.counts)
+        bins = source.visits.bin_of_rows(source.num_bins)
+        judge = judge.choosing_to_learn(parts, checked, bins, arguments.next)
     order, summary = decide_all(judge, checked, output_dir, source.num_bins)
     summary |= {
         "wrong_rate": asdict(judge.wrong_rate),
@@ -269,6 +325,8 @@ def audit(arguments: argparse.Namespace) -> int:
         "visits": judge.visits
         and visit_summary(judge.visits, counter.visit_model, arguments.unchanged_rate),
         "counted_by_hand": len(judge.by_hand.counts),
+        "recalibration": recalibration and asdict(recalibration),
+        "checked_to_learn_from": len(judge.to_learn_from),
         "unusable": [*judge.by_hand.faults, *visit_faults(source)],
     }
     with whole_file(output_dir / SUMMARY) as temporary:
@@ -279,24 +337,32 @@ def audit(arguments: argparse.Namespace) -> int:
 
 
 def experienced_judge(
-    arguments: argparse.Namespace, source: BinSource, counter: BinCounter, marks: Marks | None
+    arguments: argparse.Namespace,
+    source: BinSource,
+    counter: BinCounter,
+    marks: Marks | None,
+    recalibration: Recalibration | None,
 ) -> Judge:
     """Return a judge who has learned from all records, and knows visits and what a person found."""
+    told = recalibration.wrong_rate if recalibration else None
+    if arguments.wrong_rate is not None:
+        told = WrongRate(arguments.wrong_rate)
     costs = costs_of(arguments)
     budget = arguments.review_budget
     judge = Judge(
         counts=counter.counts,
         error_model=counter.visit_model.error_model,
-        wrong_rate=WrongRate(arguments.wrong_rate or DEFAULT_WRONG_RATE),
+        wrong_rate=told or WrongRate(DEFAULT_WRONG_RATE),
         costs=costs,
         review_budget=DEFAULT_BUDGET if costs is None and budget is None else budget,
         visit_faults=source.visit_faults,
         item_settings=counter.item_settings,
+        recalibration=recalibration or Recalibration(),
     )
     judge = judge.learning_from_records(
         read_parts(arguments.output_dir, source.num_bins, counter.counts),
         source.num_bins,
-        is_rate_given=arguments.wrong_rate is not None,
+        is_rate_given=told is not None,
     )
     if marks is None and len(source.visits.rows) == 0:
         return judge
@@ -306,6 +372,92 @@ def experienced_judge(
         judge = replace(judge, by_hand=checked_bins(marks, ids))
     return judge.knowing_visits(
         seen, source.expected, source.visits, counter.visit_model, arguments.unchanged_rate
+    )
+
+
+def recalibrate(arguments: argparse.Namespace) -> int:
+    """Write what marks say into the model folder, and return the exit code: 1 if some say nothing.
+
+    Raises: ValueError: none of the marks says anything of these bins.
+    """
+    marks = read_marks(arguments.recalibrate)
+    source, counter, identity = look_at_bins(arguments)
+    parts = (arguments.output_dir, source.num_bins, counter.counts)
+    before = read_recalibration(arguments.model, identity["model"])
+    start = before or Recalibration(wrong_rate=WrongRate(DEFAULT_WRONG_RATE))
+    seen = seen_visits(*parts)
+    found = checked_bins(marks, (harmless(bin_id.as_py()) for bin_id in seen.ids))
+    counts = np.array(counter.counts)
+    is_known = np.isin(source.expected, counts) & ~np.isnan(seen.probabilities).any(axis=1)
+    # A record that was written since says nothing of what was found then.
+    is_same = {row: recorded == source.expected[row] for row, recorded in found.recorded.items()}
+    rows = np.array([row for row in sorted(is_same) if is_same[row] and is_known[row]], dtype=int)
+    if len(rows) == 0:
+        raise ValueError(
+            f"--recalibrate {arguments.recalibrate}: no mark is of a bin that is here, with the "
+            "record that it has here and a photo: give the audit that was marked."
+        )
+    expected = source.expected[rows]
+    # A count that the model does not know says that the record is wrong, and no more.
+    holds = np.array([found.counts.get(row, -1) for row in rows.tolist()])
+    is_counted = np.isin(holds, counts)
+    possible = np.where(
+        is_counted[:, None], np.equal.outer(holds, counts), np.not_equal.outer(expected, counts)
+    )
+    marked = source.visits.of_bins_with(rows)
+
+    def posteriors(judge: Judge, candidate: Recalibration) -> np.ndarray:
+        assert candidate.wrong_rate is not None
+        judge = replace(judge, recalibration=candidate, wrong_rate=candidate.wrong_rate)
+        unchanged = arguments.unchanged_rate
+        if len(marked.rows):
+            judge = judge.knowing_visits(
+                seen, source.expected, marked, counter.visit_model, unchanged
+            )
+        return judge.posterior(rows, expected, seen.probabilities[rows])
+
+    fitted = start
+    for _ in range(2):  # how often these bins hold each count depends on it, a little
+        judge = Judge(
+            counts=counter.counts,
+            error_model=counter.visit_model.error_model,
+            wrong_rate=fitted.wrong_rate or WrongRate(DEFAULT_WRONG_RATE),
+            costs=None,
+            review_budget=None,
+            item_settings=counter.item_settings,
+            recalibration=fitted,
+        ).learning_from_records(read_parts(*parts), source.num_bins, is_rate_given=True)
+        num_wrong = int((holds != expected).sum())
+        fitted = fit_recalibration(partial(posteriors, judge), possible, num_wrong, fitted)
+    write_recalibration(arguments.model, fitted, identity["model"])
+    for line in found.faults:
+        print(line, file=sys.stderr)
+    if unused := len(is_same) - len(rows):
+        print(
+            f"{unused:,} marks are of bins without a photo, or of another record than they have "
+            "now: not used.",
+            file=sys.stderr,
+        )
+    print(recalibration_text(fitted))
+    print(f"Next: the same audit without --recalibrate; it reads {arguments.model / RECALIBRATION}")
+    return 1 if found.faults else 0
+
+
+def recalibration_text(fitted: Recalibration) -> str:
+    """Return what marks have said, in words."""
+    assert fitted.wrong_rate is not None
+    rate = fitted.wrong_rate
+    sure = (
+        "as sure as it is right"
+        if abs(fitted.sharpness - 1) < 0.02
+        else ("too sure" if fitted.sharpness < 1 else "not sure enough")
+    )
+    return (
+        f"{fitted.num_marks:,} marks, {fitted.num_wrong:,} of wrong records.\n"
+        f"Wrong records before a photo is seen: {rate.value:.1%} ({rate.low:.1%} to "
+        f"{rate.high:.1%}).\n"
+        f"The model is {sure}: what photos say is taken to the power of {fitted.sharpness:.2f}.\n"
+        f"A wrong record is {fitted.breadth:.2f} times as likely for each further item as thought."
     )
 
 
@@ -345,19 +497,28 @@ def report(summary: dict[str, Any], output_dir: Path) -> None:
     if summary["visits"]:
         print(visits_text(summary["visits"]))
     print(f"Error model: {summary['error_model']}.")
-    print(f"Wrong records before a photo is seen: {wrong_rate_text(summary['wrong_rate'])}.")
+    rate = wrong_rate_text(summary["wrong_rate"], summary["recalibration"] is not None)
+    print(f"Wrong records before a photo is seen: {rate}.")
     print(f"Records that are probably wrong: {summary['expected_wrong']:.1f}.")
     unit = "" if summary["cost_missed_error"] is not None else " errors"
     print(f"Expected to be saved by these decisions: {summary['expected_saving']:.1f}{unit}.")
+    if summary["checked_to_learn_from"]:
+        print(f"Checked beside that, to learn from: {summary['checked_to_learn_from']:,}.")
     print(f"Decisions: {output_dir / DECISIONS_CSV}")
     print(f"Next: open {shlex.quote(str(output_dir / REVIEW_PAGE))} in a browser.")
 
 
-def wrong_rate_text(rate: Mapping[str, Any]) -> str:
-    """Return how many records are taken for wrong, and on whose word."""
+def wrong_rate_text(rate: Mapping[str, Any], is_told: bool) -> str:
+    """Return how many records are taken for wrong, and on whose word.
+
+    Args:
+        is_told: whether marks have said it, where no flag does.
+    """
     if rate["low"] is None:
         return f"{rate['value']:.1%}, as given"
     interval = f"{rate['low']:.1%} to {rate['high']:.1%}"
+    if is_told:
+        return f"{rate['value']:.1%} ({interval}), by what people found: {RECALIBRATION}"
     if rate["is_learned"]:
         return f"{rate['value']:.1%} ({interval}), estimated from the records"
     return (

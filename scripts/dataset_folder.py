@@ -22,6 +22,7 @@ from one_line_parser import reason_of
 
 COLUMNS = ("image", "label", "id", "bin_group", "expected_quantity", "asins", "quantities")
 ITEM_COLUMNS = ("volumes", "weights")  # a folder that was built before these has neither
+CHECKED = "checked"  # what a person found, null where nobody looked: of build_dataset.py --marks
 SHARD = re.compile(r"(\w+)-\d+-of-\d+\.parquet")
 BUILD = "run data_prep/build_dataset.py"
 AGAIN = f"copy the dataset again, or {BUILD}"
@@ -96,7 +97,7 @@ def open_dataset(folder: Path) -> DatasetFolder:
                 f"README.md names {named:,}: a shard is missing, or one too many; {AGAIN}."
             )
     names = next(iter(schemas.values())).names
-    columns = (*COLUMNS, *(name for name in ITEM_COLUMNS if name in names))
+    columns = (*COLUMNS, *(name for name in (*ITEM_COLUMNS, CHECKED) if name in names))
     dataset = DatasetFolder(folder, shards, num_bins, label_names, columns)
     for split in shards:
         _check_records(dataset, split)

@@ -19,7 +19,7 @@ def likeliest(value: Callable[[np.ndarray], float], start: np.ndarray) -> np.nda
     """
     point = start
     for _ in range(NEWTON_STEPS):
-        slope, curvature = _derivatives(value, point)
+        slope, curvature = derivatives(value, point)
         free = (point > 0) | (slope > 0)
         step = np.zeros(len(point))
         step[free] = -np.linalg.solve(curvature[np.ix_(free, free)], slope[free])
@@ -34,7 +34,7 @@ def likeliest(value: Callable[[np.ndarray], float], start: np.ndarray) -> np.nda
     return point
 
 
-def _derivatives(
+def derivatives(
     value: Callable[[np.ndarray], float], point: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return slope (n,) and curvature (n, n) of a function, by central differences."""

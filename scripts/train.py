@@ -51,6 +51,7 @@ from training.bin_dataset import (
     load_bins,
     photo_size,
     photos,
+    share_checked,
     steps_of,
 )
 from training.bin_trainer import BinTrainer
@@ -248,6 +249,8 @@ def load_trainer(
     image_processor = load_image_processor(model_arguments, image_size, arguments.do_train)
     model = load_model(model_arguments, label_names, image_size, arguments.do_train)
     train_photos = photos(dataset, "train", data_arguments.max_train_samples)
+    if arguments.checked_weight != 1 and train_photos is not None and arguments.do_train:
+        check_marks(train_photos, arguments.checked_weight)
     visit_model, item_settings = VisitModel(ErrorModel()), None
     eval_photos = photos(dataset, "validation", data_arguments.max_eval_samples)
     if arguments.do_train:
@@ -275,6 +278,15 @@ def load_trainer(
         trainer.item_settings = item_settings
     track_whole_run(trainer)
     return trainer
+
+
+def check_marks(train_photos: Dataset, checked_weight: float) -> None:
+    """Check that there are checked bins to be weighed. Raises: ValueError: there are none."""
+    if share_checked(train_photos) == 0:
+        raise ValueError(
+            f"--checked_weight {checked_weight:g}: nobody has checked a training bin of this "
+            "dataset; build it with data_prep/build_dataset.py --marks, or leave the flag out."
+        )
 
 
 def make_change_head(model: PreTrainedModel, counts: Sequence[int], image_size: int) -> None:

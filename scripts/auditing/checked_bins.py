@@ -16,10 +16,15 @@ RIGHT, WRONG = "right", "wrong"
 
 @dataclass(frozen=True)
 class Finding:
-    """Of one bin: how many items it holds; or, where nobody counted, how many it does not hold."""
+    """Of one bin: how many items it holds; or, where nobody counted, how many it does not hold.
+
+    Args:
+        recorded: what the inventory expected then; None where that was no number.
+    """
 
     count: int | None
     refuted: int | None = None
+    recorded: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,13 @@ class CheckedBins:
     Args:
         counts: row -> items that somebody counted.
         refuted: row -> a count that the bin does not hold.
+        recorded: row -> what the inventory expected when somebody looked; None: no number.
         faults: what is wrong with marks, a line each.
     """
 
     counts: Mapping[int, int] = field(default_factory=dict)
     refuted: Mapping[int, int] = field(default_factory=dict)
+    recorded: Mapping[int, int | None] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
 
 
@@ -85,19 +92,19 @@ def read_marks(path: Path) -> Marks:
 def _finding(row: Mapping[str, str]) -> Finding | str:
     """Return what a line says, or what is wrong with it."""
     mark, counted, recorded = row["mark"].strip(), row["counted"], row["expected_quantity"]
+    expected = whole_number(recorded)
     if counted.strip():
         count = whole_number(counted)
         if count is None:
             return f"counted {counted[:40]!r} is not a whole number from 0 on: the mark is not used"
-        return Finding(count)
+        return Finding(count, recorded=expected)
     if mark not in (RIGHT, WRONG):
         return f"mark {mark[:40]!r} is neither {RIGHT} nor {WRONG}: it is not used"
-    expected = whole_number(recorded)
     if mark == WRONG:
-        return Finding(None, expected)
+        return Finding(None, expected, expected)
     if expected is None:
         return f"marked {RIGHT}, but its record {recorded[:40]!r} is no number: it is not used"
-    return Finding(expected)
+    return Finding(expected, recorded=expected)
 
 
 def checked_bins(marks: Marks, ids: Iterable[str]) -> CheckedBins:
@@ -115,12 +122,15 @@ def checked_bins(marks: Marks, ids: Iterable[str]) -> CheckedBins:
     faults = list(marks.faults)
     counts: dict[int, int] = {}
     refuted: dict[int, int] = {}
+    recorded: dict[int, int | None] = {}
     for bin_id, finding in marks.findings.items():
         if times[bin_id] != 1:
             number = f"{times[bin_id]} bins are" if times[bin_id] else "no bin is"
             faults.append(f"{bin_id[:80]}: marked, but {number} called so: the mark is not used")
         elif finding.count is not None:
             counts[rows[bin_id]] = finding.count
+            recorded[rows[bin_id]] = finding.recorded
         elif finding.refuted is not None:
             refuted[rows[bin_id]] = finding.refuted
-    return CheckedBins(counts, refuted, tuple(faults))
+            recorded[rows[bin_id]] = finding.recorded
+    return CheckedBins(counts, refuted, recorded, tuple(faults))

@@ -33,7 +33,9 @@ from auditing.decisions import (
     wrong_probability,
 )
 from auditing.item_hints import ItemHints, item_hints
+from auditing.next_checks import entropy, most_telling
 from auditing.parts import Part, read_parts
+from auditing.recalibration import Recalibration
 from auditing.visits_of_bins import (
     Neighbour,
     SeenVisits,
@@ -152,6 +154,8 @@ class Judge:
         visit_faults: as in BinSource.
         item_settings: how what is said of items is held against records; None: the model says
             nothing of them.
+        recalibration: what the marks of earlier audits said.
+        to_learn_from: rows that are to be checked for what they tell, whatever that saves.
     """
 
     counts: tuple[int, ...]
@@ -164,6 +168,14 @@ class Judge:
     visits: VisitEvidence | None = None
     visit_faults: Mapping[int, str] = field(default_factory=dict)
     item_settings: ItemSettings | None = None
+    recalibration: Recalibration = field(default_factory=Recalibration)
+    to_learn_from: frozenset[int] = frozenset()
+
+    @property
+    def record_probabilities(self) -> np.ndarray:
+        """How wrong records come about, (num_counts, num_counts): of count_posterior."""
+        usual = self.error_model.record_probabilities(self.counts)
+        return self.recalibration.record_probabilities(usual)
 
     def learning_from_records(
         self, parts: Iterable[Part], num_bins: int, is_rate_given: bool
@@ -177,12 +189,12 @@ class Judge:
         probabilities, recorded = [np.empty((0, len(self.counts)))], [np.empty(0, dtype=int)]
         for part in parts:
             taken = self._is_judged(part) & ((part.first + np.arange(len(part.ids))) % every == 0)
-            probabilities.append(part.with_items[taken])
+            probabilities.append(self.recalibration.sharpened(part.with_items[taken]))
             recorded.append(np.searchsorted(self.counts, part.expected[taken]))
         known = (
             np.concatenate(probabilities),
             np.concatenate(recorded),
-            self.error_model.record_probabilities(self.counts),
+            self.record_probabilities,
         )
         rate = self.wrong_rate if is_rate_given else estimate_wrong_rate(*known)
         weights = count_weights(*known, rate.value)
@@ -256,6 +268,33 @@ class Judge:
         ]
         return spend_budget(np.concatenate([*risks, np.empty(0)]), self.review_budget)
 
+    def choosing_to_learn(
+        self, parts: Iterable[Part], checked: np.ndarray | None, bins: np.ndarray, number: int
+    ) -> "Judge":
+        """Return a judge who has some more bins checked: those that tell most.
+
+        Args:
+            checked: of `spend`. bins: int (num_bins,), a number for the bin that each row shows.
+        """
+        risk, uncertainty = np.full(len(bins), np.nan), np.full(len(bins), np.nan)
+        is_checked = found_in(self.by_hand.counts, np.arange(len(bins))) >= 0
+        num_judged = 0
+        for part in parts:
+            judged = self._is_judged(part)
+            rows = part.first + np.flatnonzero(judged)
+            posterior = self._posterior(part, judged)
+            risk[rows] = risk_without_check(posterior, self._recorded(part, judged))
+            uncertainty[rows] = entropy(self._leaning(part.with_items[judged]))
+            following = num_judged + len(rows)
+            if checked is not None:
+                is_checked[rows] = checked[num_judged:following]
+            elif self.costs is not None:
+                costs = expected_costs(posterior, self._recorded(part, judged), self.costs)
+                is_checked[rows] = decide(costs) == DECISIONS.index(CHECK)
+            num_judged = following
+        chosen = most_telling(risk, uncertainty, is_checked, bins, number)
+        return replace(self, to_learn_from=frozenset(chosen.tolist()))
+
     def _is_judged(self, part: Part) -> np.ndarray:
         """Return which bins photo and record decide about, bool (num_bins,)."""
         judged = np.isin(part.expected, self.counts) & ~np.isnan(part.probabilities).any(axis=1)
@@ -267,8 +306,20 @@ class Judge:
 
     def _posterior(self, part: Part, judged: np.ndarray) -> np.ndarray:
         rows = part.first + np.flatnonzero(judged)
-        likelihoods = self._likelihoods(rows, part.expected[judged])
-        leaning = self._leaning(part.with_items[judged])
+        return self.posterior(rows, part.expected[judged], part.with_items[judged])
+
+    def posterior(
+        self, rows: np.ndarray, expected: np.ndarray, probabilities: np.ndarray
+    ) -> np.ndarray:
+        """Return how likely each count is by all that is known, float (num_rows, num_counts).
+
+        Args:
+            rows: int (num_rows,), of the source. expected: (num_rows,), their records, of the
+                counts that the model knows.
+            probabilities: float (num_rows, num_counts), by the photo and the record's items.
+        """
+        likelihoods = self._likelihoods(rows, expected)
+        leaning = self._leaning(probabilities)
         # Where a person has ruled out a count, others are possible whatever the photo shows.
         is_ruled_out = (likelihoods == 0).any(axis=1)
         leaning[is_ruled_out] = np.maximum(leaning[is_ruled_out], SMALLEST)
@@ -279,6 +330,7 @@ class Judge:
         return np.where(np.isnan(together), alone, together)
 
     def _leaning(self, probabilities: np.ndarray) -> np.ndarray:
+        probabilities = self.recalibration.sharpened(probabilities)
         if self.count_weights is None:
             return probabilities
         return reweighted(probabilities, np.array(self.count_weights))
@@ -295,7 +347,7 @@ class Judge:
         likelihoods = np.ones((len(rows), len(self.counts)))
         likelihoods[is_known] = record_likelihoods(
             np.searchsorted(self.counts, expected[is_known]),
-            self.error_model.record_probabilities(self.counts),
+            self.record_probabilities,
             self.wrong_rate.value,
         )
         counted = found_in(self.by_hand.counts, rows)
@@ -382,6 +434,9 @@ class Judge:
                 saving=0.0 if is_right else (self.costs or ERROR_UNITS).missed_error,
                 reason=f"counted by hand: {counted}",
             )
+        if part.first + row in self.to_learn_from:
+            reason = "its count tells most of what photos do not"
+            verdict = replace(verdict, decision=CHECK, suggested=None, reason=reason)
         is_refuted = self.by_hand.refuted.get(part.first + row) == int(part.expected[row])
         if is_refuted and verdict.decision == OK:  # whatever a check costs: it is wrong
             verdict = replace(verdict, decision=CHECK, reason="")

@@ -36,6 +36,19 @@ class VisitOrder:
     rows: np.ndarray
     bins: np.ndarray
 
+    def bin_of_rows(self, num_rows: int) -> np.ndarray:
+        """Return a number for the bin of each row, int (num_rows,); a row without visits has its
+        own.
+        """
+        numbers = -1 - np.arange(num_rows)
+        numbers[self.rows] = self.bins
+        return numbers
+
+    def of_bins_with(self, rows: np.ndarray) -> "VisitOrder":
+        """Return the visits of those bins alone that one of these rows shows."""
+        is_one = np.isin(self.bins, self.bins[np.isin(self.rows, rows)])
+        return VisitOrder(self.rows[is_one], self.bins[is_one])
+
     def steps(self, is_taken: np.ndarray) -> np.ndarray:
         """Return each two visits that follow each other if the others had not been.
 

@@ -147,6 +147,11 @@ class BinTrainingArguments(TrainingArguments):
     class_weights: Literal["balanced", "none"] = described(
         "none", "balanced: all counts weigh the same in the loss, however many bins have them."
     )
+    checked_weight: float = described(
+        1.0,
+        "How much more a bin that a person has checked weighs in the loss than one that has its "
+        "record alone; of a dataset that build_dataset.py --marks made.",
+    )
     augment_geometry: bool = described(
         True, "Turn, shear, shrink and shift photos inside their frame; flips are always made."
     )

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from dataset_folder import (
     AGAIN,
     BUILD,
+    CHECKED,
     COLUMNS,
     ITEM_COLUMNS,
     DatasetFolder,
@@ -135,7 +136,7 @@ def dataset_settings(dataset_dir: str) -> dict[str, Any] | None:
 
 
 def dataset_fingerprint(dataset: DatasetDict) -> str:
-    """Return a digest of which photos, with which labels, are in which split.
+    """Return a digest of which photos, with which labels, checked or not, are in which split.
 
     It depends on the bins alone, not on where the folder lies.
     """
@@ -143,6 +144,8 @@ def dataset_fingerprint(dataset: DatasetDict) -> str:
     for split in sorted(dataset):
         columns = dataset[split].select_columns(["id", "label"])[:]
         digest.update(repr((split, columns["id"], columns["label"])).encode())
+        if CHECKED in dataset[split].column_names:
+            digest.update(repr(dataset[split][CHECKED][:]).encode())
         jpegs = pc.struct_field(dataset[split].data.column("image"), "bytes")
         # Lengths stand for contents: to hash gigabytes of photos would take minutes.
         digest.update(pc.binary_length(jpegs).to_numpy().tobytes())
@@ -172,13 +175,16 @@ def decoded_photos(dataset: Dataset, max_samples: int | None) -> Dataset:
     return first_bins(dataset, max_samples).with_transform(_decode, columns=list(SHOWN))
 
 
-def with_items(photos: Dataset) -> Dataset:
-    """Return decoded photos whose batches have what their records say of the items.
+def with_more(photos: Dataset, items: bool = False, checks: bool = False) -> Dataset:
+    """Return decoded photos whose batches have more than photos and labels.
 
     Args:
-        photos: of decoded_photos, with has_items.
+        photos: of decoded_photos.
+        items: what their records say of the items; of a dataset with has_items.
+        checks: whether a person has checked them; of a dataset that was built with marks.
     """
-    return photos.with_transform(_decode, columns=[*SHOWN, *ITEMS])
+    columns = [*SHOWN, *(ITEMS if items else ()), *([CHECKED] if checks else ())]
+    return photos.with_transform(_decode, columns=columns)
 
 
 def _decode(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -186,7 +192,16 @@ def _decode(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
     decoded = {"pixel_values": photos, "labels": rows["label"], "bin_group": rows["bin_group"]}
     if "volumes" in rows:
         decoded["items"] = _item_targets(rows)
+    if CHECKED in rows:
+        decoded["is_checked"] = [found is not None for found in rows[CHECKED]]
     return decoded
+
+
+def share_checked(dataset: Dataset) -> float:
+    """Return the share of a split's bins that a person has checked."""
+    if CHECKED not in dataset.column_names:
+        return 0.0
+    return 1 - dataset.with_format("arrow")[:].column(CHECKED).null_count / len(dataset)
 
 
 def has_items(dataset: Dataset) -> bool:
@@ -258,8 +273,8 @@ def collate(rows: Sequence[dict[str, Any]], keeps_visits: bool = False) -> dict[
 
     Returns: pixel_values uint8 (batch, 3, height, width), labels int64 (batch,); for pairs of
         visits.batches.VisitPairs the same of the earlier photos and counts beside them; for others
-        which belong together: visits.batches.run_layout; of photos of with_items also `items`,
-        float32 (batch, len(SIZES) + 1), as in items_of.
+        which belong together: visits.batches.run_layout; of photos of with_more also `items`,
+        float32 (batch, len(SIZES) + 1), as in items_of, and `is_checked`, bool (batch,).
     """
 
     def photos(name: str) -> torch.Tensor:
@@ -276,6 +291,8 @@ def collate(rows: Sequence[dict[str, Any]], keeps_visits: bool = False) -> dict[
         }
     if "items" in rows[0]:
         batch["items"] = torch.tensor([row["items"] for row in rows])
+    if "is_checked" in rows[0]:
+        batch["is_checked"] = torch.tensor([row["is_checked"] for row in rows])
     return batch | run_layout([row["bin_group"] if keeps_visits else None for row in rows])
 
 

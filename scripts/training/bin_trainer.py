@@ -61,7 +61,15 @@ from recipe.regularization import (
 )
 from side_heads import save_side_heads, side_heads, without_side_heads
 from training.arguments import BinTrainingArguments
-from training.bin_dataset import collate, has_items, items_of, steps_of, visits_of, with_items
+from training.bin_dataset import (
+    collate,
+    has_items,
+    items_of,
+    share_checked,
+    steps_of,
+    visits_of,
+    with_more,
+)
 from training.calibration import (
     before_and_after,
     calibration_figures,
@@ -122,8 +130,10 @@ class BinTrainer(Trainer):
             # a second against 56 with the plain one (ViT-Tiny, two cores). In fp32 the fused form
             # saves a tenth.
             model.set_attn_implementation("eager")
-        if item_heads_of(model) is not None and "train_dataset" in kwargs:
-            kwargs["train_dataset"] = with_items(kwargs["train_dataset"])
+        weighs_checks = args.checked_weight != 1
+        if kwargs.get("train_dataset") is not None:
+            tells_items = item_heads_of(model) is not None
+            kwargs["train_dataset"] = with_more(kwargs["train_dataset"], tells_items, weighs_checks)
         if side_heads(model):
             # They are asked beside the model, where a search for what a batch left out misses them;
             # each batch asks all of them.
@@ -151,6 +161,12 @@ class BinTrainer(Trainer):
         self.visit_model = VisitModel(ErrorModel())  # until it is fitted, or read
         self.visit_sampler: VisitSampler | None = None
         self.count_weights = self._count_weights(len(counts))
+        # Of a bin that nobody checked, and of one that somebody did; 1 on average over the bins.
+        self.check_weights: torch.Tensor | None = None
+        if weighs_checks and self.train_dataset is not None:
+            share = share_checked(self.train_dataset)
+            weights = torch.tensor([1.0, args.checked_weight], device=args.device)
+            self.check_weights = weights / (1 - share + share * args.checked_weight)
         self.calibration: dict[str, float] = {}
         self.average: WeightAverage | None = None
         if args.do_train and args.regularize and args.average_weights:
@@ -212,12 +228,24 @@ class BinTrainer(Trainer):
         )
         if self.count_weights is not None:
             loss = loss * (targets @ self.count_weights)
+        if self.check_weights is not None:
+            loss = loss * self._weights_of_checks(self.check_weights, batch, share)
         total = loss.mean()
         if head is not None:
             total = total + CHANGE_WEIGHT * self._change_loss(head, batch, share)
         if (item_heads := item_heads_of(self.model)) is not None:
             total = total + ITEM_WEIGHT * self._item_loss(item_heads, batch, share)
         return (total, outputs) if return_outputs else total
+
+    def _weights_of_checks(
+        self, weights: torch.Tensor, batch: dict[str, torch.Tensor], share: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return what each photo of a batch counts in the loss, float (num_photos,)."""
+        of_photos = weights[batch["is_checked"].long()]
+        if share is None:
+            return of_photos
+        num_photos = len(of_photos)
+        return mixed(of_photos, batch["partner"][:num_photos], share[:num_photos])
 
     def _augmented(
         self, batch: dict[str, torch.Tensor]

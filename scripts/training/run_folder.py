@@ -40,10 +40,14 @@ TRAINING_IDENTITY = (
     *("max_train_samples", "world_size", "model_revision", "fp16", "optim_args", "untried_flags"),
     *("loss", "neighbour_weight", "class_weights", "augment_geometry", "augment_colour", "mixup"),
     *("regularize", "average_weights", "drop_path", "calibrate", "learn_changes", "learn_items"),
+    "checked_weight",
 )
 
 # What a run did whose record is of before there was such a flag.
-ADDED_SINCE = {"learn_items": False, "average_weights": True, "drop_path": 0.1}
+ADDED_SINCE = {
+    **{"learn_items": False, "average_weights": True, "drop_path": 0.1},
+    "checked_weight": 1.0,
+}
 
 
 @contextmanager

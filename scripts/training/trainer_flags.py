@@ -78,7 +78,10 @@ BOUNDS: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
     (
         "a number above 0",
         lambda value: value > 0,
-        ("num_train_epochs", "adam_epsilon", "logging_steps", "eval_steps", "save_steps"),
+        (
+            *("num_train_epochs", "adam_epsilon", "logging_steps", "eval_steps", "save_steps"),
+            "checked_weight",
+        ),
     ),
     (
         "1 or more",

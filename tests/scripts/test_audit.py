@@ -574,3 +574,123 @@ def test_an_evaluation_asks_the_change_head_where_the_run_did(
     assert figures["asks_change_head"] is True
     kind = figures["kinds"]["real_changes"]
     assert kind["num_cases"] == 2 * len(pq.read_table(changes).to_pylist())
+
+
+def page_marks(rows: list[dict[str, str]], held: dict[str, int], path: Path) -> Path:
+    """Write what a person finds in bins that an audit named, as the review page exports it."""
+    lines = ["id,expected_quantity,mark,counted"]
+    for row in rows:
+        count = held[row["id"]]
+        mark = "right" if str(count) == row["expected_quantity"] else "wrong"
+        lines.append(f"{row['id']},{row['expected_quantity']},{mark},{count}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_what_people_found_makes_later_audits_more_honest(
+    run_dir: Path,
+    dataset_dir: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model_dir = tmp_path / "model"
+    shutil.copytree(run_dir / "model", model_dir)
+    table = pq.read_table(
+        sorted(dataset_dir.glob("data/*.parquet")), columns=["id", "expected_quantity"]
+    )
+    held = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    # Three records of ten are wrong, by one item.
+    records = {
+        bin_id: count % 5 + 1 if row % 10 < 3 else count
+        for row, (bin_id, count) in enumerate(held.items())
+    }
+    rows = [f"{bin_id},{recorded}" for bin_id, recorded in records.items()]
+    (tmp_path / "bins.csv").write_text("id,expected_quantity\n" + "\n".join(rows) + "\n")
+    flags = ["--model", model_dir, "--bins", tmp_path / "bins.csv", "--photos", photos]
+    flags += ["--output_dir", tmp_path / "out"]
+    assert exit_code(*flags, "--review_budget", "0.3") == 0
+    found = [row for row in decisions(tmp_path / "out") if row["decision"] == "check by hand"]
+    marks = page_marks(found, held, tmp_path / "marks.csv")
+    capsys.readouterr()
+    assert exit_code(*flags, "--recalibrate", marks) == 0
+    printed = capsys.readouterr().out
+    num_wrong = sum(records[row["id"]] != held[row["id"]] for row in found)
+    assert f"{len(found)} marks, {num_wrong} of wrong records." in printed
+    assert "Next: the same audit without --recalibrate" in printed
+    written = json.loads((model_dir / "recalibration.json").read_text())
+    # Three of ten are; a tenth before anybody looked would have been much.
+    assert 0.1 < written["wrong_rate"]["value"] < 0.5
+
+    assert exit_code(*flags, "--review_budget", "0.3") == 0
+    assert "by what people found: recalibration.json" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["wrong_rate"] == written["wrong_rate"]
+    assert summary["recalibration"]["num_marks"] == len(found)
+    # A rate that somebody gives goes before what marks say.
+    assert exit_code(*flags, "--review_budget", "0.3", "--wrong_rate", "0.01") == 0
+    assert "1.0%, as given" in capsys.readouterr().out
+
+    # Records that were corrected since are none that were found wrong.
+    corrected = [f"{bin_id},{count}" for bin_id, count in held.items()]
+    (tmp_path / "bins.csv").write_text("id,expected_quantity\n" + "\n".join(corrected) + "\n")
+    again = [*flags[:-1], tmp_path / "corrected"]
+    assert exit_code(*again, "--recalibrate", marks) == 0
+    said = capsys.readouterr()
+    assert f"{num_wrong} marks are of bins without a photo, or of another record" in said.err
+    assert f"{len(found) - num_wrong} marks, 0 of wrong records." in said.out
+    # Another model's weights are not what the marks were made for.
+    (model_dir / "recalibration.json").write_text(json.dumps(written | {"model": "another"}))
+    assert exit_code(*again) == 2
+    assert "is of another model than lies beside it" in capsys.readouterr().err
+
+
+def test_marks_that_say_nothing_of_these_bins_are_refused(
+    run_dir: Path,
+    dataset_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    marks = tmp_path / "marks.csv"
+    marks.write_text("id,expected_quantity,mark,counted\nnobody,3,right,3\n")
+    flags = ["--model", run_dir / "model", "--bins", dataset_dir, "--split", "test"]
+    flags += ["--output_dir", tmp_path / "out"]
+    assert exit_code(*flags, "--recalibrate", marks) == 2
+    assert "no mark is of a bin that is here" in capsys.readouterr().err
+    assert not (run_dir / "model" / "recalibration.json").exists()
+    assert exit_code(*flags, "--recalibrate", marks, "--wrong_rate", "0.1") == 2
+    assert "--recalibrate decides nothing: leave out --wrong_rate." in capsys.readouterr().err
+
+
+def test_bins_to_learn_from_are_checked_beside_those_whose_check_saves_most(
+    model_dir: Path,
+    dataset_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = ["--model", model_dir, "--bins", dataset_dir, "--split", "test"]
+    flags += ["--output_dir", tmp_path / "out"]
+
+    def checked(*more: object) -> dict[str, str]:
+        assert exit_code(*flags, *more) == 0
+        rows = decisions(tmp_path / "out")
+        return {row["id"]: row["reason"] for row in rows if row["decision"] == "check by hand"}
+
+    saving = checked("--review_budget", "0.1")
+    monkeypatch.setattr(BinCounter, "look", None)  # whoever calls it, fails
+    both = checked("--review_budget", "0.1", "--next", "5")
+    assert "Checked beside that, to learn from: 5." in capsys.readouterr().out
+    assert saving.items() <= both.items()
+    more = both.keys() - saving.keys()
+    assert len(more) == 5
+    assert {both[bin_id] for bin_id in more} == {"its count tells most of what photos do not"}
+    groups = pq.read_table(
+        next(dataset_dir.glob("data/test-*.parquet")), columns=["id", "bin_group"]
+    )
+    group = dict(zip(*(column.to_pylist() for column in groups.columns), strict=True))
+    chosen = [group[bin_id] for bin_id in more]
+    assert len({*chosen}) == 5
+    assert not {*chosen} & {group[bin_id] for bin_id in saving}
+    assert exit_code(*flags, "--next", "0") == 2
+    assert "--next 0: give a whole number from 1 on." in capsys.readouterr().err

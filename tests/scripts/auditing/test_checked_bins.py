@@ -68,6 +68,7 @@ def test_marks_go_to_the_one_bin_of_their_name(tmp_path: Path) -> None:
     assert checked_bins(found, ["twin", "c", "twin", "'=x", "a"]) == CheckedBins(
         counts={4: 5, 3: 1},
         refuted={1: 2},
+        recorded={4: 3, 3: 1, 1: 2},
         faults=(
             "ghost: marked, but no bin is called so: the mark is not used",
             "twin: marked, but 2 bins are called so: the mark is not used",

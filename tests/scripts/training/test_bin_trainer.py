@@ -19,6 +19,7 @@ from transformers import (
     TrainerState,
 )
 
+from dataset_builds import build, rows
 from items.heads import attach_item_heads, item_heads_of
 from items.settings import HEADS_WEIGHTS
 from paths import ROOT
@@ -27,7 +28,15 @@ from recipe.augmentation import random_moves
 from recipe.regularization import TRAINED_WEIGHTS
 from side_heads import read_side_heads
 from training.arguments import BinTrainingArguments, ModelArguments
-from training.bin_dataset import decoded_photos, items_of, load_bins, steps_of
+from training.bin_dataset import (
+    dataset_fingerprint,
+    decoded_photos,
+    items_of,
+    load_bins,
+    share_checked,
+    steps_of,
+    with_more,
+)
 from training.bin_trainer import BinTrainer
 from training.evaluation import MetricsLine, counting_metrics, softmax
 from training.models import load_image_processor, load_model
@@ -145,6 +154,34 @@ def test_metrics_lines_are_written_by_training(
     make_trainer(dataset_dir, config_dir, tmp_path, num_train_epochs=1, logging_steps=1).train()
     lines = re.findall(r"^metrics split=(\w+) step=(\d+) .*loss=\S+", capsys.readouterr().out, re.M)
     assert lines == [("train", "1"), ("validation", "1"), ("train", "1")]
+
+
+@pytest.mark.parametrize("mixup", [False, True])
+def test_a_checked_bin_weighs_as_much_as_it_is_given(
+    mixup: bool, dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    def losses(weight: float, checked: list[bool]) -> list[float]:
+        """Return the loss of a batch of which one photo after the other is all that weighs."""
+        trainer = make_trainer(
+            *(dataset_dir, config_dir, tmp_path),
+            **{"has_heads": None, "mixup": mixup, "augment_geometry": False, "regularize": False},
+        )
+        batch = next(iter(trainer.get_train_dataloader()))
+        batch = {name: values[:4] for name, values in batch.items()}
+        batch["is_checked"] = torch.tensor(checked)
+        batch["partner"] = torch.tensor([1, 0, 3, 2])
+        trainer.check_weights = torch.tensor([1.0, weight])
+        trainer.model.eval()
+        torch.manual_seed(0)  # of the shares that are mixed
+        return [float(trainer.compute_loss(trainer.model, batch))]
+
+    (plain,) = losses(1, [False] * 4)
+    (doubled,) = losses(2, [True] * 4)
+    assert doubled == pytest.approx(2 * plain, rel=1e-5)
+    first, rest = losses(0, [False, False, True, True]), losses(0, [True, True, False, False])
+    # Photos are mixed within these pairs: what one half weighs, and what the other.
+    assert first[0] + rest[0] == pytest.approx(plain, rel=1e-5)
+    assert min(*first, *rest) > 0
 
 
 FULL_RECIPE = {
@@ -648,3 +685,33 @@ def test_processes_share_out_photos_meet_their_own_chance_and_evaluate_the_model
     logits = saved.predict(saved.eval_dataset).predictions
     assert logits.std(axis=0).min() > 1e-3
     np.testing.assert_allclose(one["logits"], logits, atol=1e-6)
+
+
+def test_a_dataset_with_marks_says_which_bins_were_checked(
+    bucket: Path, dataset_dir: Path, config_dir: Path, tmp_path: Path
+) -> None:
+    checked = rows(dataset_dir, "train")[:20]
+    lines = [f"{row['id']},{row['expected_quantity']},right," for row in checked]
+    marks = tmp_path / "marks.csv"
+    marks.write_text("id,expected_quantity,mark,counted\n" + "\n".join(lines) + "\n")
+    marked_dir = build(bucket, tmp_path / "bins", "--test_fraction", "0.2", "--marks", str(marks))
+    dataset = load_bins(str(marked_dir), ["train"])
+    share = share_checked(dataset["train"])
+    assert share == pytest.approx(20 / len(dataset["train"]))
+    assert share_checked(load_bins(str(dataset_dir), ["train"])["train"]) == 0
+    assert dataset_fingerprint(dataset) != dataset_fingerprint(
+        load_bins(str(dataset_dir), ["train"])
+    )
+    trainer = make_trainer(marked_dir, config_dir, tmp_path / "run", checked_weight=3)
+    trainer.train_dataset = with_more(decoded_photos(dataset["train"], None), True, True)
+    batch = trainer.get_train_dataloader().__iter__().__next__()
+    assert batch["is_checked"].dtype == torch.bool
+    is_checked = torch.cat([batch["is_checked"] for batch in trainer.get_train_dataloader()])
+    assert int(is_checked.sum()) == 20
+    # However many were checked, the rate of learning stays what it is.
+    assert trainer.check_weights is not None
+    of_first = share_checked(decoded_photos(dataset["train"], 64))
+    of_photos = trainer.check_weights @ torch.tensor([1 - of_first, of_first])
+    assert float(of_photos) == pytest.approx(1)
+    assert trainer.check_weights[1] == pytest.approx(3 * float(trainer.check_weights[0]))
+    assert np.isfinite(trainer.train().training_loss)
