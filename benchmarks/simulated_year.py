@@ -365,8 +365,7 @@ def lived_through(warehouse: Warehouse, progress: Any) -> tuple[dict[str, np.nda
                 ways.append((RECALIBRATED, seen[first], recalibration))
                 chosen: dict[str, np.ndarray] = {}
                 for way, (look, counter), calibration in ways:
-                    given = (year, look, counter, week, recorded, calibration)
-                    chosen[way] = checked_in_week(*given)
+                    chosen[way] = checked_in_week(year, look, counter, week, recorded, calibration)
                     found[way][chosen[way]] += is_wrong[chosen[way]] / NUM_DRAWS
                 if draw == 0:
                     found_by_people += chosen[LOOP].tolist()
@@ -375,8 +374,8 @@ def lived_through(warehouse: Warehouse, progress: Any) -> tuple[dict[str, np.nda
         marks.append(warehouse.folder / f"marks-q{quarter}.csv")
         write_marks(marks[-1], year, draws[0], found_by_people)
         looks.append(seen[first][0])
-        given = (year, looks, seen[first][1], draws[0], np.array(checked_by_first))
-        recalibration = recalibrated(*given)
+        checked = np.array(checked_by_first)
+        recalibration = recalibrated(year, looks, seen[first][1], draws[0], checked)
     return found, accuracies
 
 
@@ -464,7 +463,7 @@ def draw_year(years: Sequence[Year], found: Sequence[Mapping[str, np.ndarray]], 
 
 def photos_of(folder: Path) -> dict[str, bytes]:
     """Return the photos of a dataset folder, by their bins' ids."""
-    photos = {}
+    photos: dict[str, bytes] = {}
     for path in sorted((folder / "data").glob("*.parquet")):
         table = pq.read_table(path, columns=["id", "image"])
         images = table["image"].to_pylist()

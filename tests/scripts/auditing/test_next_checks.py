@@ -5,11 +5,17 @@ from auditing.next_checks import entropy, most_telling
 NAN = np.nan
 
 
-def chosen(risk: list[float], uncertainty: list[float], number: int, **given: object) -> list[int]:
-    is_checked = np.zeros(len(risk), dtype=bool)
-    is_checked[given.get("checked", [])] = True  # type: ignore[call-overload]
-    bins = np.array(given.get("bins", np.arange(len(risk))))
-    return most_telling(np.array(risk), np.array(uncertainty), is_checked, bins, number).tolist()
+def chosen(
+    risk: list[float],
+    uncertainty: list[float],
+    number: int,
+    bins: list[int] | None = None,
+    checked: tuple[int, ...] = (),
+) -> list[int]:
+    is_checked = np.isin(np.arange(len(risk)), checked)
+    numbers = np.array(bins or range(len(risk)))
+    values = np.array(risk), np.array(uncertainty)
+    return most_telling(*values, is_checked, numbers, number).tolist()
 
 
 def test_a_bin_is_chosen_by_what_it_may_save_and_by_what_the_photo_does_not_tell() -> None:
@@ -22,7 +28,7 @@ def test_a_bin_is_chosen_by_what_it_may_save_and_by_what_the_photo_does_not_tell
 def test_visits_of_a_bin_are_one_and_none_of_a_bin_that_is_checked_anyway() -> None:
     values = [0.9, 0.8, 0.7, 0.6, 0.5]
     assert chosen(values, values, 2, bins=[7, 7, 8, 9, 8]) == [0, 2]
-    assert chosen(values, values, 2, bins=[7, 7, 8, 9, 8], checked=[1]) == [2, 3]
+    assert chosen(values, values, 2, bins=[7, 7, 8, 9, 8], checked=(1,)) == [2, 3]
 
 
 def test_bins_of_which_nothing_can_be_said_are_left_out_and_fewer_bins_give_fewer() -> None:

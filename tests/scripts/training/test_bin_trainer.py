@@ -162,10 +162,8 @@ def test_a_checked_bin_weighs_as_much_as_it_is_given(
 ) -> None:
     def losses(weight: float, checked: list[bool]) -> list[float]:
         """Return the loss of a batch of which one photo after the other is all that weighs."""
-        trainer = make_trainer(
-            *(dataset_dir, config_dir, tmp_path),
-            **{"has_heads": None, "mixup": mixup, "augment_geometry": False, "regularize": False},
-        )
+        flags = {"mixup": mixup, "augment_geometry": False, "regularize": False}
+        trainer = make_trainer(dataset_dir, config_dir, tmp_path, has_heads=None, **flags)
         batch = next(iter(trainer.get_train_dataloader()))
         batch = {name: values[:4] for name, values in batch.items()}
         batch["is_checked"] = torch.tensor(checked)
