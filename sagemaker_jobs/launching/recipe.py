@@ -36,6 +36,11 @@ DATASET_PLACEHOLDER = "s3://YOUR-BUCKET/YOUR-DATASET"
 TO_TRAIN_PY = "All other flags are train.py's (python scripts/train.py --help)."
 
 
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that travel with the code."""
+    return sorted(path.stem for path in RECIPES.glob("*.json"))
+
+
 def shipped_recipe(name: str) -> Recipe:
     """Return a recipe that travels with the code. Raises: FileNotFoundError: there is none."""
     found = json.loads((RECIPES / f"{name}.json").read_text())
@@ -49,7 +54,7 @@ def add_job_flags(parser: EntryParser, recipe: Recipe) -> None:
     job = parser.add_argument_group("this job")
     job.add_argument(
         "--recipe",
-        choices=sorted(path.stem for path in RECIPES.glob("*.json")),
+        choices=recipe_names(),
         default=recipe.name,
         help="flags of train.py that belong together (scripts/recipes), in place of this entry's; "
         "those that are given here go before (default: %(default)s)",

@@ -22,6 +22,7 @@ from training.trainer_flags import REFUSED, check_numbers, check_refused, is_sam
 
 TABLE = Path(__file__).with_suffix(".json")
 RECIPES = Path(__file__).parent.parent / "recipes"
+MODEL = ("model_name_or_path", "config_name")  # two flags for one thing
 # argparse would list all 150 flags, and then explain them.
 USAGE = "train.py [FLAGS.json] [FLAG ...]"
 TRUE_WORDS = ("yes", "true", "t", "y", "1")
@@ -103,7 +104,7 @@ def flags_of_recipe(argv: list[str]) -> dict[str, Any]:
     """
     parser = TrainParser(prog="train.py", add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe")
-    for name in ("model_name_or_path", "config_name"):
+    for name in MODEL:
         parser.add_argument(f"--{name}", f"--{name.replace('_', '-')}", dest="model")
     given = parser.parse_known_args(argv)[0]
     if given.recipe is None:
@@ -112,7 +113,8 @@ def flags_of_recipe(argv: list[str]) -> dict[str, Any]:
         raise ValueError(f"--recipe {given.recipe}: give {', '.join(recipe_names())}.")
     flags = flags_in(RECIPES / f"{given.recipe}.json")
     if given.model is not None:
-        flags = {n: v for n, v in flags.items() if n not in ("model_name_or_path", "config_name")}
+        for name in MODEL:
+            flags.pop(name, None)
     return flags
 
 

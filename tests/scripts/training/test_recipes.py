@@ -3,13 +3,15 @@
 import json
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
+import train
 from dataset.flags import next_command
 from paths import ROOT
 from training.command_line import command_of, make_parser, parse_arguments, resolved_arguments
-from training.flag_table import RECIPES, answer_early, recipe_names
+from training.flag_table import RECIPES, answer_early, as_words, recipe_names
 
 
 def resolved(*argv: str) -> dict[str, object]:
@@ -52,11 +54,10 @@ def test_what_is_given_beside_a_recipe_goes_before() -> None:
     assert found["num_train_epochs"] == 8
 
 
-def test_flags_of_a_file_go_before_a_recipe_and_may_name_it(tmp_path: object) -> None:
-    path = f"{tmp_path}/flags.json"
-    with open(path, "w") as file:
-        json.dump({"recipe": "resnet34", "num_train_epochs": 3, "mixup": None}, file)
-    found = resolved(path, "--seed", "7")
+def test_flags_of_a_file_go_before_a_recipe_and_may_name_it(tmp_path: Path) -> None:
+    path = tmp_path / "flags.json"
+    path.write_text('{"recipe": "resnet34", "num_train_epochs": 3, "mixup": null}')
+    found = resolved(str(path), "--seed", "7")
     assert (found["num_train_epochs"], found["mixup"], found["seed"]) == (3, False, 7)
 
 
@@ -85,20 +86,34 @@ def test_data_prep_names_a_training_that_fits_its_splits(size: int, splits: list
     assert training.load_best_model_at_end == ({"train", "validation"} <= {*splits})
 
 
+def test_a_run_by_a_recipe_is_that_of_its_flags(
+    dataset_dir: Path, config_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--dataset_dir", str(dataset_dir), "--config_name", str(config_dir)]
+    common += ["--output_dir", str(tmp_path / "run"), "--num_train_epochs", "1"]
+    common += ["--max_train_samples", "32", "--max_eval_samples", "16"]
+    train.main([*common, "--recipe", "demo"])
+    first = json.loads((tmp_path / "run/arguments.json").read_text())
+    assert first["per_device_train_batch_size"] == 32
+    assert first["command"] == shlex.join(
+        ["python", "scripts/train.py", *common, "--recipe", "demo"]
+    )
+    recipe = json.loads((RECIPES / "demo.json").read_text())["flags"]
+    written_out = as_words({**recipe, "num_train_epochs": 1})
+    train.main([*written_out, *common])
+    assert "Going on from" in capsys.readouterr().out
+    again = json.loads((tmp_path / "run/arguments.json").read_text())
+    assert {name for name in first if again[name] != first[name]} <= {"recipe", "command"}
+
+
 def test_an_unknown_recipe_is_refused_with_those_that_there_are(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for refuse in (answer_early, lambda argv, _: resolved(*argv)):
-        with pytest.raises(SystemExit) as end:
-            refuse(["--recipe", "vit_huge"], None)
-        assert end.value.code == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line == f"train.py: error: --recipe vit_huge: give {', '.join(recipe_names())}."
-
-
-def test_the_help_names_the_recipes(capsys: pytest.CaptureFixture[str]) -> None:
-    help_text = make_parser(None).format_help()
-    assert all(name in help_text for name in recipe_names())
+    with pytest.raises(SystemExit) as end:
+        resolved("--recipe", "vit_huge")
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"train.py: error: --recipe vit_huge: give {', '.join(recipe_names())}."
 
 
 def test_the_command_that_is_recorded_holds_no_secret() -> None:
