@@ -61,26 +61,19 @@ $(STAMP): requirements.txt requirements-dev.txt
 
 environment: $(STAMP)  ## set up .venv and do nothing else
 
-# A network from scratch has no time in twelve epochs for photos that are never the same.
-DEMO_FLAGS := --dataset_dir data/demo --config_name scripts/model_configs/vit_demo \
-  --output_dir runs/demo --do_train --do_eval --do_predict --num_train_epochs 12 \
-  --augment_geometry false --mixup false --per_device_train_batch_size 32
-
 # On a CPU a third of a step goes into memory that glibc hands back and fetches again.
 demo: export MALLOC_TRIM_THRESHOLD_ := 4294967296
 demo: export MALLOC_MMAP_THRESHOLD_ := 4294967296
 demo: export MALLOC_TOP_PAD_ := 268435456
 demo: data/demo_mirror  ## draw synthetic bins, build the dataset, train a small ViT, evaluate it
 	$(RUN) data_prep/build_dataset.py --source data/demo_mirror --output_dir data/demo --image_size 64
-	$(RUN) scripts/train.py $(DEMO_FLAGS)
+	$(RUN) scripts/train.py --recipe demo --dataset_dir data/demo --output_dir runs/demo
 	$(RUN) metrics/compare_runs.py runs/demo
 	@printf '%s\n' '' \
 	  'The bins are drawn: the figures say that everything works, and nothing about real bins.' \
 	  'Next, on real bins (docs/data.md and docs/training.md say more):' \
 	  '  $(RUN) data_prep/build_dataset.py --output_dir data/bins --max_bins 20000' \
-	  '  $(RUN) scripts/train.py --dataset_dir data/bins --output_dir runs/vit_base \' \
-	  '    --model_name_or_path google/vit-base-patch16-224-in21k --learning_rate 3e-4 \' \
-	  '    --do_train --do_eval --do_predict'
+	  '  $(RUN) scripts/train.py --recipe vit --dataset_dir data/bins --output_dir runs/vit'
 
 data/demo_mirror: | $(STAMP)
 	$(RUN) data_prep/synthetic_bins.py --output_dir $@

@@ -2,6 +2,7 @@
 
     python metrics/compare_runs.py runs/vit_tiny runs/resnet34
     python metrics/compare_runs.py runs/vit_tiny runs/resnet34 --output runs.png --price_per_hour 1
+    python metrics/compare_runs.py runs/vit_tiny runs/resnet34 --markdown
 
 Reads predictions_test.parquet, arguments.json and all_results.json of each run folder. The
 intervals are 95 % percentile bootstrap over bin groups: photos of one bin are not independent of
@@ -9,7 +10,8 @@ one another. --output draws accuracy and RMSE beside what others published. The 
 training, evaluations between its epochs included; the cost is that time's price, which leaves out
 what starting a machine takes. Below it, for runs that tell changes between the visits of a bin:
 how well, beside what records alone and counts of single photos tell (changes_test.parquet); and for
-runs that tell sizes of items, how well.
+runs that tell sizes of items, how well. --markdown prints a table to choose a model by instead: how
+large, how fast (where scripts/export_model.py has measured it), how good, trained by which command.
 """
 
 import json
@@ -24,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from finished_models.size_and_speed import milliseconds_of, size_of
 from group_bootstrap import bootstrap_means
 from item_figures import ABOUT_ITEMS, OF_ITEMS, item_rows, items_of_run
 from run_picture import MAJORITY, OURS, PictureRow, draw_rows
@@ -42,6 +45,18 @@ HEADER = (
     *("run", "model", "test photos", "epochs", "seed"),
     *("accuracy %", "over majority", "within one %", "MAE", "RMSE"),
     *("split", "training photos", "time"),
+)
+MODELS_HEADER = (
+    *("model", "parameters, millions", "MB", "ms a photo on a CPU", "accuracy %", "RMSE"),
+    *("training photos", "test photos", "seed", "command"),
+)
+ABOUT_MODELS = (
+    "Accuracy and RMSE with 95 % intervals by bin group. Parameters and MB are of all weights, "
+    "with the heads of changes and items. Milliseconds are those of one photo at a time, as "
+    "safetensors and in the form that scripts/export_model.py kept, on the machine that it ran on."
+)
+NOT_MEASURED = (
+    "No milliseconds yet for {}: python scripts/export_model.py --model MODEL --dataset_dir DATASET"
 )
 NOT_COMPARABLE = "These runs have different test splits: their figures cannot be compared."
 # As build_dataset.py names them.
@@ -116,22 +131,37 @@ class Comparison:
     def cells(self) -> list[str]:
         """Return the row of the table: intervals where a conclusion hangs on them."""
         mean, low, high, trained = self.figures, self.low, self.high, self.details.get("do_train")
-        num_photos = self.results.get("train_samples")
         return [
             self.name,
             model_name(self.details),
             f"{len(self.predictions.expected):,}",
             f"{self.details['num_train_epochs']:g}" if trained else "",
             str(self.details["seed"]) if trained else "",
-            f"{mean[0]:.1f} [{low[0]:.1f}, {high[0]:.1f}]",
+            self.accuracy,
             f"{mean[1]:+.1f} [{low[1]:+.1f}, {high[1]:+.1f}]" if self.details else "",
             f"{mean[2]:.1f}",
             f"{mean[3]:.3f}",
-            f"{mean[4]:.3f} [{low[4]:.3f}, {high[4]:.3f}]",
+            self.rmse,
             split_of(self.details),
-            f"{num_photos:,}" if num_photos else "",
+            self.training_photos,
             duration(self.hours),
         ]
+
+    @property
+    def accuracy(self) -> str:
+        """Return the accuracy with its interval, %."""
+        return f"{self.figures[0]:.1f} [{self.low[0]:.1f}, {self.high[0]:.1f}]"
+
+    @property
+    def rmse(self) -> str:
+        """Return the RMSE with its interval, items."""
+        return f"{self.figures[4]:.3f} [{self.low[4]:.3f}, {self.high[4]:.3f}]"
+
+    @property
+    def training_photos(self) -> str:
+        """Return the number of training photos, empty where it is not known."""
+        num_photos = self.results.get("train_samples")
+        return f"{num_photos:,}" if num_photos else ""
 
     @property
     def hours(self) -> float | None:
@@ -289,6 +319,52 @@ def comparison_table(runs: Sequence[Comparison], price_per_hour: float | None) -
     return table
 
 
+def models_table(runs: Sequence[Comparison], run_dirs: Sequence[Path]) -> str:
+    """Return what a model is chosen by, a row a run, and what the columns mean.
+
+    Args:
+        runs: those of `compare`.
+        run_dirs: their folders, in the same order.
+
+    Raises: ValueError: a model is damaged.
+    """
+    rows, unmeasured = [], []
+    for run, run_dir in zip(runs, run_dirs, strict=False):  # not the majority class
+        model_dir = model_dir_of(run_dir, run.details)
+        size, milliseconds = size_of(model_dir), milliseconds_of(model_dir)
+        if not milliseconds:
+            unmeasured.append(run.name)
+        command = run.details.get("command", "").replace("|", "\\|")
+        rows.append(
+            [
+                model_name(run.details),
+                f"{size.num_parameters / 1e6:.2f}" if size else "",
+                f"{size.num_bytes / 1e6:.1f}" if size else "",
+                ", ".join(f"{form} {value:.1f}" for form, value in milliseconds.items()),
+                run.accuracy,
+                run.rmse,
+                run.training_photos,
+                f"{len(run.predictions.expected):,}",
+                str(run.details["seed"]) if run.details.get("do_train") else "",
+                f"`{command}`" if command else "",
+            ]
+        )
+    below = [ABOUT_MODELS]
+    if unmeasured:
+        below.append(NOT_MEASURED.format(", ".join(unmeasured)))
+    if num_test_splits(runs) > 1:
+        below.append(NOT_COMPARABLE)
+    return "\n\n".join([markdown(MODELS_HEADER, rows), *below])
+
+
+def model_dir_of(run_dir: Path, details: dict[str, Any]) -> Path:
+    """Return the folder of the model that a run trained, or else evaluated."""
+    if not details.get("do_train"):
+        return Path(details.get("model_name_or_path") or "")
+    beside = run_dir / "model"
+    return beside if beside.is_dir() else Path(details.get("model_dir") or "")
+
+
 def visits_tables(runs: Sequence[Comparison]) -> str:
     """Return what the runs say of visits, beside their rivals; empty where none says anything."""
     tables = []
@@ -363,12 +439,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--price_per_hour", type=price, help="of the instance that trained them: adds the cost"
     )
+    parser.add_argument(
+        "--markdown",
+        action="store_true",
+        help="print a table to choose a model by instead: size, milliseconds, accuracy, command",
+    )
     with parser.errors_of_one_line():
         arguments = parser.parse_args(argv)
         runs = compare(arguments.run_dirs)
-        print(comparison_table(runs, arguments.price_per_hour))
-        for more in filter(None, (visits_tables(runs), items_table(runs))):
-            print(f"\n{more}")
+        if arguments.markdown:
+            print(models_table(runs, arguments.run_dirs))
+        else:
+            print(comparison_table(runs, arguments.price_per_hour))
+            for more in filter(None, (visits_tables(runs), items_table(runs))):
+                print(f"\n{more}")
         if arguments.output:
             draw_runs(runs, arguments.price_per_hour, arguments.output)
             print(f"\nPicture: {arguments.output}")

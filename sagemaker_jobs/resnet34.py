@@ -9,27 +9,9 @@ train.py's default without mixup.
 """
 
 from launching.launch import launch
-from launching.recipe import EVERY_RECIPE, Recipe
+from launching.recipe import shipped_recipe
 
-RECIPE = Recipe(
-    name="resnet34",
-    hyperparameters={
-        "model_name_or_path": "microsoft/resnet-34",
-        "learning_rate": 1e-3,
-        "num_train_epochs": 10,
-        "per_device_train_batch_size": 64,
-        # From scratch the published recipe was ahead of ours with mixup, and is not without it
-        # (docs/recipe.md#resnet34-from-scratch).
-        "mixup": False,
-        **EVERY_RECIPE,
-    },
-    instance_type="ml.g5.2xlarge",  # one A10G, and eight cores that decode photos for it
-    max_run=24 * 3600,
-    expectation=(
-        "53 % accuracy was published for plain training at this rate: 198,000 training photos, "
-        "1 to 5 items, 10 epochs, on splits that leak; expect less on splits that do not."
-    ),
-)
+RECIPE = shipped_recipe("resnet34")
 
 if __name__ == "__main__":
     launch(RECIPE, __doc__)

@@ -1,15 +1,17 @@
 """Fine-tune an image classifier to count items, and say how well it counts.
 
-    python scripts/train.py --dataset_dir data/bins \\
-        --model_name_or_path google/vit-base-patch16-224-in21k --learning_rate 3e-4 \\
-        --output_dir runs/vit_base \\
-        --do_train --do_eval --do_predict
+    python scripts/train.py --recipe vit --dataset_dir data/bins --output_dir runs/vit
+
+--recipe names flags in scripts/recipes, each with what to expect of them. Without it:
+
+    python scripts/train.py --dataset_dir data/bins --output_dir runs/dino \\
+        --model_name_or_path facebook/dino-vits16 --do_train --do_eval --do_predict
 
 The same command goes on where a killed run stopped. OUTPUT_DIR gets arguments.json,
 all_results.json (eval_* on the validation split, test_* on the test split), and
 predictions_test.parquet, with check.json (a drawn photo and the answer to it); the model folder
 works with pipeline("image-classification").
-A JSON file of flags may come first: python scripts/train.py recipe.json --seed 7
+A JSON file of flags may come first: python scripts/train.py flags.json --seed 7
 """
 
 import json
@@ -56,7 +58,12 @@ from training.bin_dataset import (
 )
 from training.bin_trainer import BinTrainer
 from training.checkpoints import UnfitCheckpointError, checkpoint_to_resume
-from training.command_line import make_parser, parse_arguments, resolved_arguments
+from training.command_line import (
+    command_of,
+    make_parser,
+    parse_arguments,
+    resolved_arguments,
+)
 from training.device import (
     check_one_device_a_process,
     device_has_bf16,
@@ -105,9 +112,8 @@ RECORDED_VERSIONS = ("torch", "transformers", "datasets", "accelerate")
 def main(argv: list[str] | None = None) -> None:
     """Train, evaluate and predict, as the flags ask."""
     parser = make_parser(__doc__)
-    model_arguments, data_arguments, arguments = parse_arguments(
-        parser, sys.argv[1:] if argv is None else argv
-    )
+    argv = sys.argv[1:] if argv is None else argv
+    model_arguments, data_arguments, arguments = parse_arguments(parser, argv)
     try:
         check_machine(model_arguments, arguments)
     except (ValueError, ImportError) as error:
@@ -126,6 +132,7 @@ def main(argv: list[str] | None = None) -> None:
                 dataset = load_bins(str(data_arguments.dataset_dir), arguments.needed_splits)
             image_size = photo_size(dataset)
             record |= facts_of_run(model_arguments, data_arguments, arguments, dataset)
+            record["command"] = command_of(argv)
             first_process_says(lambda: held.enter_context(only_run_in(output_dir)))
             resume_from = first_process_says(
                 lambda: what_to_go_on_from(output_dir, model_dir, record, arguments)

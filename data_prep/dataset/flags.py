@@ -224,23 +224,18 @@ def next_command(dataset_dir: str, image_size: int, splits: Sequence[str]) -> st
     name = Path(dataset_dir).name
     folder = f"data/{name}" if "://" in dataset_dir else dataset_dir
     flags = ["--dataset_dir", folder]
-    if "train" not in splits:
-        flags += ["--model_name_or_path", "MODEL_FOLDER", "--output_dir", "runs/evaluation"]
-    elif image_size == 64:
-        flags += ["--config_name", "scripts/model_configs/vit_demo"]
-        flags += ["--output_dir", f"runs/{name}_vit_demo"]
-        flags += ["--num_train_epochs", "12", "--per_device_train_batch_size", "32"]
-        flags += ["--augment_geometry", "false", "--mixup", "false"]
+    if "train" in splits:
+        # The Hub's ViTs take 224 pixels; a ResNet takes any size.
+        recipe = {64: "demo", 224: "vit"}.get(image_size, "resnet34")
+        flags = ["--recipe", recipe, *flags, "--output_dir", f"runs/{name}_{recipe}"]
+        if "validation" not in splits:
+            flags += ["--do_eval", "false", "--eval_strategy", "no"]
+        if "test" not in splits:
+            flags += ["--do_predict", "false"]
     else:
-        # The Hub's ViTs take 224 pixels; a ResNet takes any size. Rates as in sagemaker_jobs/.
-        is_vit = image_size == 224
-        model = "google/vit-base-patch16-224-in21k" if is_vit else "microsoft/resnet-34"
-        flags += ["--model_name_or_path", model, "--output_dir", f"runs/{model.split('/')[1]}"]
-        flags += ["--learning_rate", "3e-4" if is_vit else "1e-3"]
-    does = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
-    flags += [does[split] for split in splits]
-    if "train" in splits and "validation" not in splits:
-        flags += ["--eval_strategy", "no"]
+        flags += ["--model_name_or_path", "MODEL_FOLDER", "--output_dir", "runs/evaluation"]
+        does = {"validation": "--do_eval", "test": "--do_predict"}
+        flags += [does[split] for split in splits]
     copy = (
         ""
         if folder == dataset_dir

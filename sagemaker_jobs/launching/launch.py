@@ -30,6 +30,7 @@ from launching.recipe import (
     check_local,
     default_name,
     job_of,
+    shipped_recipe,
     with_room_for,
 )
 from launching.source_folder import source_folder
@@ -49,7 +50,7 @@ LOCAL_OUTPUT = "runs/local"
 
 
 def launch(recipe: Recipe, description: str | None, argv: list[str] | None = None) -> None:
-    """Run a recipe as the command line says.
+    """Run a recipe, this one unless the command line names another, as the command line says.
 
     Raises: SystemExit: code 2 after one line that says what is wrong; with --wait, what the job
         ended with.
@@ -57,6 +58,7 @@ def launch(recipe: Recipe, description: str | None, argv: list[str] | None = Non
     parser = EntryParser(description)
     add_job_flags(parser, recipe)
     arguments, train_flags = parser.parse_known_args(argv)
+    recipe = shipped_recipe(arguments.recipe)
     with parser.errors_of_one_line():
         given = flags_as_hyperparameters(train_flags)
         base = recipe.hyperparameters

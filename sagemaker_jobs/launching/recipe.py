@@ -1,8 +1,9 @@
-"""A recipe: a model, how it is trained, what to expect; and the flags that make a job of it."""
+"""A recipe of train.py: a model, how it is trained, what to expect; and the flags of its job."""
 
 import argparse
 import dataclasses
 import datetime
+import json
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,36 +13,52 @@ from aws.account_flags import ACCOUNT_FLAGS, account_demands, add_account_flags
 from aws.entry_parser import EntryParser, positive_integer, price
 from aws.settings import bucket_and_prefix
 from jobs.training_job import TrainingJob, volume_gb_for
+from launching.train_flags import SCRIPTS
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Flags of train.py that belong together, and the machine that they suit.
+    """Flags of train.py that belong together, as scripts/recipes/NAME.json has them.
 
-    `name` is the entry's and the middle of a job's name, `max_run` the seconds after which
-    SageMaker stops the job, `expectation` what such a run gave, and who says so.
+    `name` is the middle of a job's name too, `expectation` what such a run gave, and who says so.
     """
 
     name: str
     hyperparameters: Mapping[str, str | float | bool]
-    instance_type: str
-    max_run: int
     expectation: str
 
 
-# What every recipe does with its model. None names a precision: train.py takes bf16 where the job's
-# machine multiplies it itself.
-EVERY_RECIPE = {"do_train": True, "do_eval": True, "do_predict": True}
+RECIPES = SCRIPTS / "recipes"
+INSTANCE_TYPE = "ml.g5.2xlarge"  # one A10G, and eight cores that decode photos for it
+MAX_RUN = 24 * 3600  # seconds, after which SageMaker stops a job
 # Where --dry_run has to name something that was not given.
 DATASET_PLACEHOLDER = "s3://YOUR-BUCKET/YOUR-DATASET"
 TO_TRAIN_PY = "All other flags are train.py's (python scripts/train.py --help)."
 
 
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that travel with the code."""
+    return sorted(path.stem for path in RECIPES.glob("*.json"))
+
+
+def shipped_recipe(name: str) -> Recipe:
+    """Return a recipe that travels with the code. Raises: FileNotFoundError: there is none."""
+    found = json.loads((RECIPES / f"{name}.json").read_text())
+    return Recipe(name, found["flags"], found["expect"])
+
+
 def add_job_flags(parser: EntryParser, recipe: Recipe) -> None:
-    """Add the flags of a job that runs a recipe."""
+    """Add the flags of a job that runs a recipe, this one or another."""
     parser.epilog = textwrap.fill(f"{TO_TRAIN_PY} What to expect: {recipe.expectation}", 79)
-    add_flags_of_any_job(parser, recipe)
+    add_flags_of_any_job(parser)
     job = parser.add_argument_group("this job")
+    job.add_argument(
+        "--recipe",
+        choices=recipe_names(),
+        default=recipe.name,
+        help="flags of train.py that belong together (scripts/recipes), in place of this entry's; "
+        "those that are given here go before (default: %(default)s)",
+    )
     job.add_argument(
         "--from_tuning_job",
         metavar="NAME",
@@ -75,7 +92,7 @@ def add_job_flags(parser: EntryParser, recipe: Recipe) -> None:
     )
 
 
-def add_flags_of_any_job(parser: EntryParser, recipe: Recipe) -> None:
+def add_flags_of_any_job(parser: EntryParser) -> None:
     """Add the flags that a training job and the trials of a tuning job share."""
     job = parser.add_argument_group("job")
     job.add_argument(
@@ -94,7 +111,7 @@ def add_flags_of_any_job(parser: EntryParser, recipe: Recipe) -> None:
     )
     job.add_argument("--region", help="default: AWS_REGION, else your profile's")
     job.add_argument(
-        "--instance_type", default=recipe.instance_type, metavar="TYPE", help="default: %(default)s"
+        "--instance_type", default=INSTANCE_TYPE, metavar="TYPE", help="default: %(default)s"
     )
     job.add_argument(
         "--instance_count",
@@ -112,7 +129,7 @@ def add_flags_of_any_job(parser: EntryParser, recipe: Recipe) -> None:
     job.add_argument(
         "--max_run",
         type=positive_integer,
-        default=recipe.max_run,
+        default=MAX_RUN,
         metavar="SECONDS",
         help="AWS stops the job after this time (default: %(default)s)",
     )
@@ -219,4 +236,4 @@ def check_local(arguments: argparse.Namespace) -> None:
 def default_name(recipe: Recipe) -> str:
     """Return a name that says what and when, to the second, in UTC."""
     now = datetime.datetime.now(datetime.UTC)
-    return f"bins-{recipe.name}-{now:%Y%m%d-%H%M%S}"
+    return f"bins-{recipe.name.replace('_', '-')}-{now:%Y%m%d-%H%M%S}"  # AWS takes no _

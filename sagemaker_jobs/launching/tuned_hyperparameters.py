@@ -143,8 +143,8 @@ def tuned_hyperparameters(
     tuned = {key: value for key, value in decoded(trained).items() if key not in OF_A_TRIAL}
     if not any(key in given for key in MODEL) and (flags := model_flags(recipe, tuned)):
         raise ValueError(
-            f"--from_tuning_job {name} searched for another model than {recipe.name}.py trains: "
-            f"take the entry of that model, or add {flags}."
+            f"--from_tuning_job {name} searched for another model than {recipe.name} trains: "
+            f"give the --recipe of that model, or add {flags}."
         )
     return merged(recipe.hyperparameters, tuned)
 

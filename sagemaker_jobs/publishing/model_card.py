@@ -16,12 +16,13 @@ DRAWN = "Drawn bins, as in the demo, are free of these terms, and say nothing ab
 # What the weights depend on, in the order of the command that the card shows.
 FLAGS = (
     *("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
-    *("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay"),
+    *("learning_rate", "lr_scheduler_type"),
     *("label_smoothing_factor", "max_grad_norm", "optim", "seed", "bf16", "fp16"),
     "metric_for_best_model",
 )
-# Those that this project adds, which are said also where they are off.
+# Those that are said also where they are off, or 0: train.py's default is another.
 RECIPE_FLAGS = (
+    *("warmup_steps", "weight_decay"),
     *("loss", "neighbour_weight", "class_weights", "augment_geometry", "augment_colour", "mixup"),
     *("regularize", "average_weights", "drop_path", "learn_changes", "learn_items", "calibrate"),
     "max_train_samples",

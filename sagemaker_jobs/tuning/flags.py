@@ -99,7 +99,7 @@ def make_parser(description: str | None, recipe: Recipe) -> EntryParser:
         metavar="FOLDER",
         help=f"of {TABLE} and {PICTURE}, and with --local of the trials (default: %(default)s)",
     )
-    add_flags_of_any_job(parser, recipe)
+    add_flags_of_any_job(parser)
     parser.set_defaults(checkpoints=None, keep_alive=None, profile=False)
     return parser
 

@@ -18,6 +18,7 @@ from training.device import (
     shares_of_batch,
     trains_on_cpu,
 )
+from training.flag_table import recipe_names
 from training.hub import check_secret_arn
 from training.sagemaker_job import in_sagemaker_job
 from training.trainer_flags import (
@@ -51,6 +52,11 @@ class ModelArguments:
 
     _argument_group_name = "model"
 
+    recipe: str | None = described(
+        None,
+        "Flags that belong together, the model among them: those of scripts/recipes/NAME.json, "
+        f"where NAME is one of {', '.join(recipe_names())}. Flags that are given here go before.",
+    )
     model_name_or_path: str | None = described(
         None,
         "Hub id or folder of any image classifier, such as google/vit-base-patch16-224-in21k, "

@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def make_parser(description: str | None) -> BinArgumentParser:
 def parse_arguments(
     parser: BinArgumentParser, argv: list[str]
 ) -> tuple[ModelArguments, DataArguments, BinTrainingArguments]:
-    """Parse flags, or a JSON file of them, which flags may follow.
+    """Parse flags, those of a JSON file that they may follow, and those of a recipe.
 
     Raises: SystemExit: code 2, after one line that says what is wrong.
     """
@@ -75,6 +76,17 @@ def resolved_arguments(
     """Return every argument by its flag's name, without SECRETS."""
     record = {**dataclasses.asdict(model), **dataclasses.asdict(data), **training.to_dict()}
     return {name: value for name, value in record.items() if name not in SECRETS}
+
+
+def command_of(argv: list[str]) -> str:
+    """Return the command that was given, without SECRETS."""
+    words, is_secret = ["python", "scripts/train.py"], False
+    for word in argv:
+        if word.startswith("--"):
+            is_secret = word[2:].partition("=")[0].replace("-", "_") in SECRETS
+        if not is_secret:
+            words.append(word)
+    return shlex.join(words)
 
 
 def check_trackers_of_job(report_to: Sequence[str]) -> None:

@@ -21,8 +21,10 @@ from training.sagemaker_job import in_sagemaker_job, tell_failure
 from training.trainer_flags import REFUSED, check_numbers, check_refused, is_same
 
 TABLE = Path(__file__).with_suffix(".json")
+RECIPES = Path(__file__).parent.parent / "recipes"
+MODEL = ("model_name_or_path", "config_name")  # two flags for one thing
 # argparse would list all 150 flags, and then explain them.
-USAGE = "train.py [RECIPE.json] [FLAG ...]"
+USAGE = "train.py [FLAGS.json] [FLAG ...]"
 TRUE_WORDS = ("yes", "true", "t", "y", "1")
 FALSE_WORDS = ("no", "false", "f", "n", "0")
 
@@ -76,17 +78,48 @@ def answer_early(argv: list[str], description: str | None) -> None:
 
 
 def words_of(argv: list[str]) -> list[str]:
-    """Return flags as one parser takes them: a JSON file's written out, none of them empty.
+    """Return flags as one parser takes them: those of a JSON file written out, none of them empty.
 
-    Raises: ValueError: not a JSON object. OSError: it cannot be read.
+    Those of a --recipe come first, so that what is given beside it goes before.
+
+    Raises: ValueError: not a JSON object, or no such recipe. OSError: it cannot be read.
     """
     if argv and argv[0].endswith(".json"):
-        argv = flags_of_json(Path(argv[0])) + argv[1:]
-    return without_empty_flags(argv)
+        argv = as_words(flags_in(Path(argv[0]))) + argv[1:]
+    argv = without_empty_flags(argv)
+    return as_words(flags_of_recipe(argv)) + argv
 
 
-def flags_of_json(path: Path) -> list[str]:
-    """Return the flags that a JSON object stands for, so that one parser checks both forms.
+def recipe_names() -> list[str]:
+    """Return the names that --recipe takes."""
+    return sorted(path.stem for path in RECIPES.glob("*.json"))
+
+
+def flags_of_recipe(argv: list[str]) -> dict[str, Any]:
+    """Return the flags of the recipe that a command line names, none where it names none.
+
+    Another model in the command line takes the place of the recipe's, whichever flag names it.
+
+    Raises: ValueError: there is no such recipe.
+    """
+    parser = TrainParser(prog="train.py", add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe")
+    for name in MODEL:
+        parser.add_argument(f"--{name}", f"--{name.replace('_', '-')}", dest="model")
+    given = parser.parse_known_args(argv)[0]
+    if given.recipe is None:
+        return {}
+    if given.recipe not in recipe_names():
+        raise ValueError(f"--recipe {given.recipe}: give {', '.join(recipe_names())}.")
+    flags = flags_in(RECIPES / f"{given.recipe}.json")
+    if given.model is not None:
+        for name in MODEL:
+            flags.pop(name, None)
+    return flags
+
+
+def flags_in(path: Path) -> dict[str, Any]:
+    """Return the flags in a JSON file: all of its object, or of a recipe what it calls flags.
 
     Raises: ValueError: not a JSON object. OSError: it cannot be read.
     """
@@ -94,8 +127,14 @@ def flags_of_json(path: Path) -> list[str]:
         values = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(values, dict):
+    flags = values.get("flags", values) if isinstance(values, dict) else values
+    if not isinstance(flags, dict):
         raise ValueError(f'{path}: expected a JSON object such as {{"do_train": true}}.')
+    return flags
+
+
+def as_words(values: dict[str, Any]) -> list[str]:
+    """Return the words that flags in JSON stand for, so that one parser checks both forms."""
     flags: list[str] = []
     for name, value in values.items():
         listed = value if isinstance(value, list) else [value]

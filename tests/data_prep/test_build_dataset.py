@@ -344,13 +344,9 @@ def test_a_failed_check_leaves_the_folder_free(bucket: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (("a b", 224, ["train", "validation", "test"]), "'a b' --model_name_or_path google/"),
-        (
-            ("d", 64, ["train", "test"]),
-            "vit_demo --output_dir runs/d_vit_demo --num_train_epochs 12",
-        ),
-        (("a", 224, ["train"]), "--learning_rate 3e-4"),
-        (("d", 64, ["train", "test"]), "--eval_strategy no"),
+        (("a b", 224, ["train", "validation", "test"]), "--recipe vit --dataset_dir 'a b'"),
+        (("d", 64, ["train", "test"]), "--recipe demo --dataset_dir d --output_dir runs/d_demo"),
+        (("d", 112, ["train", "test"]), "--recipe resnet34 "),
         (("d", 224, ["test"]), "MODEL_FOLDER --output_dir runs/evaluation --do_predict"),
     ],
 )

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,11 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 import compare_runs
 import group_bootstrap
 from compare_runs import majority_predictions, read_predictions
+from finished_models.size_and_speed import milliseconds_of, size_of
 from group_bootstrap import bootstrap_means
+from serving.bin_counter import EXPORT_FOLDER, EXPORT_RECORD, WEIGHTS, sha256_of
 
 
 def table(expected: list[int], predicted: list[int], groups: list[str]) -> pa.Table:
@@ -263,3 +267,106 @@ def test_a_price_that_is_none_is_refused(price: str, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit, match="2"):
         compare_runs.main(["run", "--price_per_hour", price])
     assert "price of 0 or more" in capsys.readouterr().err
+
+
+def write_model(folder: Path, **tried: float) -> Path:
+    """Write a model of 14 numbers, and how many milliseconds each form of it takes."""
+    folder.mkdir(parents=True)
+    classifier = {"weight": np.zeros((2, 5), np.float32), "bias": np.zeros(2, np.float32)}
+    save_file(classifier, folder / WEIGHTS)
+    save_file({"weight": np.zeros((2, 1), np.float32)}, folder / "change_head.safetensors")
+    if tried:
+        (folder / EXPORT_FOLDER).mkdir()
+        record = {
+            "version": sha256_of(folder / WEIGHTS)[:12],
+            "precision": "int8",
+            "tried": {form: {"milliseconds": value} for form, value in tried.items()},
+        }
+        (folder / EXPORT_FOLDER / EXPORT_RECORD).write_text(json.dumps(record))
+    return folder
+
+
+def models_of(capsys: pytest.CaptureFixture[str], *runs: Path) -> tuple[list[list[str]], str]:
+    """Return the rows of the table of models, and what stands below it."""
+    compare_runs.main([*map(str, runs), "--markdown"])
+    printed, _, below = capsys.readouterr().out.partition("\n\n")
+    rows = printed.splitlines()[2:]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows], below
+
+
+def test_a_model_is_chosen_by_size_speed_accuracy_and_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected, groups = [3, 1, 2, 4] * 20, [f"g{number}" for number in range(80)]
+    command = "python scripts/train.py --recipe vit --run_name 'a|b'"
+    right = table(expected, expected, groups)
+    run = write_run(tmp_path / "a", right, model_name_or_path="x/vit", command=command, **TRAINED)
+    (run / "all_results.json").write_text(json.dumps({"train_samples": 3815}))
+    write_model(run / "model", safetensors=27.03, int8=11.28, bf16=12.0)
+    older = write_run(tmp_path / "b", table(expected, [1] * 80, groups), config_name="r", **TRAINED)
+    rows, below = models_of(capsys, run, older)
+    assert rows[0] == [
+        *("vit", "0.00", "0.0", "safetensors 27.0, int8 11.3", "100.0 [100.0, 100.0]"),
+        *("0.000 [0.000, 0.000]", "3,815", "80", "42"),
+        "`python scripts/train.py --recipe vit --run_name 'a\\|b'`",
+    ]
+    assert rows[1][:4] == ["r, from scratch", "", "", ""]
+    assert rows[1][6:] == ["", "80", "42", ""]
+    assert len(rows) == 2
+    assert "No milliseconds yet for b: python scripts/export_model.py" in below
+    assert "cannot be compared" not in below
+    other = write_run(tmp_path / "c", table([1], [1], ["g"]), config_name="r", **TRAINED)
+    assert "cannot be compared" in models_of(capsys, run, other)[1]
+
+
+def test_a_real_run_has_its_model_and_its_command(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ((model, parameters, megabytes, milliseconds, *_, command),), _ = models_of(capsys, run_dir)
+    assert model.endswith("from scratch")
+    weights = [*(run_dir / "model").glob("*.safetensors")]
+    assert megabytes == f"{sum(path.stat().st_size for path in weights) / 1e6:.1f}"
+    assert 0 < float(parameters) * 4 <= float(megabytes) + 0.05  # float32
+    assert milliseconds == ""
+    assert command.startswith("`python scripts/train.py --dataset_dir ")
+    assert command.endswith("--num_train_epochs 1 --learning_rate 1e-3 --disable_tqdm true`")
+
+
+def test_the_size_is_that_of_all_weights(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    size = size_of(model)
+    assert size is not None
+    assert size.num_parameters == 14
+    assert size.num_bytes == sum(path.stat().st_size for path in model.iterdir())
+    assert size_of(tmp_path) is None
+
+
+def test_the_speed_is_that_of_the_weights_that_are_there(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", safetensors=27.0, int8=11.0)
+    assert milliseconds_of(model) == {"safetensors": 27.0, "int8": 11.0}
+    save_file({"bias": np.ones(2, np.float32)}, model / WEIGHTS)
+    assert milliseconds_of(model) == {}
+    assert milliseconds_of(tmp_path) == {}
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, f"{EXPORT_FOLDER}/{EXPORT_RECORD}"])
+def test_a_damaged_model_is_one_line(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "a", table([1, 2], [1, 2], ["x", "y"]), config_name="r", **TRAINED)
+    write_model(run / "model", safetensors=27.0, int8=11.0)
+    (run / "model" / name).write_text('{"tried"')
+    with pytest.raises(SystemExit):
+        compare_runs.main([str(run), "--markdown"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{name} is damaged" in line
+
+
+def test_an_evaluation_shows_the_model_that_it_evaluated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_model(tmp_path / "vit/model", safetensors=27.0, int8=11.0)
+    predictions = table([1, 2], [1, 2], ["x", "y"])
+    run = write_run(tmp_path / "a", predictions, model_name_or_path=str(model))
+    ((name, _, _, milliseconds, *_),), _ = models_of(capsys, run)
+    assert (name, milliseconds) == ("vit/model", "safetensors 27.0, int8 11.0")

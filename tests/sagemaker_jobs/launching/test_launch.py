@@ -19,7 +19,7 @@ import resnet34
 import vit
 from aws.recorded_requests import RecordedRequests
 from launches import DATASET, error_of, run_vit
-from launching.recipe import Recipe
+from launching.recipe import recipe_names, shipped_recipe
 from paths import ROOT
 from stand_ins.aws_server import AwsServer
 
@@ -44,9 +44,37 @@ def test_a_dry_run_needs_nothing_but_the_command(entry: str) -> None:
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("recipe", [vit.RECIPE, resnet34.RECIPE])
-def test_precision_is_the_machines_to_decide(recipe: Recipe) -> None:
-    assert not {"bf16", "fp16", "tf32"} & recipe.hyperparameters.keys()
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_a_job_that_says_what_to_expect(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_vit("--dry_run", "--recipe", name)
+    printed = capsys.readouterr()
+    recipe = shipped_recipe(name)
+    sent = json.loads(printed.out)["HyperParameters"]
+    assert {flag: json.loads(sent[flag]) for flag in recipe.hyperparameters} == {
+        **recipe.hyperparameters
+    }
+    assert len(recipe.expectation) > 50
+    assert recipe.expectation in printed.err
+    assert f"bins-{name.replace('_', '-')}-2" in printed.err
+
+
+def test_a_recipe_goes_before_the_entrys_and_the_command_line_before_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_vit("--dry_run", "--recipe", "resnet34_scratch", "--learning_rate", "2e-3")
+    printed = capsys.readouterr()
+    sent = json.loads(printed.out)["HyperParameters"]
+    assert json.loads(sent["config_name"]) == "resnet34"
+    assert "model_name_or_path" not in sent
+    assert (json.loads(sent["learning_rate"]), sent["num_train_epochs"]) == ("2e-3", "6")
+    assert shipped_recipe("resnet34_scratch").expectation not in printed.err
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_precision_is_the_machines_to_decide(name: str) -> None:
+    assert not {"bf16", "fp16", "tf32"} & shipped_recipe(name).hyperparameters.keys()
 
 
 def test_the_disk_holds_the_dataset_that_is_there(account: AwsServer) -> None:
@@ -123,7 +151,7 @@ def test_the_code_that_arrives_is_scripts_alone(account: AwsServer) -> None:
     body = account.client("s3").get_object(Bucket="photos", Key=key)["Body"].read()
     with tarfile.open(fileobj=BytesIO(body)) as archive:
         names = {name.removeprefix("./") for name in archive.getnames()}
-    assert {"train.py", "model_configs/resnet34/config.json"} <= names
+    assert {"train.py", "model_configs/resnet34/config.json", "recipes/vit.json"} <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
 
 
@@ -155,6 +183,7 @@ def test_the_next_commands_are_printed(
         ([], "give --dataset s3://BUCKET/FOLDER"),
         (["--dataset", "data/bins"], "data/bins is not an S3 URI"),
         (["--dataset", DATASET, "--max_wait", "9"], "--max_wait is for --spot"),
+        (["--dataset", DATASET, "--recipe", "vit_huge"], "invalid choice: 'vit_huge'"),
         (["--dataset", DATASET, "--role", "jobs", "--learning_rte", "1"], "--learning_rte"),
         (
             ["--dataset", DATASET, "--role", "jobs", "--learning_rate", "fast"],

@@ -71,7 +71,7 @@ def test_another_recipe_is_refused_unless_the_model_is_named(
     (line,) = capsys.readouterr().err.splitlines()
     model = "--model_name_or_path google/vit-base-patch16-224-in21k"
     assert (
-        f"another model than resnet34.py trains: take the entry of that model, or add {model}"
+        f"another model than resnet34 trains: give the --recipe of that model, or add {model}"
         in line
     )
     tuned.received.clear()

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from huggingface_hub import ModelCard, metadata_load, set_client_factory
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from huggingface_hub.utils._http import default_client_factory
 
+from launching.recipe import RECIPES
 from publishing.model_card import base_model, model_card, those_who_know_less
 from stand_ins.hub_server import HubServer
+from training.command_line import make_parser, parse_arguments, resolved_arguments
 
 COUNTS = ["1", "2", "3"]
 ARGUMENTS = {
@@ -252,6 +255,17 @@ def test_a_record_of_strangers_brings_no_markup() -> None:
     assert "](http://evil)" not in text
     assert text.count("\n---\n") == 1
     assert ModelCard(text).data.to_dict()["license"] == "cc-by-nc-sa-3.0"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.json")), ids=lambda path: path.stem)
+def test_the_training_command_has_all_of_a_recipe(path: Path) -> None:
+    recipe = json.loads(path.read_text())["flags"]
+    text = card(**{"model_name_or_path": None, **recipe})
+    command = text.split("## How it was trained")[1].split("```")[1].replace("\\\n", " ")
+    train_flags = command.split("scripts/train.py")[1].split()
+    model, data, training = parse_arguments(make_parser(None), train_flags)
+    resolved = resolved_arguments(model, data, training)
+    assert {name: resolved[name] for name in recipe} == recipe
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ def test_the_help_is_the_full_command_lines() -> None:
         ["--fsdp", "full_shard"],
         ["--auto_find_batch_size"],
         ["--learning_rate"],
+        ["--recipe", "vit_huge"],
+        ["--recipe"],
         ["a_word"],
     ],
     ids=" ".join,

@@ -1,0 +1,68 @@
+"""How large a finished model is, and how fast: read off its folder, without loading it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+# As scripts/serving has them.
+WEIGHTS = "model.safetensors"
+EXPORT_RECORD = Path("openvino/export.json")
+
+
+@dataclass(frozen=True)
+class Size:
+    """All weights of a model folder: those of heads beside the model are among them."""
+
+    num_parameters: int
+    num_bytes: int
+
+
+def size_of(model_dir: Path) -> Size | None:
+    """Return how large a model is; None where the folder holds no weights.
+
+    Raises: ValueError: weights are damaged, with their path.
+    """
+    paths = [*model_dir.glob("*.safetensors")]
+    if not paths:
+        return None
+    return Size(
+        sum(map(_num_parameters, paths)),
+        sum(path.stat().st_size for path in paths),
+    )
+
+
+def _num_parameters(path: Path) -> int:
+    """Return how many numbers a file holds. What a batch norm counts is among them."""
+    try:
+        with safe_open(path, framework="numpy") as weights:
+            names = weights.keys()
+            return sum(prod(weights.get_slice(name).get_shape()) for name in names)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def milliseconds_of(model_dir: Path) -> dict[str, float]:
+    """Return how long a photo takes, by form: safetensors, and what export_model.py kept.
+
+    Returns: milliseconds, on the machine where export_model.py ran; empty where it did not, did not
+        measure (--precision), or did so for other weights than those that are there.
+    Raises: ValueError: what it wrote is damaged, with its path.
+    """
+    path, weights = model_dir / EXPORT_RECORD, model_dir / WEIGHTS
+    if not (path.is_file() and weights.is_file()):
+        return {}
+    try:
+        record = json.loads(path.read_text())
+        tried = record.get("tried")
+        with weights.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if not tried or not digest.startswith(record["version"]):
+            return {}
+        forms = ("safetensors", record["precision"])
+        return {form: float(tried[form]["milliseconds"]) for form in forms}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from error
