@@ -20,6 +20,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,6 +33,7 @@ if __name__ == "__main__":
 import datasets
 import torch
 import transformers
+from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset, DatasetDict
 
 # The Hub client's own: its newest releases have moved from httpx to httpx2.
@@ -39,6 +41,7 @@ from huggingface_hub.errors import HTTPError
 from torch import distributed
 from transformers import PreTrainedModel, set_seed
 
+from budget.batch_size import FIRST_STEPS, BatchTooLargeError, halve_batch, keep_recorded_batch
 from count_distribution import counts_of_labels
 from diagnostics.machine_usage import print_memory
 from items.heads import attach_item_heads, item_heads_of
@@ -57,7 +60,11 @@ from training.bin_dataset import (
     steps_of,
 )
 from training.bin_trainer import BinTrainer
-from training.checkpoints import UnfitCheckpointError, checkpoint_to_resume
+from training.checkpoints import (
+    UnfitCheckpointError,
+    checkpoint_to_resume,
+    forget_newer_checkpoints,
+)
 from training.command_line import (
     command_of,
     make_parser,
@@ -91,6 +98,7 @@ from training.run_folder import (
     check_run_folder,
     check_writable,
     only_run_in,
+    read_record,
     send_home,
     write_record,
 )
@@ -114,15 +122,17 @@ def main(argv: list[str] | None = None) -> None:
     parser = make_parser(__doc__)
     argv = sys.argv[1:] if argv is None else argv
     model_arguments, data_arguments, arguments = parse_arguments(parser, argv)
+    output_dir = Path(str(arguments.output_dir))
     try:
         check_machine(model_arguments, arguments)
+        if arguments.auto_find_batch_size:
+            keep_recorded_batch(arguments, read_record(output_dir))
     except (ValueError, ImportError) as error:
         parser.error(str(error))
     record = resolved_arguments(model_arguments, data_arguments, arguments)
     if data_arguments.dry_run:
         print(json.dumps(record, indent=2))
         return
-    output_dir = Path(str(arguments.output_dir))
     model_dir = Path(str(model_arguments.model_dir))
     prepare_process(arguments, output_dir)
 
@@ -139,7 +149,10 @@ def main(argv: list[str] | None = None) -> None:
             )
             if arguments.hub_token_secret:
                 arguments.hub_token = read_hub_token(arguments.hub_token_secret)
-            trainer = load_trainer(model_arguments, data_arguments, arguments, dataset, image_size)
+            load = partial(
+                load_trainer, model_arguments, data_arguments, arguments, dataset, image_size
+            )
+            trainer = load()
         # RuntimeError, ImportError: a flag asks for a library or a device that is not there.
         # HTTPError: --push_to_hub finds no Hub.
         except (ValueError, OSError, RuntimeError, ImportError, HTTPError) as error:
@@ -147,14 +160,21 @@ def main(argv: list[str] | None = None) -> None:
         try:
             if trainer.is_world_process_zero():
                 write_record(output_dir, record)
-            if arguments.do_train:
-                train(trainer, resume_from, dataset["train"], model_dir)
+            while arguments.do_train and not train(
+                trainer, resume_from, dataset["train"], model_dir
+            ):
+                del trainer  # the next one needs its memory
+                record |= halve_batch(arguments)
+                write_record(output_dir, record)
+                forget_newer_checkpoints(output_dir, None)
+                set_seed(arguments.seed)  # as if the batch had been given so
+                trainer = load()
             evaluate(trainer, dataset, data_arguments.max_eval_samples, image_size)
             if trainer.is_world_process_zero():
                 send_home(output_dir)
         except BrokenPipeError:  # `| head` has seen enough
             raise
-        except UnfitCheckpointError as error:
+        except (UnfitCheckpointError, BatchTooLargeError) as error:
             parser.error(str(error))
         except OSError as error:
             stop(error)
@@ -180,6 +200,11 @@ def check_machine(model_arguments: ModelArguments, arguments: BinTrainingArgumen
     Raises: ValueError, ImportError: something is not there.
     """
     check_one_device_a_process(arguments.n_gpu)
+    if arguments.auto_find_batch_size and arguments.world_size > 1:
+        raise ValueError(
+            f"--auto_find_batch_size is for one process, of which there are {arguments.world_size}:"
+            " give --global_batch_size, and a --per_device_train_batch_size that one of them found."
+        )
     check_trackers(arguments.report_to)
     BinTrainer.get_optimizer_cls_and_kwargs(arguments)
     if model_arguments.config_name:
@@ -340,16 +365,37 @@ def check_judged_by(
     raise ValueError(f"--metric_for_best_model change_loss: {reason}; give loss.")
 
 
-def train(trainer: BinTrainer, resume_from: str | None, bins: Dataset, model_dir: Path) -> None:
+def train(trainer: BinTrainer, resume_from: str | None, bins: Dataset, model_dir: Path) -> bool:
     """Train, calibrate, and write the model folder with all that serves and audits need.
 
     Args:
         resume_from: the checkpoint to go on from; None starts at the beginning.
         bins: the training split, whose records say how far off wrong ones are.
+
+    Returns: True; False where --auto_find_batch_size asks for another try, with half the batch.
+
+    Raises: BatchTooLargeError: memory ran out, and nothing asks for that.
     """
     if trainer.is_world_process_zero() and resume_from:
         print(f"Going on from {resume_from}.")
-    training = trainer.train(resume_from_checkpoint=resume_from)
+    at_once = trainer.args.per_device_train_batch_size
+    if trainer.args.auto_find_batch_size:
+        times = trainer.args.gradient_accumulation_steps
+        print(f"batch per_device_train_batch_size={at_once} gradient_accumulation_steps={times}")
+    try:
+        training = trainer.train(resume_from_checkpoint=resume_from)
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+        step = trainer.state.global_step + 1
+        if trainer.args.auto_find_batch_size and resume_from is None and step <= FIRST_STEPS:
+            close_trackers(trainer)
+            return False
+        raise BatchTooLargeError(
+            f"step {step}: memory does not hold a training on {at_once} photos at once: add "
+            "--auto_find_batch_size, in another --output_dir where there are checkpoints in this "
+            "one; or go on where there is more memory."
+        ) from error
     # Checkpoints stay as they are: a run that goes on is calibrated anew, not twice.
     validation = trainer.calibrate() if trainer.args.calibrate else None
     records = bins.select_columns(["id", "bin_group", "expected_quantity"])[:]
@@ -364,6 +410,7 @@ def train(trainer: BinTrainer, resume_from: str | None, bins: Dataset, model_dir
             size = {"train_samples": len(trainer.train_dataset)}
             trainer.save_metrics("train", training.metrics | size)
     report_calibration(trainer)
+    return True
 
 
 def evaluate(

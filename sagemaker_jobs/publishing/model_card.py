@@ -18,7 +18,7 @@ FLAGS = (
     *("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
     *("learning_rate", "lr_scheduler_type"),
     *("label_smoothing_factor", "max_grad_norm", "optim", "seed", "bf16", "fp16"),
-    "metric_for_best_model",
+    *("metric_for_best_model", "early_stopping_patience", "max_hours"),
 )
 # Those that are said also where they are off, or 0: train.py's default is another.
 RECIPE_FLAGS = (

@@ -12,12 +12,8 @@ from transformers.optimization import get_scheduler
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import is_torch_tf32_available
 
-from training.device import (
-    decoding_workers,
-    device_has_bf16,
-    shares_of_batch,
-    trains_on_cpu,
-)
+from budget.batch_size import shares_of_batch
+from training.device import decoding_workers, device_has_bf16, trains_on_cpu
 from training.flag_table import recipe_names
 from training.hub import check_secret_arn
 from training.sagemaker_job import in_sagemaker_job
@@ -138,7 +134,13 @@ class BinTrainingArguments(TrainingArguments):
     per_device_train_batch_size: int = described(
         64,
         "64 is what ViT-B/16 was published with here; where memory runs out, halve it and double "
-        "--gradient_accumulation_steps.",
+        "--gradient_accumulation_steps, or have --auto_find_batch_size do so.",
+    )
+    auto_find_batch_size: bool = described(
+        False,
+        "Where memory runs out in the first steps, begin anew with half of "
+        "--per_device_train_batch_size at once, and accumulate gradients for the rest: a step has "
+        "as many photos as before. In one process.",
     )
     per_device_eval_batch_size: int = described(64, "Evaluation needs less memory than training.")
     loss: Literal["cross_entropy", "soft_labels", "emd"] = described(
@@ -204,6 +206,16 @@ class BinTrainingArguments(TrainingArguments):
         None,
         "Write a checkpoint also when none was written for this many minutes. Default: 10 in a "
         "SageMaker job, since a spot instance goes without a word; else 0, which is never.",
+    )
+    max_hours: float | None = described(
+        None,
+        "End the training at the last evaluation that fits into so many hours, over all starts of "
+        "the run; with more of them it goes on. The learning rate falls as without it.",
+    )
+    early_stopping_patience: int | None = described(
+        None,
+        "End the training when so many evaluations in a row are no better than the best one, by "
+        "--metric_for_best_model.",
     )
     save_total_limit: int | None = described(
         2, "How many of the newest checkpoints to keep; the best one stays too. Below 1: all."
@@ -321,6 +333,12 @@ class BinTrainingArguments(TrainingArguments):
             self.eval_strategy = "no"
         if self.eval_strategy == "no":
             self.load_best_model_at_end = False
+            for name in ("max_hours", "early_stopping_patience"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"--{name} ends a training at an evaluation: give --do_train with "
+                        "--eval_strategy epoch or steps, or leave it out."
+                    )
         if self.load_best_model_at_end and self.save_strategy == "epoch":
             self.save_strategy = self.eval_strategy  # the best one is among those that are saved
         if self.greater_is_better is None:

@@ -29,6 +29,8 @@ from transformers import (
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
+from budget.early_stopping import EarlyStopping
+from budget.training_time import TrainingTime
 from diagnostics.callback import Diagnostics, run_facts
 from items.heads import ItemHeads, item_heads_of, item_loss, volume_change_loss
 from items.measures import (
@@ -138,15 +140,20 @@ class BinTrainer(Trainer):
             # They are asked beside the model, where a search for what a batch left out misses them;
             # each batch asks all of them.
             args.ddp_find_unused_parameters = False
+        # What may end the training, of which only the first to do so has its say.
+        endings: list[TrainerCallback] = [TrainingTime(args.max_hours)]
+        if args.early_stopping_patience is not None:
+            endings.insert(0, EarlyStopping(args.early_stopping_patience, self._as_judged))
         super().__init__(
             model=model,
             args=args,
             data_collator=partial(collate, keeps_visits=head_of(model) is not None),
             processing_class=image_processor,
             compute_metrics=counting_metrics(counts),
-            callbacks=[MetricsLine(), OwnRandomness(), *timed_checkpoints(args)],
+            callbacks=[MetricsLine(), OwnRandomness(), *timed_checkpoints(args), *endings],
             **kwargs,
         )
+        self.endings = endings
         self.image_processor = image_processor
         self.is_pretrained = is_pretrained
         self.counts = tuple(counts)
@@ -381,13 +388,28 @@ class BinTrainer(Trainer):
         Args:
             resume_from_checkpoint: the first process's; other machines get it from there.
         """
-        with checkpoint_here(resume_from_checkpoint, self.args) as checkpoint:
-            output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        # train.py looks after it: Trainer would make steps smaller, and not tell the record.
+        finds_batch, self.args.auto_find_batch_size = self.args.auto_find_batch_size, False
+        try:
+            with checkpoint_here(resume_from_checkpoint, self.args) as checkpoint:
+                output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        finally:
+            self.args.auto_find_batch_size = finds_batch
+        for ending in self.endings:  # evaluations from now on are of the finished model
+            self.remove_callback(ending)
         if self.average is not None:
             self.model.load_state_dict(self.average.model.state_dict())
             self.remove_callback(self.average)
             self.average = None
         return output
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Train for an epoch as Trainer does; a run that goes on may have ended before.
+
+        Trainer would take another step before it looks.
+        """
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
         """End as Trainer does, and leave the checkpoints alone.
@@ -710,17 +732,21 @@ class BinTrainer(Trainer):
         if self.average is not None:
             self.average.model.load_state_dict(self.model.state_dict())
 
+    def _as_judged(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Return the metrics of an evaluation, with the loss that is least of the best one."""
+        judged_by = str(self.args.metric_for_best_model).removeprefix("eval_")
+        if "eval_change_loss" not in metrics or judged_by != "loss":
+            return metrics
+        # What is minimized, but for what is learned of items beside it.
+        both = metrics["eval_loss"] + CHANGE_WEIGHT * metrics["eval_change_loss"]
+        return metrics | {"eval_loss": both}
+
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Return whether there is a new best one, as Trainer does, and have it saved.
 
         With more evaluations than checkpoints it would not be there in the end.
         """
-        judged_by = str(self.args.metric_for_best_model).removeprefix("eval_")
-        if "eval_change_loss" in metrics and judged_by == "loss":
-            # What is minimized, but for what is learned of items beside it.
-            both = metrics["eval_loss"] + CHANGE_WEIGHT * metrics["eval_change_loss"]
-            metrics = metrics | {"eval_loss": both}
-        is_best = super()._determine_best_metric(metrics, trial)
+        is_best = super()._determine_best_metric(self._as_judged(metrics), trial)
         if is_best and self.args.load_best_model_at_end:
             self.control.should_save = True
             self.state.best_global_step = self.state.global_step

@@ -96,24 +96,6 @@ def device_has_bf16(on_cpu: bool) -> bool:
         return False
 
 
-def shares_of_batch(global_batch_size: int, num_devices: int, most_at_once: int) -> tuple[int, int]:
-    """Return how many photos a device takes at once, and how many times a step.
-
-    Raises: ValueError: the devices cannot share the batch evenly.
-    """
-    if global_batch_size < 1 or global_batch_size % num_devices:
-        raise ValueError(
-            f"--global_batch_size {global_batch_size}: give a multiple of {num_devices} devices."
-        )
-    for_each = global_batch_size // num_devices
-    times = next(
-        times
-        for times in range(1, for_each + 1)
-        if for_each % times == 0 and for_each // times <= max(1, most_at_once)
-    )
-    return for_each // times, times
-
-
 def first_process_says(function: Callable[[], Any]) -> Any:
     """Return in all processes what a function returns in the first one, or raise what it raises.
 

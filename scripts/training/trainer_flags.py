@@ -25,7 +25,7 @@ MAY_CHANGE = (
     *("num_train_epochs", "max_steps", "load_best_model_at_end", "greater_is_better"),
     *("eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "save_strategy"),
     *("output_dir", "do_train", "do_eval", "do_predict", "resume_from_checkpoint", "run_name"),
-    *("eval_accumulation_steps", "per_device_eval_batch_size"),
+    *("eval_accumulation_steps", "per_device_eval_batch_size", "auto_find_batch_size"),
     *("save_steps", "save_total_limit", "report_to", "project"),
     *("logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter"),
     *("log_level", "log_level_replica", "log_on_each_node", "disable_tqdm"),
@@ -50,8 +50,6 @@ REFUSED = {
     "save_on_each_node": "the first machine writes, and the others get what they need from it",
     "ignore_data_skip": "a run that goes on would train on photos that it has seen, not on others",
     "dataloader_persistent_workers": "a run that goes on would end with other weights",
-    "auto_find_batch_size": "the batch would not be the one that is recorded; give a smaller "
-    "--per_device_train_batch_size, with --global_batch_size as it was",
     "remove_unused_columns": "the photos are decoded from a column that no model takes",
     "bf16_full_eval": _FULL_PRECISION,
     "fp16_full_eval": _FULL_PRECISION,
@@ -80,7 +78,7 @@ BOUNDS: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
         lambda value: value > 0,
         (
             *("num_train_epochs", "adam_epsilon", "logging_steps", "eval_steps", "save_steps"),
-            "checked_weight",
+            *("checked_weight", "max_hours"),
         ),
     ),
     (
@@ -91,6 +89,7 @@ BOUNDS: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
             *("per_device_train_batch_size", "per_device_eval_batch_size"),
             *("gradient_accumulation_steps", "eval_accumulation_steps", "torch_empty_cache_steps"),
             *("dataloader_prefetch_factor", "ddp_bucket_cap_mb", "ddp_timeout"),
+            "early_stopping_patience",
         ),
     ),
     (

@@ -135,6 +135,35 @@ def test_a_training_that_is_killed_while_it_writes_checkpoints_ends_with_the_sam
 
 
 @pytest.mark.slow
+def test_a_training_that_is_ended_killed_and_gone_on_ends_where_one_left_alone_ran_out_of_patience(
+    trainings: Trainings, tmp_path: Path
+) -> None:
+    flags = [*trainings.flags, "--num_train_epochs", "6", "--early_stopping_patience", "2"]
+    # The loss falls, so that the first epoch stays the best one, and the third is the last.
+    flags += ["--greater_is_better", "true", "--load_best_model_at_end", "false"]
+    patient = Trainings(trainings.server, flags)
+    assert patient.run(tmp_path / "undisturbed")["status"] == 0
+    assert "ended step=135 epoch=3" in (tmp_path / "undisturbed.log").read_text()
+    run_dir = tmp_path / "run"
+    in_no_time = Trainings(trainings.server, [*flags, "--max_hours", "1e-9"])
+    for _ in range(2):  # the second one takes no step
+        assert in_no_time.run(run_dir)["status"] == 0
+        assert [path.name for path in checkpoint_folders(run_dir)] == ["checkpoint-45"]
+    in_time = Trainings(trainings.server, [*flags, "--max_hours", "1"])
+    assert in_time.run(run_dir, change=3)["status"] == -signal.SIGKILL  # in the second checkpoint
+    assert in_time.run(run_dir)["status"] == 0
+    log = Path(f"{run_dir}.log").read_text()
+    assert re.findall(r"ended step=(\d+) epoch=\d by=(\w+)", log) == [
+        *[("45", "max_hours")] * 2,
+        ("135", "early_stopping_patience"),
+    ]
+    assert weights(run_dir) == weights(tmp_path / "undisturbed")
+    for name in ("trained_weights.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        ended = [tmp_path / folder / "checkpoint-135" / name for folder in ("run", "undisturbed")]
+        assert ended[0].read_bytes() == ended[1].read_bytes()
+
+
+@pytest.mark.slow
 def test_each_file_of_the_newest_checkpoint_may_be_damaged_and_the_one_before_it_is_taken(
     trainings: Trainings,
     undisturbed: tuple[Path, dict[str, Any]],
@@ -297,6 +326,20 @@ def test_two_processes_go_on_to_the_same_weights(
     for name in ("optimizer.pt", "rng_state_0.pth", "rng_state_1.pth"):
         ended = [checkpoint_folders(folder)[0] / name for folder in (run_dir, undisturbed_dir)]
         assert ended[0].read_bytes() == ended[1].read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("together", ["vit"], indirect=True)
+def test_two_processes_end_together_for_want_of_time_and_go_on(
+    together: tuple[list[str], Path], tmp_path: Path
+) -> None:
+    flags, undisturbed_dir = together
+    run_dir = tmp_path / "run"
+    log = train_together([run_dir], [*flags, "--max_hours", "1e-9"], processes=2)
+    assert log.count("ended step=17") == 1
+    assert [path.name for path in checkpoint_folders(run_dir)] == ["checkpoint-17"]
+    train_together([run_dir], [*flags, "--early_stopping_patience", "9"], processes=2)
+    assert weights(run_dir) == weights(undisturbed_dir)
 
 
 @pytest.mark.slow

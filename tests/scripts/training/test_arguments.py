@@ -12,7 +12,7 @@ from training import arguments, command_line
 from training.arguments import BinTrainingArguments, DataArguments, ModelArguments
 from training.command_line import make_parser
 from training.command_line import parse_arguments as parse_with
-from training.device import check_one_device_a_process, shares_of_batch
+from training.device import check_one_device_a_process
 
 REQUIRED = ["--model_name_or_path", "m", "--dataset_dir", "d", "--do_train"]
 NO_GPU = not torch.accelerator.is_available()
@@ -37,6 +37,14 @@ def error_line(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ([*REQUIRED, "--learning", "1"], "--learning"),
         ([*REQUIRED, "--learning_rate", "fast"], "invalid float value: 'fast'"),
         ([*REQUIRED, "--eval_strategy", "sometimes"], "sometimes"),
+        ([*REQUIRED, "--max_hours", "0"], "--max_hours 0.0: give a number above 0"),
+        ([*REQUIRED, "--max_hours", "1", "--eval_strategy", "no"], "--max_hours ends a training"),
+        ([*REQUIRED[:-1], "--do_eval", "--max_hours", "1"], "give --do_train with --eval_strategy"),
+        ([*REQUIRED, "--early_stopping_patience", "0"], "give 1 or more"),
+        (
+            [*REQUIRED, "--early_stopping_patience", "1", "--eval_strategy", "no"],
+            "--early_stopping_patience ends a training at an evaluation",
+        ),
         ([*REQUIRED, "--max_train_samples", "0"], "--max_train_samples 0: give 1 or more"),
         ([*REQUIRED, "--config_name", "c"], "either --model_name_or_path"),
         (["--dataset_dir", "d", "--do_train"], "either --model_name_or_path"),
@@ -126,11 +134,6 @@ def test_a_cpu_has_bf16_where_torch_says_so_too() -> None:
 
 
 def test_a_global_batch_is_shared_by_devices_and_steps() -> None:
-    assert shares_of_batch(256, num_devices=4, most_at_once=64) == (64, 1)
-    assert shares_of_batch(256, num_devices=1, most_at_once=64) == (64, 4)
-    assert shares_of_batch(256, num_devices=2, most_at_once=50) == (32, 4)
-    assert shares_of_batch(96, num_devices=1, most_at_once=50) == (48, 2)
-    assert shares_of_batch(8, num_devices=4, most_at_once=64) == (2, 1)
     _, _, training = parse(*REQUIRED, "--global_batch_size", "256")
     assert training.per_device_train_batch_size * training.gradient_accumulation_steps == 256
     assert training.per_device_train_batch_size == 64

@@ -567,6 +567,7 @@ def test_all_that_is_tried_is_tried_here_or_by_every_run() -> None:
     by_every_run |= {"do_predict", "resume_from_checkpoint", "disable_tqdm"}
     elsewhere = {"push_to_hub", "hub_model_id", "hub_token", "hub_private_repo"}  # test_hub.py
     elsewhere |= {"hub_strategy", "report_to"}  # test_trackers.py
+    elsewhere |= {"auto_find_batch_size"}  # budget/test_batch_size.py
     elsewhere |= {"greater_is_better", "use_cpu", "local_rank", "dataloader_pin_memory"}
     assert set(DECIDE_WEIGHTS) == OTHER_WEIGHTS.keys()
     assert set(MAY_CHANGE) == {*EVALUATIONS, *WITHOUT_EFFECT, *by_every_run, *elsewhere}
