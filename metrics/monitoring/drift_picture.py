@@ -71,13 +71,11 @@ def _draw(axes: Axes, panel: Panel, names: tuple[str, str]) -> None:
     else:
         both = np.concatenate([panel.reference, panel.observed])
         edges = np.histogram_bin_edges(both, NUM_BARS)
-    for values, filled, name in (
-        (panel.reference, True, names[0]),
-        (panel.observed, False, names[1]),
-    ):
-        shares = np.histogram(values, edges)[0] / len(values)
-        look = {"color": REFERENCE, "alpha": 0.45} if filled else {"color": color, "linewidth": 2}
-        axes.stairs(shares, edges, fill=filled, label=name, **look)
+    before, now = (
+        np.histogram(values, edges)[0] / len(values) for values in (panel.reference, panel.observed)
+    )
+    axes.stairs(before, edges, fill=True, label=names[0], color=REFERENCE, alpha=0.45)
+    axes.stairs(now, edges, label=names[1], color=color, linewidth=2)
     axes.set_title(panel.heading, fontsize=10, color=color if panel.is_drifted else "black")
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.set_ylim(bottom=0)

@@ -114,7 +114,9 @@ def test_darker_photos_are_found_though_the_model_is_asked_in_another_way(
         Image.open(path).point(lambda value: int(0.5 * value)).save(dark, quality=95)
         contents.append(dark.read_bytes())
     texts = [base64.b64encode(content).decode() for content in contents]
-    requests = [(content, "image/jpeg", "application/json") for content in contents[:20]]
+    requests: list[tuple[bytes, str, str | None]] = [
+        (content, "image/jpeg", "application/json") for content in contents[:20]
+    ]
     requests += [(content, "image/jpeg", "text/csv") for content in contents[20:30]]
     requests += [
         (json.dumps({"image": f"data:image/jpeg;base64,{text}"}).encode(), "application/json", None)
