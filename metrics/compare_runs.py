@@ -41,6 +41,7 @@ from visit_figures import (
 )
 
 PREDICTED = {"id", "bin_group", "expected_quantity", "count"}  # columns, beside probabilities
+WRITES = {"test": "--do_predict", "validation": "--do_eval"}  # the predictions of each split
 HEADER = (
     *("run", "model", "test photos", "epochs", "seed"),
     *("accuracy %", "over majority", "within one %", "MAE", "RMSE"),
@@ -246,14 +247,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def read_predictions_file(run_dir: Path) -> pa.Table:
-    """Return what a run says of its test split, a row a bin.
+def read_predictions_file(run_dir: Path, split: str = "test") -> pa.Table:
+    """Return what a run says of its test or validation split, a row a bin.
 
     Raises: ValueError: it is missing, damaged or empty, with its path and the reason.
     """
-    path = run_dir / "predictions_test.parquet"
+    path = run_dir / f"predictions_{split}.parquet"
     if not path.exists():  # pyarrow's own error names no file
-        raise ValueError(f"{path} is missing: run scripts/train.py with --do_predict first.")
+        raise ValueError(f"{path} is missing: run scripts/train.py with {WRITES[split]} first.")
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
@@ -264,7 +265,7 @@ def read_predictions_file(run_dir: Path) -> pa.Table:
     if missing:
         raise ValueError(f"{path} has no column {', '.join(sorted(missing))}.")
     if not table.num_rows:
-        raise ValueError(f"{path} holds no predictions: its dataset has an empty test split.")
+        raise ValueError(f"{path} holds no predictions: its dataset has an empty {split} split.")
     return table
 
 

@@ -25,7 +25,7 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from compare_runs import read_predictions_file
-from dataset_rows import rows_of_test_split
+from dataset_rows import rows_of_split
 from evaluation import Evaluation, read_evaluation
 from strict_parser import StrictParser
 from visit_figures import CHANGES, Changes, read_changes
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
         arguments = parser.parse_args(argv)
         path = arguments.output or arguments.run_dir / "explained_change.png"
         example = read_example(arguments.run_dir)
-        rows = rows_of_test_split(arguments.dataset, example.ids, ["image"])
+        rows = rows_of_split(arguments.dataset, example.ids, ["image"])
         photos = [image["bytes"] for image in rows["image"].to_pylist()]
         draw_example(example, photos[0], photos[1], path)
         print(f"Picture: {path}, of the visits {example.ids[0]} and {example.ids[1]}")

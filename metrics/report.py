@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from compare_runs import read_json, read_predictions_file
-from dataset_rows import rows_of_test_split
+from dataset_rows import rows_of_split
 from evaluation import Evaluation, figures, read_evaluation, worst_errors
 from item_figures import items_of_run
 from report_page import GalleryPhoto, report_page
@@ -58,7 +58,7 @@ def write_report(run_dir: Path, dataset: Path | None, output_dir: Path) -> Path:
     arguments = read_json(run_dir / "arguments.json")
     bins = None
     if dataset is not None:
-        bins = rows_of_test_split(dataset, evaluation.ids.tolist(), ["asins", "image"])
+        bins = rows_of_split(dataset, evaluation.ids.tolist(), ["asins", "image"])
     distinct = None
     if bins is not None and not bins["asins"].null_count:  # an official split may know no items
         distinct = [len(set(asins)) for asins in bins["asins"].to_pylist()]

@@ -8,9 +8,9 @@
         --model_name_or_path facebook/dino-vits16 --do_train --do_eval --do_predict
 
 The same command goes on where a killed run stopped. OUTPUT_DIR gets arguments.json,
-all_results.json (eval_* on the validation split, test_* on the test split), and
-predictions_test.parquet, with check.json (a drawn photo and the answer to it); the model folder
-works with pipeline("image-classification").
+all_results.json (eval_* on the validation split, test_* on the test split), the predictions of
+both, predictions_validation.parquet and predictions_test.parquet, and check.json (a drawn photo and
+the answer to it); the model folder works with pipeline("image-classification").
 A JSON file of flags may come first: python scripts/train.py flags.json --seed 7
 """
 
@@ -91,6 +91,7 @@ from training.results import (
     report_calibration,
     write_check,
     write_model,
+    write_validation_predictions,
 )
 from training.run_folder import (
     CHECK,
@@ -419,6 +420,7 @@ def evaluate(
     """Evaluate and predict, as the flags ask."""
     if trainer.args.do_eval:
         trainer.save_metrics("eval", trainer.evaluate())
+        write_validation_predictions(trainer, dataset["validation"], max_samples)
     if trainer.args.do_predict:
         predict_test_split(trainer, dataset["test"], max_samples, trainer.visit_model)
         if trainer.is_world_process_zero():

@@ -162,7 +162,9 @@ class BinTrainer(Trainer):
         # Of the pairs that were evaluated last.
         self.change_logits: np.ndarray | None = None
         self.volume_changes: np.ndarray | None = None
-        self.item_answers: np.ndarray | None = None  # of the photos that were evaluated last
+        # Of the photos that were evaluated last.
+        self.evaluated: EvalLoopOutput | None = None
+        self.item_answers: np.ndarray | None = None
         item_heads = item_heads_of(self.model)
         self.item_settings = ItemSettings(item_heads.max_distinct) if item_heads else None
         self.visit_model = VisitModel(ErrorModel())  # until it is fitted, or read
@@ -559,7 +561,7 @@ class BinTrainer(Trainer):
         Where the model has a change head it is asked about each two visits that follow each other
         among these photos: `change_logits` has its answers, and `change_loss` is their mean loss,
         of pairs that differ; `volume_changes` has what it says of volumes, if anything. Where it
-        has item heads, `item_answers` has what they say.
+        has item heads, `item_answers` has what they say. `evaluated` has what is returned.
         """
         self._share_buffers()
         photos: Any = dataloader.dataset
@@ -594,7 +596,8 @@ class BinTrainer(Trainer):
                 figures = volume_change_figures(self.volume_changes, true)
                 metrics |= {f"change_volume_{name}": value for name, value in figures.items()}
         named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        return output._replace(metrics=output.metrics | named)
+        self.evaluated = output._replace(metrics=output.metrics | named)
+        return self.evaluated
 
     def _loop_over_visits(
         self, dataloader: DataLoader, steps: np.ndarray, *args: Any, **kwargs: Any

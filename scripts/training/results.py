@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
 from PIL import Image
-from transformers.trainer_utils import PredictionOutput
+from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
 from count_distribution import counts_of_labels, mode_count
 from items.answers import told_items
@@ -47,7 +47,7 @@ from training.bin_trainer import BinTrainer
 from training.calibration import before_and_after
 from training.checkpoints import plain_write_errors
 from training.evaluation import softmax
-from training.run_folder import CHANGES, PREDICTIONS, remove_results
+from training.run_folder import CHANGES, PREDICTIONS, VALIDATION_PREDICTIONS, remove_results
 from visits.batches import share_unchanged
 from visits.chain import Visits, fit_weights, possible_changes, visit_posteriors
 from visits.error_model import ErrorModel
@@ -200,6 +200,17 @@ def predicted_visits(
     return Visits(softmax(prediction.predictions), steps, changes, trainer.counts)
 
 
+def write_validation_predictions(
+    trainer: BinTrainer, validation: Dataset, max_samples: int | None
+) -> None:
+    """Write what was just evaluated into the run folder: what metrics/drift.py compares with."""
+    assert trainer.evaluated is not None
+    if trainer.is_world_process_zero():
+        table = prediction_table(first_bins(validation, max_samples), trainer.evaluated)
+        with whole_file(Path(str(trainer.args.output_dir)) / VALIDATION_PREDICTIONS) as temporary:
+            pq.write_table(table, temporary)
+
+
 def predict_test_split(
     trainer: BinTrainer, test: Dataset, max_samples: int | None, model: VisitModel
 ) -> None:
@@ -251,7 +262,7 @@ def report_calibration(trainer: BinTrainer) -> None:
         print("calibration", *values, flush=True)
 
 
-def prediction_table(bins: Dataset, prediction: PredictionOutput) -> pa.Table:
+def prediction_table(bins: Dataset, prediction: PredictionOutput | EvalLoopOutput) -> pa.Table:
     """Return one row a bin: what the inventory expects, what the model counts, how sure it is.
 
     Args:

@@ -26,6 +26,7 @@ except ImportError:  # Windows
 RECORD = "arguments.json"
 METRICS = "all_results.json"
 PREDICTIONS = "predictions_test.parquet"
+VALIDATION_PREDICTIONS = "predictions_validation.parquet"
 CHANGES = "changes_test.parquet"
 CHECK = "check.json"
 LOCK = "_running"  # Trainer's push to the Hub leaves out what starts so
@@ -176,7 +177,7 @@ def write_figures(output_dir: Path, split: str, figures: dict[str, Any]) -> None
 
 def remove_results(output_dir: Path) -> None:
     """Remove figures and predictions of an earlier state of the model."""
-    for name in (METRICS, PREDICTIONS, CHANGES, CHECK):
+    for name in (METRICS, PREDICTIONS, VALIDATION_PREDICTIONS, CHANGES, CHECK):
         (output_dir / name).unlink(missing_ok=True)
 
 
@@ -187,7 +188,8 @@ def send_home(output_dir: Path) -> None:
         return
     Path(target).mkdir(parents=True, exist_ok=True)
     diagnostics = (DIAGNOSTICS_PAGE, DIAGNOSTICS_RECORD, TRACE)
-    for name in (RECORD, METRICS, PREDICTIONS, CHANGES, CHECK, *diagnostics):
+    results = (RECORD, METRICS, PREDICTIONS, VALIDATION_PREDICTIONS, CHANGES, CHECK)
+    for name in (*results, *diagnostics):
         if (output_dir / name).exists():
             shutil.copy2(output_dir / name, target)
     for name in TRACKER_FOLDERS:

@@ -26,7 +26,7 @@ from paths import ROOT
 from training.bin_dataset import ITEMS
 from training.bin_trainer import BinTrainer
 from training.checkpoints import COMPLETE, checkpoint_folders
-from training.run_folder import CHANGES, PREDICTIONS, only_run_in
+from training.run_folder import CHANGES, PREDICTIONS, VALIDATION_PREDICTIONS, only_run_in
 
 TRAIN = str(ROOT / "scripts" / "train.py")
 
@@ -144,15 +144,30 @@ def test_without_changes_or_visits_to_learn_them_from_there_is_no_head(
     assert not list((tmp_path / "model").glob("change_head*"))
 
 
+def test_what_is_said_of_the_validation_split_is_kept_too(run_dir: Path, dataset_dir: Path) -> None:
+    table = pq.read_table(run_dir / VALIDATION_PREDICTIONS)
+    validation = load_dataset(str(dataset_dir), split="validation")
+    for name in ("id", "bin_group", "expected_quantity"):
+        assert table[name].to_pylist() == validation[name]
+    probabilities = np.column_stack([table[f"probability_{n}"].to_numpy() for n in range(1, 6)])
+    true = probabilities[np.arange(len(table)), table["expected_quantity"].to_numpy() - 1]
+    assert -np.log(true).mean() == pytest.approx(results(run_dir)["eval_loss"])
+
+
 def test_a_part_of_the_test_split_is_predicted_under_its_own_names(
     run_dir: Path, dataset_dir: Path, tmp_path: Path
 ) -> None:
     train.main(
         ["--dataset_dir", str(dataset_dir), "--model_name_or_path", str(run_dir / "model")]
         + ["--output_dir", str(tmp_path / "part"), "--do_predict", "--max_eval_samples", "30"]
+        + ["--do_eval"]
     )
     whole = {row["id"]: row for row in pq.read_table(run_dir / PREDICTIONS).to_pylist()}
     part = pq.read_table(tmp_path / "part" / PREDICTIONS).to_pylist()
+    validation = [
+        pq.read_table(path / VALIDATION_PREDICTIONS) for path in (run_dir, tmp_path / "part")
+    ]
+    assert validation[0]["id"] == validation[1]["id"]  # which are fewer
     assert len(part) == 30
     assert [row["id"] for row in part] != [*whole][:30]  # whole bins
     for row in part:
@@ -521,6 +536,7 @@ def test_a_sagemaker_job_leaves_model_and_results_where_sagemaker_collects_them(
         "arguments.json",
         "all_results.json",
         "predictions_test.parquet",
+        "predictions_validation.parquet",
         "changes_test.parquet",
         "check.json",
         "diagnostics.html",

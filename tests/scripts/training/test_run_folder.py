@@ -79,7 +79,8 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_results_of_an_earlier_state_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    for name in ("all_results.json", "predictions_test.parquet", "arguments.json"):
+    predictions = ("predictions_test.parquet", "predictions_validation.parquet")
+    for name in ("all_results.json", *predictions, "arguments.json"):
         (tmp_path / name).write_text("{}")
     remove_results(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["arguments.json"]
