@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 LATEST := .venv-latest
 LATEST_STAMP := $(LATEST)/.installed
 # Whatever stands on them; tests/contracts/test_second_lane.py holds this to the imports.
-LATEST_TESTS := tests/scripts/recipe tests/scripts/training tests/scripts/diagnostics \
+LATEST_TESTS := tests/scripts/recipe tests/scripts/budget tests/scripts/training tests/scripts/diagnostics \
   $(patsubst %,tests/scripts/test_%.py,train count_distribution counting_metric) \
   tests/scripts/serving/test_local_server.py tests/scripts/auditing/test_label_errors.py \
   $(patsubst %,tests/data_prep/test_%.py,push_dataset check_leaks) \
