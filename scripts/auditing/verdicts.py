@@ -48,6 +48,7 @@ from visits.error_model import ErrorModel
 from visits.settings import VisitModel
 
 DECISIONS_CSV = "decisions.csv"
+COUNTED = "counted by hand"  # how the reason of such a bin begins
 NUM_NAMED = 20  # bins without a plain decision, in what an audit prints
 COVERAGE = 0.9
 SMALLEST = 1e-12  # of a probability
@@ -380,7 +381,7 @@ class Judge:
                 decision=OK if is_right else WRONG,
                 suggested=None if is_right else counted,
                 saving=0.0 if is_right else (self.costs or ERROR_UNITS).missed_error,
-                reason=f"counted by hand: {counted}",
+                reason=f"{COUNTED}: {counted}",
             )
         is_refuted = self.by_hand.refuted.get(part.first + row) == int(part.expected[row])
         if is_refuted and verdict.decision == OK:  # whatever a check costs: it is wrong
