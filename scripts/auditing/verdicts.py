@@ -257,6 +257,17 @@ class Judge:
         ]
         return spend_budget(np.concatenate([*risks, np.empty(0)]), self.review_budget)
 
+    def corrected_counts(self, part: Part) -> np.ndarray:
+        """Return the likeliest count of each bin if its record is wrong, int (num_bins,), items.
+
+        Args:
+            part: of bins with a photo and a record among the counts.
+        """
+        judged = self._is_judged(part)
+        assert judged.all()
+        posterior, recorded = self._posterior(part, judged), self._recorded(part, judged)
+        return corrected_count(posterior, recorded, self.counts)[0]
+
     def _is_judged(self, part: Part) -> np.ndarray:
         """Return which bins photo and record decide about, bool (num_bins,)."""
         judged = np.isin(part.expected, self.counts) & ~np.isnan(part.probabilities).any(axis=1)
