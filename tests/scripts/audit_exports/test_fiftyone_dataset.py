@@ -24,7 +24,7 @@ print(json.dumps({
     "samples": [
         {
             "bin_id": sample.bin_id,
-            "width": sample.metadata.width,
+            "width": sample.metadata and sample.metadata.width,
             "record": sample.ground_truth and sample.ground_truth.label,
             "prediction": sample.prediction and sample.prediction.label,
             "confidence": sample.prediction and sample.prediction.confidence,
