@@ -27,6 +27,9 @@ SDK3_TESTS := tests/sagemaker_jobs/sdk $(patsubst %,tests/sagemaker_jobs/%, \
   test_prepare_data.py::test_what_arrives_is_what_the_dry_run_printed_and_in_its_order)
 # Jobs launched, watched and stopped with the least rights.
 SDK3_SLOW_TESTS := tests/sagemaker_jobs/test_iam.py -k launched
+# The programs that exports of an audit are for.
+EXPORTS := .venv-exports
+EXPORTS_STAMP := $(EXPORTS)/.installed
 # Two files at once, the tests of each one after the other: they share what is slow to make, and the
 # processes of a job, which only one file's tests start, meet at one port. Each with a thread, where
 # two would wait for one another.
@@ -41,8 +44,8 @@ export PYTHONDONTWRITEBYTECODE :=
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help environment demo test test-slow test-latest test-sdk3 docker-test lint format release \
-  clean
+.PHONY: help environment demo test test-slow test-latest test-sdk3 test-exports docker-test lint \
+  format release clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -124,6 +127,17 @@ test-sdk3: $(SDK3_STAMP)  ## all that makes SageMaker jobs, on version 3 of its 
 	OMP_NUM_THREADS=1 $(SDK3)/bin/python -m pytest $(PARALLEL) $(SDK3_TESTS)
 	$(SDK3)/bin/python -m pytest -m slow $(SDK3_SLOW_TESTS)
 
+# It holds these programs alone, which the tests start: what they bring does not get on with .venv.
+$(EXPORTS_STAMP): requirements-exports.txt $(STAMP)
+	@echo "Setting up $(EXPORTS) (once; some minutes)"
+	@rm -rf $(EXPORTS)
+	@$(RUN) -m venv $(EXPORTS)
+	@$(EXPORTS)/bin/python -m pip install $(PIP_FLAGS) -r $<
+	@touch $@
+
+test-exports: $(EXPORTS_STAMP)  ## exports of an audit, opened by FiftyOne and Label Studio
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m 'slow or not slow' tests/scripts/audit_exports
+
 # -s shows what takes minutes. As root on Debian this installs Docker and starts it for the tests.
 docker-test: $(STAMP)  ## the tests in Docker; skipped aloud where it cannot be had
 	$(RUN) -m pytest -m docker -s
@@ -142,4 +156,4 @@ release:  ## put what is attached to a release into dist/
 	cd dist && $$(command -v sha256sum || echo shasum -a 256) $(RELEASE).tar.gz > SHA256SUMS
 
 clean:  ## remove the environments, the demo's data and runs
-	rm -rf $(VENV) $(LATEST) $(SDK3) .venv-toolkit .venv-serving .docker-test data/demo_mirror data/demo runs/demo
+	rm -rf $(VENV) $(LATEST) $(SDK3) $(EXPORTS) .venv-toolkit .venv-serving .docker-test data/demo_mirror data/demo runs/demo

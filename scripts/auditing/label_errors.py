@@ -1,18 +1,21 @@
 """Rank the training labels that look wrong, for a person's look or to train without them.
 
 Each photo's count is judged by a classifier that was fitted on other bin groups: a logistic
-regression on what the model sees of the photo, in NUM_FOLDS folds of whole groups. That takes one
-pass over the photos instead of NUM_FOLDS trainings. Features of a model that was fine-tuned on
-these very labels remember some of them, and a wrong label then looks righter than it is: a model
-that was never trained on them, such as the pretrained one, is fairer, and counts worse.
+regression on what the model sees of the photo, in five folds of whole groups. That takes one pass
+over the photos instead of five trainings. Features of a model that was fine-tuned on these very
+labels remember some of them, and a wrong label then looks righter than it is: a model that was
+never trained on them, such as the pretrained one, is fairer, and counts worse.
 
 Which labels are likely wrong is decided by confident learning, as cleanlab does it. Source:
 Northcutt et al., Confident learning: estimating uncertainty in dataset labels, JAIR 2021.
+
+What such a label should be is suggested by all that is known of the bin, and not by its photo alone
+(auditing.suggested_labels).
 """
 
 import csv
 import shlex
-from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -20,26 +23,23 @@ import numpy as np
 import torch
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 
 from auditing.bins import AuditBin, DatasetBins, UnusablePhotoError, decode_photo
+from auditing.out_of_fold import distributions, folds_of_groups
 from auditing.parts import BATCH_SIZE
+from auditing.record_lines import record_of
+from auditing.suggested_labels import LabelledBins, suggested_counts
 from auditing.verdicts import harmless
 from one_line_parser import reason_of
 from output_files import whole_file
 
 LABEL_ERRORS = "label_errors.csv"
-NUM_FOLDS = 5
-SEED = 0
-# How freely the regression may fit; the one of the least loss on other groups is taken.
-INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
-COLUMNS = ("id", "bin_group", "expected_quantity", "likely_count", "probability_of_label")
+COLUMNS = (
+    *("id", "bin_group", "expected_quantity", "likely_count", "probability_of_label"),
+    "suggested",
+)
 
 
 def rank_label_errors(
@@ -54,17 +54,14 @@ def rank_label_errors(
     Raises: ValueError: no model, no training split, or too few bin groups.
     """
     source = DatasetBins(dataset_dir, ["train"], None)
-    columns = ["id", "bin_group", "expected_quantity"]
-    bins = source.dataset.table("train", columns)
-    ids = bins["id"].to_pylist()
-    groups = [
-        group or bin_id for group, bin_id in zip(bins["bin_group"].to_pylist(), ids, strict=True)
-    ]
-    labels = bins["expected_quantity"].to_numpy()
-    features = photo_features(model_dir, source)
-    probabilities, counts = cross_validated_probabilities(features, labels, groups)
-    likely, score = likely_errors(probabilities, np.searchsorted(counts, labels))
-    listed = likely[: int(review_budget * len(labels))]
+    bins = labelled_bins(source)
+    groups = [group or own for group, own in zip(bins.groups, bins.ids, strict=True)]
+    features = photo_features(model_dir, source).astype(np.float64)
+    counts, folds = np.unique(bins.labels), folds_of_groups(bins.labels, groups)
+    probabilities = distributions(features, bins.labels, counts, folds)
+    suggested = suggested_counts(bins, features, probabilities, tuple(counts.tolist()), folds)
+    likely, score = likely_errors(probabilities, np.searchsorted(counts, bins.labels))
+    listed = likely[: int(review_budget * len(bins.labels))]
 
     path = output_dir / LABEL_ERRORS
     with (
@@ -75,10 +72,10 @@ def rank_label_errors(
         writer.writerow(COLUMNS)
         for row in listed:
             count = counts[probabilities[row].argmax()]
-            line = [harmless(ids[row]), harmless(groups[row]), labels[row], count]
-            writer.writerow([*line, f"{score[row]:.6f}"])
-    accuracy = (counts[probabilities.argmax(axis=1)] == labels).mean()
-    print(f"Right of {len(ids):,} labels when predicted from other bins: {accuracy:.1%}")
+            line = [harmless(bins.ids[row]), harmless(groups[row]), bins.labels[row], count]
+            writer.writerow([*line, f"{score[row]:.6f}", suggested[row]])
+    accuracy = (counts[probabilities.argmax(axis=1)] == bins.labels).mean()
+    print(f"Right of {len(bins.ids):,} labels when predicted from other bins: {accuracy:.1%}")
     print(f"Likely wrong labels: {len(likely):,}; the first {len(listed):,} are in {path}")
     print(
         "Look at the first ones before you believe them: a weak model's own errors are among them."
@@ -87,6 +84,15 @@ def rank_label_errors(
         f"Next: the build_dataset.py command of {dataset_dir / 'README.md'} with --exclude "
         f"{shlex.quote(str(path))} and another --output_dir leaves them out."
     )
+
+
+def labelled_bins(source: DatasetBins) -> LabelledBins:
+    """Return the records of a dataset's training split; of the photos nothing is read."""
+    table = source.dataset.table("train", ["id", "bin_group", "expected_quantity"])
+    ids, groups, labels = (table[name].to_pylist() for name in table.column_names)
+    items = (map(asdict, a_bin.items) for a_bin in source.bins(photos_of=()))
+    records = [record_of(label, list(each)) for label, each in zip(labels, items, strict=True)]
+    return LabelledBins(ids, groups, np.array(labels), records)
 
 
 def photo_features(model_dir: Path, source: DatasetBins) -> np.ndarray:
@@ -134,44 +140,6 @@ def _decoded(a_bin: AuditBin, image_processor: ViTImageProcessor) -> np.ndarray:
         return decode_photo(a_bin.photo or b"", size, image_processor.resample)
     except UnusablePhotoError as error:
         raise ValueError(f"bin {a_bin.id}: {error} Build the dataset again.") from error
-
-
-def cross_validated_probabilities(
-    features: np.ndarray, labels: np.ndarray, groups: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return each photo's distribution over counts, from a classifier that saw other groups only.
-
-    Args:
-        features: (num_bins, num_features). labels: (num_bins,), items. groups: (num_bins,).
-
-    Returns: float (num_bins, num_counts), and the counts of the columns, increasing.
-
-    Raises: ValueError: too few groups for NUM_FOLDS folds with every count in each.
-    """
-    counts = np.unique(labels)
-    features = features.astype(np.float64)
-    folds = StratifiedGroupKFold(NUM_FOLDS, shuffle=True, random_state=SEED)
-    if len(set(groups)) < NUM_FOLDS:
-        raise ValueError(f"The training split has fewer than {NUM_FOLDS} bin groups: build more.")
-    divided = list(folds.split(features, labels, groups))
-    if any(len(np.unique(labels[train])) < len(counts) for train, _ in divided):
-        raise ValueError(
-            "A count occurs in too few bin groups of the training split to be judged from the "
-            "others: build more bins, or --min_count and --max_count closer together."
-        )
-
-    def predicted(inverse_penalty: float) -> np.ndarray:
-        probabilities = np.empty((len(labels), len(counts)))
-        for train, held_out in divided:
-            classifier = make_pipeline(
-                StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=500)
-            )
-            classifier.fit(features[train], labels[train])
-            probabilities[held_out] = classifier.predict_proba(features[held_out])
-        return probabilities
-
-    tried = [predicted(inverse_penalty) for inverse_penalty in INVERSE_PENALTIES]
-    return min(tried, key=lambda found: log_loss(labels, found, labels=counts)), counts
 
 
 def likely_errors(

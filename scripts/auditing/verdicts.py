@@ -50,6 +50,7 @@ from visits.error_model import ErrorModel
 from visits.settings import VisitModel
 
 DECISIONS_CSV = "decisions.csv"
+COUNTED = "counted by hand"  # how the reason of such a bin begins
 NUM_NAMED = 20  # bins without a plain decision, in what an audit prints
 COVERAGE = 0.9
 SMALLEST = 1e-12  # of a probability
@@ -295,6 +296,17 @@ class Judge:
         chosen = most_telling(risk, uncertainty, is_checked, bins, number)
         return replace(self, to_learn_from=frozenset(chosen.tolist()))
 
+    def corrected_counts(self, part: Part) -> np.ndarray:
+        """Return the likeliest count of each bin if its record is wrong, int (num_bins,), items.
+
+        Args:
+            part: of bins with a photo and a record among the counts.
+        """
+        judged = self._is_judged(part)
+        assert judged.all()
+        posterior, recorded = self._posterior(part, judged), self._recorded(part, judged)
+        return corrected_count(posterior, recorded, self.counts)[0]
+
     def _is_judged(self, part: Part) -> np.ndarray:
         """Return which bins photo and record decide about, bool (num_bins,)."""
         judged = np.isin(part.expected, self.counts) & ~np.isnan(part.probabilities).any(axis=1)
@@ -432,7 +444,7 @@ class Judge:
                 decision=OK if is_right else WRONG,
                 suggested=None if is_right else counted,
                 saving=0.0 if is_right else (self.costs or ERROR_UNITS).missed_error,
-                reason=f"counted by hand: {counted}",
+                reason=f"{COUNTED}: {counted}",
             )
         if part.first + row in self.to_learn_from:
             reason = "its count tells most of what photos do not"
