@@ -14,7 +14,7 @@ LATEST_STAMP := $(LATEST)/.installed
 # Whatever stands on them; tests/contracts/test_second_lane.py holds this to the imports.
 LATEST_TESTS := tests/scripts/recipe tests/scripts/budget tests/scripts/training tests/scripts/diagnostics \
   $(patsubst %,tests/scripts/test_%.py,train count_distribution counting_metric) \
-  tests/scripts/serving/test_local_server.py tests/scripts/auditing/test_label_errors.py \
+  tests/scripts/serving/test_local_server.py tests/scripts/label_checks \
   $(patsubst %,tests/data_prep/test_%.py,push_dataset check_leaks) \
   tests/sagemaker_jobs/test_push_to_hub.py tests/sagemaker_jobs/publishing
 # Version 3 of the SageMaker SDK in place of version 2.

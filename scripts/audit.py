@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
             add_error_model(arguments.fit_error_model, arguments.model)
         elif arguments.label_errors:
             # Here: an audit itself needs neither cleanlab nor scikit-learn, which it imports.
-            from auditing.label_errors import rank_label_errors
+            from label_checks.label_errors import rank_label_errors
 
             budget = DEFAULT_BUDGET if arguments.review_budget is None else arguments.review_budget
             rank_label_errors(arguments.model, arguments.bins, arguments.output_dir, budget)

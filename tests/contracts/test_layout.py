@@ -29,6 +29,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "auditing": ("items", "serving", "visits"),
     "exporting": ("items", "serving", "visits"),
     "audit_exports": ("auditing",),
+    "label_checks": ("auditing", "items", "visits"),
     "audit_evaluation": ("auditing", "items", "visits"),
     "monitoring": (),
     "aws": (),

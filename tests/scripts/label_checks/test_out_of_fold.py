@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from auditing.label_errors import likely_errors
-from auditing.out_of_fold import distributions, folds_of_groups, sizes
+from label_checks.label_errors import likely_errors
+from label_checks.out_of_fold import distributions, folds_of_groups, sizes
 
 
 def clusters(num_bins: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:

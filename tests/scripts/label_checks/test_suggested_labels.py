@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from auditing.out_of_fold import distributions, folds_of_groups
-from auditing.suggested_labels import LabelledBins, suggested_counts
 from items.evidence import NO_ITEMS, RecordedItems
+from label_checks.out_of_fold import distributions, folds_of_groups
+from label_checks.suggested_labels import LabelledBins, suggested_counts
 
 NUM_GROUPS = 300
 

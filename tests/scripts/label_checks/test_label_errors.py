@@ -9,7 +9,7 @@ import pytest
 import audit
 import build_dataset
 from auditing.bins import DatasetBins
-from auditing.label_errors import photo_features
+from label_checks.label_errors import photo_features
 
 
 def test_a_model_that_cannot_be_loaded_says_why(

@@ -10,7 +10,7 @@ Which labels are likely wrong is decided by confident learning, as cleanlab does
 Northcutt et al., Confident learning: estimating uncertainty in dataset labels, JAIR 2021.
 
 What such a label should be is suggested by all that is known of the bin, and not by its photo alone
-(auditing.suggested_labels).
+(label_checks.suggested_labels).
 """
 
 import csv
@@ -27,11 +27,11 @@ from tqdm import tqdm
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 
 from auditing.bins import AuditBin, DatasetBins, UnusablePhotoError, decode_photo
-from auditing.out_of_fold import distributions, folds_of_groups
 from auditing.parts import BATCH_SIZE
 from auditing.record_lines import record_of
-from auditing.suggested_labels import LabelledBins, suggested_counts
 from auditing.verdicts import harmless
+from label_checks.out_of_fold import distributions, folds_of_groups
+from label_checks.suggested_labels import LabelledBins, suggested_counts
 from one_line_parser import reason_of
 from output_files import whole_file
 

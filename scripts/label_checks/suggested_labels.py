@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from auditing.out_of_fold import Folds, distributions, sizes
 from auditing.parts import Part
 from auditing.record_lines import recorded_columns
 from auditing.verdicts import Judge
@@ -30,6 +29,7 @@ from auditing.wrong_rate import DEFAULT_WRONG_RATE, WrongRate
 from items.evidence import RecordedItems, fit_powers, item_evidence, usual_items
 from items.settings import ItemSettings
 from items.sizes import item_targets
+from label_checks.out_of_fold import Folds, distributions, sizes
 from visits.chain import possible_changes
 from visits.error_model import ErrorModel, fit_error_model
 from visits.neighbours import visit_steps
