@@ -55,7 +55,8 @@ from auditing.parts import (
     seen_visits,
     write_parts,
 )
-from auditing.review_page import REVIEW_PAGE, page_summary, write_page
+from auditing.photo_maps import HEAT_MAPS, Mapper, map_photos
+from auditing.review_page import REVIEW_PAGE, page_summary, shown_changes, shown_rows, write_page
 from auditing.verdicts import DECISIONS_CSV, NUM_NAMED, Judge, decide_all, harmless
 from auditing.visits_of_bins import earlier_visits, visit_summary, visits_text
 from auditing.wrong_rate import DEFAULT_WRONG_RATE, WrongRate
@@ -162,6 +163,12 @@ def make_parser() -> OneLineErrorsParser:
         "(default: that of the model's training records)",
     )
     parser.add_argument(
+        "--heat_maps",
+        action="store_true",
+        help="show in the review page where the model sees what it counts, and what has changed: "
+        "each photo of the page costs about ten times as much as to count it",
+    )
+    parser.add_argument(
         "--evaluate",
         type=Path,
         metavar="RUN",
@@ -243,6 +250,7 @@ def audit(arguments: argparse.Namespace) -> int:
     )
     counter = BinCounter(arguments.model, available_cores())
     error_model = read_error_model(arguments.model)
+    mapper = Mapper(counter) if arguments.heat_maps else None
     earlier = compared_visits(source, counter)
     identity = {
         "bins": source.fingerprint,
@@ -273,7 +281,12 @@ def audit(arguments: argparse.Namespace) -> int:
     }
     with whole_file(output_dir / SUMMARY) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
-    write_page(judge, checked, output_dir, source, order[:MAX_PAGE_BINS], summary, identity)
+    rows = order[:MAX_PAGE_BINS]
+    maps = None
+    if mapper is not None:
+        path = output_dir / HEAT_MAPS
+        maps = map_photos(path, source, mapper, shown_rows(judge, rows), shown_changes(judge, rows))
+    write_page(judge, checked, output_dir, source, rows, summary, identity, maps)
     report(summary, output_dir)
     return 1 if summary["without_decision"] or summary["unusable"] else 0
 
