@@ -62,6 +62,7 @@ from auditing.parts import (
     seen_visits,
     write_parts,
 )
+from auditing.photo_maps import HEAT_MAPS, Mapper, map_photos
 from auditing.recalibration import (
     RECALIBRATION,
     Recalibration,
@@ -69,7 +70,7 @@ from auditing.recalibration import (
     read_recalibration,
     write_recalibration,
 )
-from auditing.review_page import REVIEW_PAGE, page_summary, write_page
+from auditing.review_page import REVIEW_PAGE, page_summary, shown_changes, shown_rows, write_page
 from auditing.verdicts import DECISIONS_CSV, NUM_NAMED, Judge, decide_all, harmless
 from auditing.visits_of_bins import earlier_visits, visit_summary, visits_text
 from auditing.wrong_rate import DEFAULT_WRONG_RATE, WrongRate
@@ -191,6 +192,12 @@ def make_parser() -> OneLineErrorsParser:
         "(default: that of the model's training records)",
     )
     parser.add_argument(
+        "--heat_maps",
+        action="store_true",
+        help="show in the review page where the model sees what it counts, and what has changed: "
+        "each photo of the page costs about ten times as much as to count it",
+    )
+    parser.add_argument(
         "--evaluate",
         type=Path,
         metavar="RUN",
@@ -227,7 +234,7 @@ def check_flags(arguments: argparse.Namespace) -> None:
             raise ValueError("--fit_error_model DATASET takes --model FOLDER, and nothing else.")
         return
     if arguments.recalibrate:
-        deciding = {"checked", "next", "wrong_rate", "review_budget"}
+        deciding = {"checked", "next", "wrong_rate", "review_budget", "heat_maps"}
         deciding |= {"cost_missed_error", "cost_manual_check"}
         if given & deciding:
             raise ValueError(
@@ -303,6 +310,7 @@ def audit(arguments: argparse.Namespace) -> int:
     marks = read_marks(arguments.checked) if arguments.checked else None
     error_model = read_error_model(arguments.model)
     source, counter, identity = look_at_bins(arguments)
+    mapper = Mapper(counter) if arguments.heat_maps else None
 
     recalibration = read_recalibration(arguments.model, identity["model"])
     judge = experienced_judge(arguments, source, counter, marks, recalibration)
@@ -331,7 +339,12 @@ def audit(arguments: argparse.Namespace) -> int:
     }
     with whole_file(output_dir / SUMMARY) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
-    write_page(judge, checked, output_dir, source, order[:MAX_PAGE_BINS], summary, identity)
+    rows = order[:MAX_PAGE_BINS]
+    maps = None
+    if mapper is not None:
+        path = output_dir / HEAT_MAPS
+        maps = map_photos(path, source, mapper, shown_rows(judge, rows), shown_changes(judge, rows))
+    write_page(judge, checked, output_dir, source, rows, summary, identity, maps)
     report(summary, output_dir)
     return 1 if summary["without_decision"] or summary["unusable"] else 0
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from auditing.bins import BinSource, UnusablePhotoError, thumbnail
 from auditing.decisions import CHECK, OK, WRONG
 from auditing.parts import BATCH_SIZE, read_parts
+from auditing.photo_maps import PhotoMaps
 from auditing.verdicts import Judge, Verdict
 from output_files import whole_file
 
@@ -33,6 +34,7 @@ def write_review_page(
     audit: dict[str, Any],
     bins: Sequence[dict[str, Any]],
     photos: Iterable[bytes | None],
+    heat_maps: Sequence[bytes | None] = (),
 ) -> None:
     """Write the page.
 
@@ -42,37 +44,45 @@ def write_review_page(
         bins: of page_bin, in the order in which they are shown.
         photos: JPEGs in the same order, behind them those of other visits that have no place of
             their own; None where there is none.
+        heat_maps: of what is counted, in the order of the photos; none where there are to be none.
     """
-    head, middle, photos_place, tail = split_template(TEMPLATE.read_text(encoding="utf-8"))
+    head, middle, maps_place, photos_place, tail = split_template(
+        TEMPLATE.read_text(encoding="utf-8")
+    )
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(head + harmless_json(audit) + middle + harmless_json(bins) + photos_place)
+        file.write(head + harmless_json(audit) + middle + harmless_json(bins) + maps_place)
+        file.write(json.dumps([_encoded(one) for one in heat_maps]) + photos_place)
         # One at a time: five thousand photos are most of the page.
         separators = chain(["["], iter(lambda: ",", None))
         for separator, photo in zip(separators, photos, strict=False):
-            encoded = None if photo is None else base64.b64encode(photo).decode()
-            file.write(separator + json.dumps(encoded))
+            file.write(separator + json.dumps(_encoded(photo)))
         file.write(("]" if bins else "[]") + tail)
 
 
 def split_template(template: str) -> list[str]:
-    """Return the pieces between audit, bins and photos, with the policy's hashes in place."""
+    """Return what stands between audit, bins, heat maps and photos, with the policy's hashes."""
     for kind, pattern in (("style", "<style>(.*?)</style>"), ("script", "<script>(.*?)</script>")):
         (text,) = re.findall(pattern, template, re.DOTALL)
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         template = template.replace(f"{{{{{kind}_hash}}}}", digest)
-    pieces = re.split(r"{{(?:audit|bins|photos)}}", template)
-    assert len(pieces) == 4
+    pieces = re.split(r"{{(?:audit|bins|heat_maps|photos)}}", template)
+    assert len(pieces) == 5
     return pieces
 
 
 def page_bin(
-    row: int, verdict: Verdict, neighbour: Verdict | None = None, photo: int | None = None
+    row: int,
+    verdict: Verdict,
+    neighbour: Verdict | None = None,
+    photo: int | None = None,
+    changed: bytes | None = None,
 ) -> dict[str, Any]:
     """Return what the page shows of a bin, ready for JSON.
 
     Args:
         row: of the bin in its source, by which the page remembers its mark.
         neighbour: the verdict about verdict.neighbour; photo: the place of its photo.
+        changed: the heat map of the change between the two, from the earlier to the later one.
     """
     return {
         "row": row,
@@ -89,7 +99,7 @@ def page_bin(
         "reason": verdict.reason,
         "items": [page_item(verdict, place) for place in range(len(verdict.items))],
         "volume": page_volume(verdict),
-        "neighbour": neighbour and page_neighbour(verdict, neighbour, photo),
+        "neighbour": neighbour and page_neighbour(verdict, neighbour, photo, changed),
     }
 
 
@@ -116,7 +126,9 @@ def page_volume(verdict: Verdict) -> dict[str, Any] | None:
     return {name: float(f"{volume:.2g}") for name, volume in volumes.items()}
 
 
-def page_neighbour(verdict: Verdict, neighbour: Verdict, photo: int | None) -> dict[str, Any]:
+def page_neighbour(
+    verdict: Verdict, neighbour: Verdict, photo: int | None, changed: bytes | None
+) -> dict[str, Any]:
     """Return what the page shows of the visit beside a bin; changes are those of time.
 
     Args: as in page_bin.
@@ -139,6 +151,7 @@ def page_neighbour(verdict: Verdict, neighbour: Verdict, photo: int | None) -> d
         "new": new,
         "change": change,
         "probability": _number(near.probability),
+        "changed": _encoded(changed),
     }
 
 
@@ -181,8 +194,28 @@ def harmless_json(content: Any) -> str:
     return json.dumps(content, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
 
 
+def _encoded(content: bytes | None) -> str | None:
+    return None if content is None else base64.b64encode(content).decode()
+
+
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else round(float(value), 6)
+
+
+def shown_rows(judge: Judge, rows: np.ndarray) -> list[int]:
+    """Return the rows whose photos a page of some rows shows: these, then neighbours of theirs."""
+    neighbours = [] if judge.visits is None else judge.visits.neighbours[rows].tolist()
+    return list(dict.fromkeys([*rows.tolist(), *(row for row in neighbours if row >= 0)]))
+
+
+def shown_changes(judge: Judge, rows: np.ndarray) -> dict[int, int]:
+    """Return the steps that a page of some rows shows a change of: a row, the visit before it."""
+    nearest = () if judge.visits is None else map(judge.visits.neighbour_of, rows.tolist())
+    return dict(
+        (row, near.row) if near.is_before else (near.row, row)
+        for row, near in zip(rows.tolist(), nearest, strict=False)
+        if near is not None and near.change is not None
+    )
 
 
 def write_page(
@@ -193,13 +226,14 @@ def write_page(
     rows: np.ndarray,
     summary: dict[str, Any],
     identity: dict[str, Any],
+    maps: Mapping[int, PhotoMaps] | None = None,
 ) -> None:
-    """Write the review page of some rows, in their order."""
-    place_of = {row: place for place, row in enumerate(rows.tolist())}
-    if judge.visits is not None:
-        for row in judge.visits.neighbours[rows].tolist():
-            if row >= 0:
-                place_of.setdefault(row, len(place_of))
+    """Write the review page of some rows, in their order.
+
+    Args:
+        maps: heat maps of its photos, by row; None: the page shows none.
+    """
+    place_of = {row: place for place, row in enumerate(shown_rows(judge, rows))}
     wanted = set(place_of)
     verdicts = judge.verdicts(read_parts(output_dir, source.num_bins, judge.counts), checked)
     shown = {row: verdict for row, verdict in enumerate(verdicts) if row in wanted}
@@ -222,18 +256,24 @@ def write_page(
     write_review_page(
         output_dir / REVIEW_PAGE,
         content,
-        [_bin_beside_neighbour(row, shown, place_of) for row in rows.tolist()],
+        [_bin_beside_neighbour(row, shown, place_of, maps or {}) for row in rows.tolist()],
         (photos.get(row) for row in place_of),
+        [maps[row].counted for row in place_of] if maps else (),
     )
 
 
 def _bin_beside_neighbour(
-    row: int, shown: Mapping[int, Verdict], place_of: Mapping[int, int]
+    row: int,
+    shown: Mapping[int, Verdict],
+    place_of: Mapping[int, int],
+    maps: Mapping[int, PhotoMaps],
 ) -> dict[str, Any]:
     near = shown[row].neighbour
     if near is None:
         return page_bin(row, shown[row])
-    return page_bin(row, shown[row], shown[near.row], place_of[near.row])
+    later = maps.get(row if near.is_before else near.row)
+    changed = None if later is None else later.changed
+    return page_bin(row, shown[row], shown[near.row], place_of[near.row], changed)
 
 
 def small_photo(photo: bytes | None) -> bytes | None:

@@ -510,7 +510,8 @@ def photos_to_probabilities(model_dir: Path, preparation: Preparation) -> Any:
     These are probabilities, float32 (batch, num_counts), where there are item heads their answers,
     and where there is a change head what it needs of each photo, float32 (batch, positions, 2 *
     WIDTH). `changes` turns two of the last into its answers, in a tuple, too: probabilities, and
-    what it says of volumes. `num_told` is how many answers there are without it.
+    what it says of volumes. `num_told` is how many answers there are without it. `model` is the
+    classifier, and `pixel_values` what it is given of photos.
 
     Raises: ValueError: the folder's weights are not the model's.
     """
@@ -558,9 +559,11 @@ def photos_to_probabilities(model_dir: Path, preparation: Preparation) -> Any:
             self.register_buffer("offset", torch.tensor(preparation.mean).mul(255).view(channels))
             self.register_buffer("scale", torch.tensor(preparation.std).mul(255).view(channels))
 
+        def pixel_values(self, photos: torch.Tensor) -> torch.Tensor:
+            return (photos.permute(0, 3, 1, 2).float() - self.offset) / self.scale
+
         def forward(self, photos: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            pixel_values = (photos.permute(0, 3, 1, 2).float() - self.offset) / self.scale
-            logits = self.model(pixel_values=pixel_values).logits
+            logits = self.model(pixel_values=self.pixel_values(photos)).logits
             items = (self.model.item_heads(),) if has_items else ()
             views = (self.model.change_head.projected(),) if has_head else ()
             return (torch.softmax(logits, dim=-1), *items, *views)

@@ -9,6 +9,7 @@ times as large all items together are afterwards, and the logarithm of how far o
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,29 @@ class ChangeHead(SideHead):
 
         Returns: float (num_pairs, num_changes), or (num_pairs, num_changes + 2).
         """
-        common = before[..., :WIDTH] + after[..., :WIDTH]
-        difference = after[..., WIDTH:] - before[..., WIDTH:]
+        return self._answers(*_common_and_difference(before, after))
+
+    def heat_maps(
+        self, before: torch.Tensor, after: torch.Tensor, changes: Sequence[int]
+    ) -> torch.Tensor:
+        """Return what speaks for more items afterwards, float (num_pairs, num_positions).
+
+        That is what the two photos differ in at a position, times the gradient of how far the
+        logits lean to larger changes: photos without any difference lean to none.
+
+        Args:
+            before, after: as in forward.
+            changes: (num_changes,), items, of possible_changes.
+        """
+        common, difference = _common_and_difference(before, after)
+        difference = difference.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self._answers(common, difference)[:, : self.num_changes]
+            lean = logits @ logits.new_tensor(changes)
+        (gradient,) = torch.autograd.grad(lean.sum(), difference)
+        return (difference.detach() * gradient).sum(dim=-1)
+
+    def _answers(self, common: torch.Tensor, difference: torch.Tensor) -> torch.Tensor:
         ahead, back = (self._hidden(common + sign * difference) for sign in (1, -1))
         logits = (self.classifier(ahead) + self.classifier(back).flip(-1)) / 2
         if self.volumes is None:
@@ -89,6 +111,16 @@ class ChangeHead(SideHead):
     def _hidden(self, mixed: torch.Tensor) -> torch.Tensor:
         pooled = nn.functional.gelu(mixed).mean(dim=1)
         return self.dropout(nn.functional.gelu(self.dense(self.dropout(pooled))))
+
+
+def _common_and_difference(
+    before: torch.Tensor, after: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what two photos have in common at each position, and what they differ in.
+
+    Returns: float (num_pairs, num_positions, WIDTH), both.
+    """
+    return before[..., :WIDTH] + after[..., :WIDTH], after[..., WIDTH:] - before[..., WIDTH:]
 
 
 def attach_head(model: Any, num_changes: int, image_size: int, tells_volumes: bool = False) -> None:

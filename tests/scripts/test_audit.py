@@ -1,3 +1,4 @@
+import base64
 import csv
 import json
 import os
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,6 +17,7 @@ import pytest
 
 import audit
 from auditing import parts as audit_parts
+from auditing.photo_maps import HEAT_MAPS, STRONGEST, Mapper
 from auditing.verdicts import FORMULA, harmless
 from paths import ROOT
 from serving.bin_counter import BinCounter
@@ -244,6 +247,40 @@ def test_bins_with_visits_are_judged_together_and_without_them_as_ever(
     summary = json.loads((tmp_path / "with" / "summary.json").read_text())
     assert summary["visits"]["steps_compared_by_photos"] == summary["visits"]["steps"] > 0
     assert json.loads((tmp_path / "without" / "summary.json").read_text())["visits"] is None
+
+
+def page_part(output_dir: Path, name: str) -> list[dict[str, Any]]:
+    """Return the JSON of one element of a review page."""
+    page = (output_dir / "review.html").read_text()
+    (text,) = re.findall(rf'id="{name}">(.*?)</script>', page)
+    return list(json.loads(text))
+
+
+def test_heat_maps_are_in_the_page_where_they_are_asked_for_and_made_once(
+    model_dir: Path, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["--model", model_dir, "--bins", dataset_dir, "--split", "test", "--wrong_rate", "0.1"]
+    flags += ["--output_dir", tmp_path]
+    assert exit_code(*flags) == 0
+    assert page_part(tmp_path, "heat_maps") == []
+    assert not (tmp_path / HEAT_MAPS).exists()
+    assert exit_code(*flags, "--heat_maps") == 0
+    maps = page_part(tmp_path, "heat_maps")
+    bins = page_part(tmp_path, "bins")
+    assert len(maps) == len(page_part(tmp_path, "photos"))
+    assert len(set(maps)) == len(maps)  # each of its own photo
+    strengths = np.frombuffer(base64.b64decode(str(maps[0])), np.int8)
+    assert strengths.shape == (14 * 14,)
+    assert np.abs(strengths).max() == STRONGEST
+    pairs = [a_bin["neighbour"]["changed"] for a_bin in bins if a_bin["neighbour"]]
+    assert pairs
+    assert all(pairs)
+    in_file = {line["id"]: line for line in pq.read_table(tmp_path / HEAT_MAPS).to_pylist()}
+    assert [base64.b64encode(in_file[a_bin["id"]]["counted"]).decode() for a_bin in bins] == maps
+    for name in ("counted", "changed"):  # whoever makes one anew, fails
+        monkeypatch.setattr(Mapper, name, None)
+    assert exit_code(*flags, "--heat_maps", "--review_budget", "0.5") == 0
+    assert sorted(page_part(tmp_path, "heat_maps")) == sorted(maps)
 
 
 def test_another_unchanged_rate_and_marks_need_no_photo(

@@ -201,6 +201,57 @@ def test_the_visit_before_stands_beside_the_photo_with_what_changed(
     expect(page.get_by_role("dialog").locator("img")).to_have_attribute("alt", "Photo of bin 00003")
 
 
+def heat_map(strengths: dict[int, int]) -> bytes:
+    """Return a map of 2 x 2 places, all 0 but these."""
+    return bytes(strengths.get(place, 0) % 256 for place in range(4))
+
+
+# Of each canvas on the page, which of its four places are drawn, and whether they are orange.
+DRAWN = """all => all.map((one) => {
+  const pixels = one.getContext("2d").getImageData(0, 0, 2, 2).data;
+  return [0, 1, 2, 3].map((place) => pixels[4 * place + 3] < 5 ? " "
+    : pixels[4 * place] > pixels[4 * place + 2] ? "+" : "-").join("");
+})"""
+
+
+@pytest.mark.slow
+def test_heat_maps_lie_on_the_photos_that_they_are_of(
+    show: Callable[..., Page], page_path: Path, tmp_path: Path
+) -> None:
+    near = Neighbour(1, "00001", True, -1, 0.87)
+    changed = heat_map({0: 127, 3: -127})
+    bins = [
+        page_bin(0, verdict(0, neighbour=near), verdict(1), 1, changed),
+        page_bin(1, verdict(1)),
+        page_bin(2, verdict(2)),
+    ]
+    audit = {"summary": "So many bins.", "counts": COUNTS, "unit": "", "fingerprint": "maps"}
+    path = tmp_path / "maps.html"
+    maps = [heat_map({0: 127}), heat_map({1: -127, 2: 100}), None]
+    write_review_page(path, audit, bins, [jpeg(0), jpeg(1), None], maps)
+    page = show(path)
+    heat, canvases = page.get_by_label("Heat map"), page.locator("article canvas")
+    expect(canvases).to_have_count(0)
+    page.keyboard.press("h")
+    expect(heat).to_have_value("counted")
+    # The visit before stands first; the last bin has neither photo nor map.
+    assert canvases.evaluate_all(DRAWN) == [" -+ ", "+   ", " -+ "]
+    over, photo = canvases.first.bounding_box(), page.locator("article img").first.bounding_box()
+    assert over == photo
+    page.get_by_role("button", name="Enlarge the photo of bin 00000").click()
+    expect(page.get_by_role("dialog").locator("canvas")).to_have_count(1)
+    page.keyboard.press("Escape")
+    heat.select_option("the change")
+    assert canvases.evaluate_all(DRAWN) == ["   -", "+   "]
+    heat.blur()
+    page.keyboard.press("h")
+    expect(canvases).to_have_count(0)
+    page.goto(page_path.as_uri())  # of an audit without maps
+    expect(heat).to_be_hidden()
+    page.keyboard.press("h")
+    expect(page.locator("canvas")).to_have_count(0)
+
+
 @pytest.mark.slow
 def test_bins_are_shown_filtered_and_searched(show: Callable[..., Page], page_path: Path) -> None:
     page = show(page_path)
@@ -397,8 +448,10 @@ def test_the_page_is_legible_on_a_phone_and_in_the_dark(
     audit = {"summary": "So many bins.", "counts": COUNTS, "unit": "", "fingerprint": "legible"}
     bins = [page_bin(row, one) for row, one in enumerate(verdicts)]
     bins.append(beside(4, 0, True, -1, id="y" * 80, items=[{"name": "x" * 300, "quantity": 1}]))
-    write_review_page(tmp_path / "page.html", audit, bins, [jpeg(0)] * 5)
+    maps = [heat_map({0: 127, 3: -127})] * 5
+    write_review_page(tmp_path / "page.html", audit, bins, [jpeg(0)] * 5, maps)
     page = show(tmp_path / "page.html", width, scheme)
+    page.get_by_label("Heat map").select_option("the count")
     page.locator("article").nth(1).get_by_role("button", name="Record is wrong").click()
     page.locator("article").nth(3).get_by_role("button", name="Record is right").click()
     assert page.evaluate("document.documentElement.scrollWidth") == width

@@ -11,6 +11,7 @@ from model_families import drawn_model
 from side_heads import save_side_heads, without_side_heads
 from visits.chain import ChainWeights
 from visits.head import (
+    WIDTH,
     ChangeHead,
     attach_head,
     head_of,
@@ -134,3 +135,22 @@ def test_a_damaged_head_is_one_line(tmp_path: Path) -> None:
             load_head(drawn_model("vit"), tmp_path, 64)
     content_of = json.loads((tmp_path / "change_head.json").read_text())
     assert content_of["weights"] == {"photo": 0.4, "change": 0.6, "usual": 0.5}
+
+
+def test_a_heat_map_says_where_two_photos_differ() -> None:
+    torch.manual_seed(0)
+    head = ChangeHead(num_features=8, num_changes=5).eval()
+    generator = torch.Generator().manual_seed(1)
+    before = torch.randn(3, 16, 2 * WIDTH, generator=generator)
+    after = before.clone()
+    after[:, 5] += 0.01 * torch.randn(3, 2 * WIDTH, generator=generator)
+    changes = (-2, -1, 0, 1, 2)
+    maps = head.heat_maps(before, after, changes)
+    assert maps.shape == (3, 16)
+    assert (maps[:, 5] != 0).all()
+    assert not maps[:, torch.arange(16) != 5].any()
+    torch.testing.assert_close(head.heat_maps(after, before, changes), -maps)
+    # Of so little a difference the map is all that the answer leans by.
+    with torch.no_grad():
+        lean = head(before, after) @ torch.tensor(changes).float()
+    torch.testing.assert_close(maps.sum(dim=1), lean, rtol=0.02, atol=1e-5)
