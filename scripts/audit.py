@@ -53,6 +53,7 @@ from audit_evaluation.tables import evaluation_text
 from auditing.bins import BinSource, open_bins
 from auditing.checked_bins import Marks, checked_bins, read_marks
 from auditing.decisions import CERTAINTY, Costs
+from auditing.marked_bins import marked_bins, recalibrated
 from auditing.parts import (
     changes_identity,
     claim_output,
@@ -66,7 +67,6 @@ from auditing.photo_maps import HEAT_MAPS, Mapper, map_photos
 from auditing.recalibration import (
     RECALIBRATION,
     Recalibration,
-    fit_recalibration,
     read_recalibration,
     write_recalibration,
 )
@@ -395,60 +395,21 @@ def recalibrate(arguments: argparse.Namespace) -> int:
     """
     marks = read_marks(arguments.recalibrate)
     source, counter, identity = look_at_bins(arguments)
-    parts = (arguments.output_dir, source.num_bins, counter.counts)
-    before = read_recalibration(arguments.model, identity["model"])
-    start = before or Recalibration(wrong_rate=WrongRate(DEFAULT_WRONG_RATE))
-    seen = seen_visits(*parts)
+    parts = partial(read_parts, arguments.output_dir, source.num_bins, counter.counts)
+    seen = seen_visits(arguments.output_dir, source.num_bins, counter.counts)
     found = checked_bins(marks, (harmless(bin_id.as_py()) for bin_id in seen.ids))
-    counts = np.array(counter.counts)
-    is_known = np.isin(source.expected, counts) & ~np.isnan(seen.probabilities).any(axis=1)
-    # A record that was written since says nothing of what was found then.
-    is_same = {row: recorded == source.expected[row] for row, recorded in found.recorded.items()}
-    rows = np.array([row for row in sorted(is_same) if is_same[row] and is_known[row]], dtype=int)
-    if len(rows) == 0:
-        raise ValueError(
-            f"--recalibrate {arguments.recalibrate}: no mark is of a bin that is here, with the "
-            "record that it has here and a photo: give the audit that was marked."
-        )
-    expected = source.expected[rows]
-    # A count that the model does not know says that the record is wrong, and no more.
-    holds = np.array([found.counts.get(row, -1) for row in rows.tolist()])
-    is_counted = np.isin(holds, counts)
-    possible = np.where(
-        is_counted[:, None], np.equal.outer(holds, counts), np.not_equal.outer(expected, counts)
-    )
-    marked = source.visits.of_bins_with(rows)
-
-    def posteriors(judge: Judge, candidate: Recalibration) -> np.ndarray:
-        assert candidate.wrong_rate is not None
-        judge = replace(judge, recalibration=candidate, wrong_rate=candidate.wrong_rate)
-        unchanged = arguments.unchanged_rate
-        if len(marked.rows):
-            judge = judge.knowing_visits(
-                seen, source.expected, marked, counter.visit_model, unchanged
-            )
-        return judge.posterior(rows, expected, seen.probabilities[rows])
-
-    fitted = start
-    for _ in range(2):  # how often these bins hold each count depends on it, a little
-        judge = Judge(
-            counts=counter.counts,
-            error_model=counter.visit_model.error_model,
-            wrong_rate=fitted.wrong_rate or WrongRate(DEFAULT_WRONG_RATE),
-            costs=None,
-            review_budget=None,
-            item_settings=counter.item_settings,
-            recalibration=fitted,
-        ).learning_from_records(read_parts(*parts), source.num_bins, is_rate_given=True)
-        num_wrong = int((holds != expected).sum())
-        fitted = fit_recalibration(partial(posteriors, judge), possible, num_wrong, fitted)
+    try:
+        marked = marked_bins(found, source.expected, seen, counter.counts)
+    except ValueError as error:
+        raise ValueError(f"--recalibrate {arguments.recalibrate}: {error}") from error
+    fitted = recalibrated(marked, source, seen, parts, counter, arguments.unchanged_rate)
     write_recalibration(arguments.model, fitted, identity["model"])
     for line in found.faults:
         print(line, file=sys.stderr)
-    if unused := len(is_same) - len(rows):
+    if marked.num_unused:
         print(
-            f"{unused:,} marks are of bins without a photo, or of another record than they have "
-            "now: not used.",
+            f"{marked.num_unused:,} marks are of bins without a photo, or of another record than "
+            "they have now: not used.",
             file=sys.stderr,
         )
     print(recalibration_text(fitted))

@@ -48,7 +48,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
 GROUND = (
     *("command_line", "object_store", "whole_files", "worker_pool"),
     *("count_distribution", "dataset_folder", "likeliest_weights", "one_line_parser"),
-    *("output_files", "side_heads", "container", "whole_outputs"),
+    *("heat_maps", "output_files", "side_heads", "container", "whole_outputs"),
 )
 MAX_FILES = 16  # of a folder or a room, beside its entries
 # What `make test-latest` takes the newest release of.
