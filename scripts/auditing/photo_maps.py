@@ -1,6 +1,6 @@
 """Heat maps of the bins that a review page shows, in a file: where the model sees what it counts.
 
-A map is edge x edge bytes, row by row, signed, -127 to 127: the strongest place of a photo has one
+A map is EDGE x EDGE bytes, row by row, signed, -127 to 127: the strongest place of a photo has one
 of these, so that how hot a place is says nothing beyond its own photo. They come of the
 safetensors, whatever form of the model answered. The maps in an audit's folder are all of one model
 and the same bins (parts.claim_output): those of an earlier page are not made again.
@@ -46,9 +46,9 @@ class PhotoMaps:
 
     Args:
         row, id: of the bin in its source.
-        counted: what each place adds to the expected count.
+        counted: what speaks for more items at each place, and what for fewer.
         earlier: the row of the visit before; -1 where none was compared.
-        changed: what each place adds to the expected change since that visit.
+        changed: what speaks for more items than at that visit, and what for fewer.
     """
 
     row: int
@@ -71,7 +71,7 @@ class Mapper:
 
     def counted(self, photos: Sequence[np.ndarray]) -> list[bytes]:
         """Return a map a photo, uint8 (height, width, 3) each."""
-        from heat_maps import heat_maps
+        from auditing.heat_maps import heat_maps
 
         return _as_bytes(heat_maps(self.module.model, self._pixel_values(photos), self.counts))
 

@@ -249,7 +249,7 @@ def test_bins_with_visits_are_judged_together_and_without_them_as_ever(
     assert json.loads((tmp_path / "without" / "summary.json").read_text())["visits"] is None
 
 
-def page_part(output_dir: Path, name: str) -> list[dict[str, Any]]:
+def page_part(output_dir: Path, name: str) -> list[Any]:
     """Return the JSON of one element of a review page."""
     page = (output_dir / "review.html").read_text()
     (text,) = re.findall(rf'id="{name}">(.*?)</script>', page)
@@ -269,7 +269,7 @@ def test_heat_maps_are_in_the_page_where_they_are_asked_for_and_made_once(
     bins = page_part(tmp_path, "bins")
     assert len(maps) == len(page_part(tmp_path, "photos"))
     assert len(set(maps)) == len(maps)  # each of its own photo
-    strengths = np.frombuffer(base64.b64decode(str(maps[0])), np.int8)
+    strengths = np.frombuffer(base64.b64decode(maps[0]), np.int8)
     assert strengths.shape == (14 * 14,)
     assert np.abs(strengths).max() == STRONGEST
     pairs = [a_bin["neighbour"]["changed"] for a_bin in bins if a_bin["neighbour"]]

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from heat_maps import EDGE, heat_maps
+from auditing.heat_maps import EDGE, heat_maps
 from model_families import IMAGE_SIZE, TINY_CONFIGS
 from tiny_model import TINY_VIT
 
