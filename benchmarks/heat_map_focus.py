@@ -42,7 +42,7 @@ def main() -> None:
     arguments = parser.parse_args()
     data: Any = importlib.import_module("training.bin_dataset")
     normalize = importlib.import_module("recipe.augmentation").normalize
-    heat_maps = importlib.import_module("auditing.heat_maps").heat_maps
+    heat_maps = importlib.import_module("reviewing.heat_maps").heat_maps
     counts_of_labels = importlib.import_module("count_distribution").counts_of_labels
 
     processor = AutoImageProcessor.from_pretrained(arguments.model)

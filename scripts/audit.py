@@ -63,19 +63,19 @@ from auditing.parts import (
     seen_visits,
     write_parts,
 )
-from auditing.photo_maps import HEAT_MAPS, Mapper, map_photos
 from auditing.recalibration import (
     RECALIBRATION,
     Recalibration,
     read_recalibration,
     write_recalibration,
 )
-from auditing.review_page import REVIEW_PAGE, page_summary, shown_changes, shown_rows, write_page
 from auditing.verdicts import DECISIONS_CSV, NUM_NAMED, Judge, decide_all, harmless
 from auditing.visits_of_bins import earlier_visits, visit_summary, visits_text
 from auditing.wrong_rate import DEFAULT_WRONG_RATE, WrongRate
 from one_line_parser import OneLineErrorsParser
 from output_files import whole_file
+from reviewing.photo_maps import HEAT_MAPS, Mapper, map_photos
+from reviewing.review_page import REVIEW_PAGE, page_summary, shown_changes, shown_rows, write_page
 from serving.bin_counter import BinCounter, available_cores
 from visits.error_model import (
     ERROR_MODEL,

@@ -29,6 +29,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "auditing": ("items", "serving", "visits"),
     "exporting": ("items", "serving", "visits"),
     "audit_exports": ("auditing",),
+    "reviewing": ("auditing", "serving", "visits"),
     "label_checks": ("auditing", "items", "visits"),
     "audit_evaluation": ("auditing", "items", "visits"),
     "monitoring": (),
@@ -48,7 +49,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
 GROUND = (
     *("command_line", "object_store", "whole_files", "worker_pool"),
     *("count_distribution", "dataset_folder", "likeliest_weights", "one_line_parser"),
-    *("heat_maps", "output_files", "side_heads", "container", "whole_outputs"),
+    *("output_files", "side_heads", "container", "whole_outputs"),
 )
 MAX_FILES = 16  # of a folder or a room, beside its entries
 # What `make test-latest` takes the newest release of.

@@ -17,9 +17,9 @@ import pytest
 
 import audit
 from auditing import parts as audit_parts
-from auditing.photo_maps import HEAT_MAPS, STRONGEST, Mapper
 from auditing.verdicts import FORMULA, harmless
 from paths import ROOT
+from reviewing.photo_maps import HEAT_MAPS, STRONGEST, Mapper
 from serving.bin_counter import BinCounter
 from visits.error_model import ErrorModel, write_error_model
 

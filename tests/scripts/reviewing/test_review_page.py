@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Dialog, Page, expect
 
-from auditing.review_page import harmless_json, page_bin, record_changes, write_review_page
 from auditing.verdicts import Verdict
 from auditing.visits_of_bins import Neighbour
 from legible_pages import POOR_CONTRASTS, UNNAMED_CONTROLS
+from reviewing.review_page import harmless_json, page_bin, record_changes, write_review_page
 
 MARKUP = "</script><img src=x onerror=\"document.title='taken'\">"
 COUNTS = (1, 2, 3, 4, 5)

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from auditing.heat_maps import EDGE, heat_maps
 from model_families import IMAGE_SIZE, TINY_CONFIGS
+from reviewing.heat_maps import EDGE, heat_maps
 from tiny_model import TINY_VIT
 
 COUNTS = (1, 2, 3)

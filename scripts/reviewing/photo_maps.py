@@ -71,7 +71,7 @@ class Mapper:
 
     def counted(self, photos: Sequence[np.ndarray]) -> list[bytes]:
         """Return a map a photo, uint8 (height, width, 3) each."""
-        from auditing.heat_maps import heat_maps
+        from reviewing.heat_maps import heat_maps
 
         return _as_bytes(heat_maps(self.module.model, self._pixel_values(photos), self.counts))
 

@@ -20,9 +20,9 @@ from tqdm import tqdm
 from auditing.bins import BinSource, UnusablePhotoError, thumbnail
 from auditing.decisions import CHECK, OK, WRONG
 from auditing.parts import BATCH_SIZE, read_parts
-from auditing.photo_maps import PhotoMaps
 from auditing.verdicts import Judge, Verdict
 from output_files import whole_file
+from reviewing.photo_maps import PhotoMaps
 
 REVIEW_PAGE = "review.html"
 TEMPLATE = Path(__file__).parent / "review_page.html"
