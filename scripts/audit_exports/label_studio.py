@@ -70,11 +70,13 @@ def write_label_studio(audit: Audit, folder: Path) -> int:
 def _files_of(places: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
     """Yield the tasks of each file, of MOST_BYTES at most; a longer one is alone."""
     some: list[tuple[int, int]] = []
+    num_bytes = 0
     for place in places:
-        if some and sum(length for _, length in some) + place[1] > MOST_BYTES:
+        if some and num_bytes + place[1] > MOST_BYTES:
             yield some
-            some = []
+            some, num_bytes = [], 0
         some.append(place)
+        num_bytes += place[1]
     if some:
         yield some
 

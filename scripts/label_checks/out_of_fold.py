@@ -14,6 +14,7 @@ SEED = 0
 # How freely a regression may fit; the one of the least loss on other groups is taken.
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 SMALLEST = 1e-9  # of a class that no photo of the other groups has
+LEAST_SPREAD = 1e-3  # of a size's logarithm: where all are equal it would be 0
 # Rows to fit on, and rows to be told of.
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
@@ -51,6 +52,10 @@ def distributions(
         found = np.full((len(values), len(classes)), SMALLEST)
         for train, held_out in folds:
             rows = train[is_known[train]]
+            there = np.unique(values[rows])
+            if len(there) < 2:  # there is nothing to tell apart
+                found[np.ix_(held_out, np.searchsorted(classes, there))] = 1.0
+                continue
             classifier = make_pipeline(
                 StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=500)
             )
@@ -69,9 +74,11 @@ def sizes(features: np.ndarray, targets: np.ndarray, folds: Folds) -> tuple[np.n
     """Return what each photo says of sizes, float (num_bins, num_sizes), and their spreads.
 
     Args:
-        targets: float (num_bins, num_sizes); NaN where they are not known.
+        targets: float (num_bins, num_sizes), logarithms; NaN where they are not known.
 
     Returns: means; and float (num_sizes,), how far off they are: standard deviations.
+
+    Raises: ValueError: some fold has none to be fitted on.
     """
     is_known = ~np.isnan(targets).any(axis=1)
 
@@ -88,4 +95,4 @@ def sizes(features: np.ndarray, targets: np.ndarray, folds: Folds) -> tuple[np.n
         return np.square(found - targets)[is_known].mean(axis=0)
 
     means = min(map(predicted, INVERSE_PENALTIES), key=lambda each: squared_errors(each).sum())
-    return means, np.sqrt(squared_errors(means))
+    return means, np.maximum(np.sqrt(squared_errors(means)), LEAST_SPREAD)

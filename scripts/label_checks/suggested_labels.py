@@ -134,11 +134,13 @@ def items_by_photo(
     usual = usual_items(bins.records, counts, max_distinct)
     steps = bins.pairs()
     changed = steps[bins.labels[steps[:, 0]] != bins.labels[steps[:, 1]]]
-    if usual is None or len(changed) == 0:
-        return None, np.empty((len(bins.labels), 0))
     targets = np.array(
         [item_targets(record.quantities, record.volumes, record.weights) for record in bins.records]
     )
+    is_told = ~np.isnan(targets).any(axis=1)
+    is_in_each = all(is_told[train].any() for train, _ in folds)
+    if usual is None or len(changed) == 0 or not is_in_each:
+        return None, np.empty((len(bins.labels), 0))
     means, spreads = sizes(features, targets[:, :-1], folds)
     numbers = np.where(targets[:, -1] <= max_distinct, targets[:, -1], np.nan)
     distinct = distributions(features, numbers, np.arange(1, max_distinct + 1), folds)

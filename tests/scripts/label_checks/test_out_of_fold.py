@@ -72,3 +72,13 @@ def test_sizes_are_told_from_other_groups_with_how_far_off_they_are() -> None:
     means, spreads = sizes(features, targets, folds_of_groups(labels, groups))
     assert spreads == pytest.approx([0.1, 0.5], rel=0.15)
     assert np.corrcoef(means[:30, 0], features[:30, 0])[0, 1] > 0.95
+
+
+def test_where_all_are_equal_that_is_what_is_said() -> None:
+    features, labels, groups = clusters(100)
+    folds = folds_of_groups(labels, groups)
+    found = distributions(features, np.full(100, 2), np.array([1, 2, 3]), folds)
+    assert found == pytest.approx(np.tile([0, 1, 0], (100, 1)), abs=1e-6)
+    means, spreads = sizes(features, np.full((100, 1), 4.0), folds)
+    assert means == pytest.approx(np.full((100, 1), 4.0))
+    assert spreads > 0
