@@ -88,7 +88,8 @@ def sizes(features: np.ndarray, targets: np.ndarray, folds: Folds) -> tuple[np.n
             rows = train[is_known[train]]
             regression = make_pipeline(StandardScaler(), Ridge(alpha=1 / inverse_penalty))
             regression.fit(features[rows], targets[rows])
-            found[held_out] = regression.predict(features[held_out])
+            told = regression.predict(features[held_out])
+            found[held_out] = told.reshape(-1, targets.shape[1])  # flat where there is one size
         return found
 
     def squared_errors(found: np.ndarray) -> np.ndarray:
