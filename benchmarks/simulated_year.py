@@ -12,8 +12,8 @@ anew on all bins so far. Beside one another stand
 
     random checks       as many bins, drawn
     first model         never trained again
-    ... recalibrated    the same, after each quarter with what its marks say (audit.py
-                        --recalibrate)
+    ... recalibrated    the same, after each quarter with what all its marks say so far, fitted as
+                        audit.py --recalibrate does
     records             trained each quarter on the records, as they are
     records and marks   the loop: what was found makes labels right, and checked bins weigh three
                         times as much (build_dataset.py --marks, train.py --checked_weight 3)
@@ -289,7 +289,10 @@ def judge_of(counter: Any, recalibration: Any) -> Any:
 def recalibrated(
     year: Year, looks: Sequence[Look], counter: Any, recorded: np.ndarray, checked: np.ndarray
 ) -> Any:
-    """Return what the marks of checked bins say, as scripts/audit.py --recalibrate has it."""
+    """Return what the marks of checked bins say, fitted as scripts/audit.py --recalibrate does.
+
+    Once, where that does it twice.
+    """
     module = importlib.import_module("auditing.recalibration")
     rates = importlib.import_module("auditing.wrong_rate")
     parts = [part_of(year, look, look.rows, recorded) for look in looks]
@@ -442,14 +445,12 @@ def draw_year(years: Sequence[Year], found: Sequence[Mapping[str, np.ndarray]], 
         axes.fill_between(
             weeks, curves.min(0), curves.max(0), color=colour, alpha=0.15, linewidth=0
         )
-        axes.plot(weeks, curves.mean(0), color=colour, linewidth=1.8, label=way)
-        axes.annotate(
-            f"{curves.mean(0)[-1]:.0f}",
-            (NUM_WEEKS, curves.mean(0)[-1]),
-            (4, 0),
-            textcoords="offset points",
-            va="center",
+        axes.plot(
+            weeks,
+            curves.mean(0),
             color=colour,
+            linewidth=1.8,
+            label=f"{curves.mean(0)[-1]:.0f}  {way}",
         )
     for quarter in range(1, NUM_QUARTERS):
         axes.axvline(quarter * NUM_WEEKS / NUM_QUARTERS, color="#cbd5e0", linewidth=0.8, zorder=0)

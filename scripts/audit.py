@@ -34,7 +34,7 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -66,6 +66,7 @@ from auditing.parts import (
 from auditing.recalibration import (
     RECALIBRATION,
     Recalibration,
+    judging_model,
     read_recalibration,
     write_recalibration,
 )
@@ -170,7 +171,7 @@ def make_parser() -> OneLineErrorsParser:
         "--next",
         type=int,
         metavar="NUMBER",
-        help="check so many bins more, those that the next model learns most from, each bin once",
+        help="check so many bins more, those that the next model learns most from; one visit a bin",
     )
     parser.add_argument(
         "--recalibrate",
@@ -279,10 +280,11 @@ def costs_of(arguments: argparse.Namespace) -> Costs | None:
 
 def look_at_bins(
     arguments: argparse.Namespace,
-) -> tuple[BinSource, BinCounter, dict[str, Any]]:
+) -> tuple[BinSource, BinCounter, dict[str, Any], Recalibration | None]:
     """Have the model look at every bin that no part holds yet.
 
-    Returns: the bins, the model, and what the parts in the output folder depend on.
+    Returns: the bins, the model, what the parts in the output folder depend on, and what marks have
+        said of the model; None where that is not there, or is about to be replaced.
     """
     source = open_bins(
         arguments.bins,
@@ -300,8 +302,12 @@ def look_at_bins(
         "compared_visits": changes_identity(arguments.model, earlier),
     }
     claim_output(arguments.output_dir, identity)
+    recalibration = None
+    if not arguments.recalibrate:
+        model = judging_model(arguments.model, identity)
+        recalibration = read_recalibration(arguments.model, model)
     write_parts(source, counter, arguments.output_dir, earlier)
-    return source, counter, identity
+    return source, counter, identity, recalibration
 
 
 def audit(arguments: argparse.Namespace) -> int:
@@ -309,10 +315,9 @@ def audit(arguments: argparse.Namespace) -> int:
     output_dir: Path = arguments.output_dir
     marks = read_marks(arguments.checked) if arguments.checked else None
     error_model = read_error_model(arguments.model)
-    source, counter, identity = look_at_bins(arguments)
+    source, counter, identity, recalibration = look_at_bins(arguments)
     mapper = Mapper(counter) if arguments.heat_maps else None
 
-    recalibration = read_recalibration(arguments.model, identity["model"])
     judge = experienced_judge(arguments, source, counter, marks, recalibration)
     checked = judge.spend(read_parts(output_dir, source.num_bins, counter.counts))
     if arguments.next is not None:
@@ -339,7 +344,7 @@ def audit(arguments: argparse.Namespace) -> int:
     }
     with whole_file(output_dir / SUMMARY) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
-    rows = order[:MAX_PAGE_BINS]
+    rows = shown_on_page(order, judge.to_learn_from)
     maps = None
     if mapper is not None:
         path = output_dir / HEAT_MAPS
@@ -347,6 +352,14 @@ def audit(arguments: argparse.Namespace) -> int:
     write_page(judge, checked, output_dir, source, rows, summary, identity, maps)
     report(summary, output_dir)
     return 1 if summary["without_decision"] or summary["unusable"] else 0
+
+
+def shown_on_page(order: np.ndarray, to_learn_from: Collection[int]) -> np.ndarray:
+    """Return the rows that the page shows, in checking order, those to learn from among them."""
+    is_next = np.isin(order, list(to_learn_from))
+    places = MAX_PAGE_BINS - min(int(is_next.sum()), MAX_PAGE_BINS)
+    is_first = np.cumsum(~is_next) <= places
+    return order[is_first | is_next][:MAX_PAGE_BINS]
 
 
 def experienced_judge(
@@ -393,8 +406,8 @@ def recalibrate(arguments: argparse.Namespace) -> int:
 
     Raises: ValueError: none of the marks says anything of these bins.
     """
-    marks = read_marks(arguments.recalibrate)
-    source, counter, identity = look_at_bins(arguments)
+    marks = read_marks(arguments.recalibrate, "--recalibrate")
+    source, counter, identity, _ = look_at_bins(arguments)
     parts = partial(read_parts, arguments.output_dir, source.num_bins, counter.counts)
     seen = seen_visits(arguments.output_dir, source.num_bins, counter.counts)
     found = checked_bins(marks, (harmless(bin_id.as_py()) for bin_id in seen.ids))
@@ -403,7 +416,8 @@ def recalibrate(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise ValueError(f"--recalibrate {arguments.recalibrate}: {error}") from error
     fitted = recalibrated(marked, source, seen, parts, counter, arguments.unchanged_rate)
-    write_recalibration(arguments.model, fitted, identity["model"])
+    is_replaced = (arguments.model / RECALIBRATION).exists()
+    write_recalibration(arguments.model, fitted, judging_model(arguments.model, identity))
     for line in found.faults:
         print(line, file=sys.stderr)
     if marked.num_unused:
@@ -413,6 +427,8 @@ def recalibrate(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     print(recalibration_text(fitted))
+    if is_replaced:
+        print(f"It takes the place of the {RECALIBRATION} that was there.")
     print(f"Next: the same audit without --recalibrate; it reads {arguments.model / RECALIBRATION}")
     return 1 if found.faults else 0
 

@@ -57,8 +57,8 @@ class CheckedBins:
     faults: tuple[str, ...] = ()
 
 
-def read_marks(path: Path) -> Marks:
-    """Return the marks of a csv that the review page exported.
+def read_marks(path: Path, flag: str = "--checked") -> Marks:
+    """Return the marks of a csv that the review page exported, and that a flag names.
 
     Raises: ValueError: no such file, or not one of marks.
     """
@@ -80,9 +80,9 @@ def read_marks(path: Path) -> Marks:
                 elif findings.setdefault(row["id"], finding) != finding:
                     contradicted.add(row["id"])
     except BadTableError as error:
-        raise ValueError(f"--checked {path}: {error}") from error
+        raise ValueError(f"{flag} {path}: {error}") from error
     except OSError as error:
-        raise ValueError(f"--checked {path} cannot be read: {error.strerror}.") from error
+        raise ValueError(f"{flag} {path} cannot be read: {error.strerror}.") from error
     for bin_id in sorted(contradicted):
         del findings[bin_id]
         faults.append(f"{bin_id[:80]}: marked more than once, and not alike: no mark is used")

@@ -8,27 +8,31 @@ likelihood is given these (Rubin, Inference and missing data, Biometrika 1976). 
 share of wrong records among the marks, which is far too high, is nowhere in it. Where people choose
 by what an audit does not see, such as a shelf that they know to be untidy, it is not so.
 
-Few marks change little: each of the three is believed to be near what it was.
+Few marks change little: each of the three is believed to be near what it is by default. Marks of
+several visits of one bin are taken for independent, which makes the interval a little too narrow.
 """
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from auditing.wrong_rate import DEFAULT_WRONG_RATE, WrongRate
+from auditing.wrong_rate import DEFAULT_WRONG_RATE, TELLING, WrongRate
 from likeliest_weights import derivatives, likeliest
 from one_line_parser import reason_of
 from output_files import whole_file
-from visits.error_model import rows_to_one
+from visits.error_model import ERROR_MODEL, rows_to_one
+from visits.settings import HEAD_SETTINGS
 
 RECALIBRATION = "recalibration.json"
 # Standard deviations of the logarithms: in two of three cases each is believed to lie between a
 # factor of 0.6 and one of 1.6, the rate between a third and three times DEFAULT_WRONG_RATE.
 BELIEVED = np.array([0.5, 0.5, 1.1])
 NORMAL_95 = 1.96
+USUAL_ODDS = DEFAULT_WRONG_RATE / (1 - DEFAULT_WRONG_RATE)
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,8 @@ def fit_recalibration(
 
     def candidate(point: np.ndarray, rate: WrongRate | None = None) -> Recalibration:
         sharpness, breadth, times_usual = point.tolist()
-        rate = rate or WrongRate(min(times_usual * DEFAULT_WRONG_RATE, 0.9))
+        odds = times_usual * USUAL_ODDS
+        rate = rate or WrongRate(odds / (1 + odds))
         return Recalibration(sharpness, breadth, rate, len(possible), num_wrong)
 
     def log_probability(point: np.ndarray) -> float:
@@ -94,21 +99,38 @@ def fit_recalibration(
         return float(np.log(np.maximum(found, 1e-300)).sum() + belief)
 
     assert start.wrong_rate is not None
-    begin = [start.sharpness, start.breadth, start.wrong_rate.value / DEFAULT_WRONG_RATE]
+    rate = start.wrong_rate.value
+    begin = [start.sharpness, start.breadth, rate / (1 - rate) / USUAL_ODDS]
     point = np.maximum(likeliest(log_probability, np.array(begin)), 1e-6)
-    curvature = derivatives(log_probability, point)[1]
-    spread = np.sqrt(max(-np.linalg.inv(curvature)[2, 2], 0.0)) / point[2]
-    rate = candidate(point).wrong_rate
-    assert rate is not None
-    low, high = rate.value * np.exp(np.array([-1, 1]) * NORMAL_95 * spread)
-    return candidate(point, WrongRate(rate.value, float(low), float(min(high, 1.0)), True))
+    # In logarithms, in which what is believed is a normal distribution.
+    logarithms = np.log(point)
+    curvature = derivatives(lambda logs: log_probability(np.exp(logs)), logarithms)[1]
+    spread = np.sqrt(max(-np.linalg.inv(curvature)[2, 2], 0.0)) or BELIEVED[2]
+    odds = USUAL_ODDS * np.exp(logarithms[2] + np.array([-1, 0, 1]) * NORMAL_95 * spread)
+    low, value, high = (odds / (1 + odds)).tolist()
+    is_learned = high - low < max(TELLING, value)
+    return candidate(point, WrongRate(value, low, high, is_learned))
+
+
+def judging_model(model_dir: Path, identity: Mapping[str, object]) -> str:
+    """Return a digest of all that a model folder says of a bin, and a recalibration depends on.
+
+    Args:
+        identity: of an audit with it: what its parts depend on.
+    """
+    digest = hashlib.sha256()
+    for name in ("model", "runtime", "items"):
+        digest.update(f"{identity[name]} ".encode())
+    for path in (model_dir / ERROR_MODEL, model_dir / HEAD_SETTINGS):
+        digest.update(path.read_bytes() if path.exists() else b" ")
+    return digest.hexdigest()
 
 
 def write_recalibration(model_dir: Path, recalibration: Recalibration, model: str) -> None:
     """Write recalibration.json into a model folder.
 
     Args:
-        model: which one, as auditing.parts.model_identity has it.
+        model: of judging_model.
     """
     content = {"model": model, **asdict(recalibration)}
     with whole_file(model_dir / RECALIBRATION) as temporary:

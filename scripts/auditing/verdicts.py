@@ -279,6 +279,7 @@ class Judge:
         """
         risk, uncertainty = np.full(len(bins), np.nan), np.full(len(bins), np.nan)
         is_checked = found_in(self.by_hand.counts, np.arange(len(bins))) >= 0
+        is_checked[list(self.by_hand.refuted)] = True
         num_judged = 0
         for part in parts:
             judged = self._is_judged(part)
@@ -288,11 +289,15 @@ class Judge:
             uncertainty[rows] = entropy(self._leaning(part.with_items[judged]))
             following = num_judged + len(rows)
             if checked is not None:
-                is_checked[rows] = checked[num_judged:following]
+                is_checked[rows] |= checked[num_judged:following]
             elif self.costs is not None:
                 costs = expected_costs(posterior, self._recorded(part, judged), self.costs)
-                is_checked[rows] = decide(costs) == DECISIONS.index(CHECK)
+                is_checked[rows] |= decide(costs) == DECISIONS.index(CHECK)
             num_judged = following
+            # A record outside the counts is checked beyond any budget.
+            has_photo = ~np.isnan(part.probabilities).any(axis=1)
+            is_outside = has_photo & ~np.isin(part.expected, self.counts)
+            is_checked[part.first + np.flatnonzero(is_outside)] = True
         chosen = most_telling(risk, uncertainty, is_checked, bins, number)
         return replace(self, to_learn_from=frozenset(chosen.tolist()))
 

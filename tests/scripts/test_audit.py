@@ -664,6 +664,8 @@ def test_what_people_found_makes_later_audits_more_honest(
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["wrong_rate"] == written["wrong_rate"]
     assert summary["recalibration"]["num_marks"] == len(found)
+    assert exit_code(*flags, "--recalibrate", marks) == 0
+    assert "takes the place of the recalibration.json that was there" in capsys.readouterr().out
     # A rate that somebody gives goes before what marks say.
     assert exit_code(*flags, "--review_budget", "0.3", "--wrong_rate", "0.01") == 0
     assert "1.0%, as given" in capsys.readouterr().out
@@ -731,3 +733,13 @@ def test_bins_to_learn_from_are_checked_beside_those_whose_check_saves_most(
     assert not {*chosen} & {group[bin_id] for bin_id in saving}
     assert exit_code(*flags, "--next", "0") == 2
     assert "--next 0: give a whole number from 1 on." in capsys.readouterr().err
+
+
+def test_a_page_that_is_full_shows_the_bins_to_learn_from_in_their_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(audit, "MAX_PAGE_BINS", 4)
+    order = np.array([5, 3, 8, 1, 9, 2])
+    assert audit.shown_on_page(order, set()).tolist() == [5, 3, 8, 1]
+    assert audit.shown_on_page(order, {9, 3}).tolist() == [5, 3, 8, 9]
+    assert audit.shown_on_page(order, {2, 9, 1, 8, 3}).tolist() == [3, 8, 1, 9]

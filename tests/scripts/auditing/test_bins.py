@@ -264,7 +264,8 @@ def test_thumbnails_stand_upright_and_keep_their_form() -> None:
 LARGE_PHOTOS = """
 import io, resource
 from PIL import Image
-from auditing import bins, parts, review_page
+from auditing import bins, parts
+from reviewing import review_page
 from serving.bin_counter import Preparation
 
 edge, encoded = 2050, io.BytesIO()

@@ -144,3 +144,16 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, old: str, new: 
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(ValueError, match=r"is damaged .*: remove it, or write it anew"):
         read_recalibration(tmp_path, "a model")
+
+
+def test_an_interval_stays_one_where_every_record_was_wrong() -> None:
+    probabilities, true, recorded = warehouse(6)
+    rows = np.flatnonzero(true != recorded)[:300]
+    rate = fitted_to(probabilities, true, recorded, rows).wrong_rate
+    assert rate is not None
+    assert rate.low is not None
+    assert rate.high is not None
+    assert 0.5 < rate.low < rate.value < rate.high < 1
+    unknown = fitted_to(probabilities, true, recorded, rows[:1]).wrong_rate
+    assert unknown is not None
+    assert not unknown.is_learned

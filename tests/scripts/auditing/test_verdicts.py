@@ -238,3 +238,17 @@ def test_a_person_sees_first_what_saves_most() -> None:
     suspicion = np.array([0.01, 0.3, np.nan, np.nan, 0.9, 0.04])
     assert checking_order(decision, saving, suspicion).tolist() == [4, 1, 2, 3, 5, 0]
     assert checking_order(decision, saving, suspicion, {4: 2}).tolist() == [1, 2, 3, 5, 0, 4]
+
+
+def test_no_bin_is_chosen_to_learn_from_of_which_a_visit_is_checked_anyway() -> None:
+    # The first two rows show one bin, as the next two do; the last is alone.
+    rows = [(9, AGREES), (2, DOUBTFUL), (2, DOUBTFUL), (3, DOUBTFUL), (1, DOUBTFUL)]
+    bins = np.array([0, 0, 1, 1, 2])
+    checked = np.zeros(4, dtype=bool)
+    by = judge(costs=None, review_budget=0.0)
+    assert by.choosing_to_learn([part(rows)], checked, bins, 9).to_learn_from in (
+        frozenset({2, 4}),
+        frozenset({3, 4}),
+    )
+    refuted = replace(by, by_hand=CheckedBins(refuted={2: 2}))
+    assert refuted.choosing_to_learn([part(rows)], checked, bins, 9).to_learn_from == {4}
