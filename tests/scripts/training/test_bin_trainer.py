@@ -171,7 +171,7 @@ def test_a_checked_bin_weighs_as_much_as_it_is_given(
         trainer.check_weights = torch.tensor([1.0, weight])
         trainer.model.eval()
         torch.manual_seed(0)  # of the shares that are mixed
-        return [float(trainer.compute_loss(trainer.model, batch))]
+        return [trainer.compute_loss(trainer.model, batch).item()]
 
     (plain,) = losses(1, [False] * 4)
     (doubled,) = losses(2, [True] * 4)
