@@ -79,6 +79,6 @@ def test_where_all_are_equal_that_is_what_is_said() -> None:
     folds = folds_of_groups(labels, groups)
     found = distributions(features, np.full(100, 2), np.array([1, 2, 3]), folds)
     assert found == pytest.approx(np.tile([0, 1, 0], (100, 1)), abs=1e-6)
-    means, spreads = sizes(features, np.full((100, 1), 4.0), folds)
-    assert means == pytest.approx(np.full((100, 1), 4.0))
-    assert spreads > 0
+    means, spreads = sizes(features, np.full((100, 2), 4.0), folds)
+    assert means == pytest.approx(np.full((100, 2), 4.0))
+    assert (spreads > 0).all()
