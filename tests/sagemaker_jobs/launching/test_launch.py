@@ -68,7 +68,9 @@ def test_a_recipe_goes_before_the_entrys_and_the_command_line_before_it(
     sent = json.loads(printed.out)["HyperParameters"]
     assert json.loads(sent["config_name"]) == "resnet34"
     assert "model_name_or_path" not in sent
-    assert (json.loads(sent["learning_rate"]), sent["num_train_epochs"]) == ("2e-3", "6")
+    # Version 3's programs read a text twice, and it is written twice for them.
+    rate = json.loads(sent["learning_rate"]).strip('"')
+    assert (rate, sent["num_train_epochs"]) == ("2e-3", "6")
     assert shipped_recipe("resnet34_scratch").expectation not in printed.err
 
 
