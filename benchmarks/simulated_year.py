@@ -12,8 +12,8 @@ anew on all bins so far. Beside one another stand
 
     random checks       as many bins, drawn
     first model         never trained again
-    ... recalibrated    the same, after each quarter with what all its marks say so far, fitted as
-                        audit.py --recalibrate does
+    ... recalibrated    the same, after each quarter with what all its marks say so far (audit.py
+                        --recalibrate)
     records             trained each quarter on the records, as they are
     records and marks   the loop: what was found makes labels right, and checked bins weigh three
                         times as much (build_dataset.py --marks, train.py --checked_weight 3)
@@ -31,9 +31,10 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib as mpl
@@ -153,7 +154,7 @@ class Warehouse:
     """What has been built and trained of one seed's year, in a folder.
 
     Args:
-        photos: row of the year's bins -> its JPEG, as data_prep made it.
+        photos: id of a bin -> its JPEG, as data_prep made it.
         flags: of train.py.
     """
 
@@ -214,16 +215,16 @@ class Warehouse:
             seen = counter.look([decode(self.photos[name], size, resample) for name in ids])
             told.append(seen.probabilities)
             answers.append(seen.items)
-        probabilities = np.concatenate(told)
+        probabilities, items = np.concatenate(told), np.concatenate(answers)
         columns = ("count", "quantities", "volumes", "weights")
         of_bins = [self.year.bins[name].to_pylist() for name in columns]
         records = list(map(recorded_items, *of_bins))
         given = {}
         for place, row in enumerate(rows.tolist()):
             for other in (row, *self.year.others.get(row, ())):
-                alone = probabilities[place : place + 1]
-                settings, said = counter.item_settings, np.concatenate(answers)[place : place + 1]
-                given[row, other] = settings.counts_given(alone, said, [records[other]])[0]
+                of_photo = probabilities[place : place + 1], items[place : place + 1]
+                with_items = counter.item_settings.counts_given(*of_photo, [records[other]])
+                given[row, other] = with_items[0]
         return Look(rows, probabilities, given), counter
 
 
@@ -289,33 +290,30 @@ def judge_of(counter: Any, recalibration: Any) -> Any:
 def recalibrated(
     year: Year, looks: Sequence[Look], counter: Any, recorded: np.ndarray, checked: np.ndarray
 ) -> Any:
-    """Return what the marks of checked bins say, fitted as scripts/audit.py --recalibrate does.
-
-    Once, where that does it twice.
-    """
-    module = importlib.import_module("auditing.recalibration")
-    rates = importlib.import_module("auditing.wrong_rate")
+    """Return what the marks of checked bins say, as scripts/audit.py --recalibrate finds it."""
+    module = importlib.import_module("auditing.marked_bins")
+    visits = importlib.import_module("auditing.visits_of_bins")
+    checks = importlib.import_module("auditing.checked_bins")
     parts = [part_of(year, look, look.rows, recorded) for look in looks]
-    start = module.Recalibration(wrong_rate=rates.WrongRate(rates.DEFAULT_WRONG_RATE))
-    judge = judge_of(counter, start).learning_from_records(
-        parts, sum(len(look.rows) for look in looks), is_rate_given=True
+    rows = np.concatenate([look.rows for look in looks])
+    expected = np.concatenate([part.expected for part in parts])
+    none = np.empty(0, dtype=int)  # each photo is judged alone
+    source = SimpleNamespace(
+        expected=expected, num_bins=len(rows), visits=visits.VisitOrder(none, none)
     )
-    rows = np.concatenate([look.rows[np.isin(look.rows, checked)] for look in looks])
-    given = np.concatenate(
-        [
-            part.with_items[np.isin(look.rows, checked)]
-            for look, part in zip(looks, parts, strict=True)
-        ]
+    seen = visits.SeenVisits(
+        np.concatenate([part.with_items for part in parts]),
+        np.concatenate([part.compared for part in parts]),
+        np.concatenate([part.changes for part in parts]),
+        pa.array([name for part in parts for name in part.ids]),
     )
-    expected = year.count[recorded[rows]]
-
-    def posteriors(candidate: Any) -> np.ndarray:
-        with_it = replace(judge, recalibration=candidate, wrong_rate=candidate.wrong_rate)
-        return with_it.posterior(np.arange(len(rows)), expected, given)
-
-    possible = np.equal.outer(year.count[rows], np.array(COUNTS))
-    num_wrong = int((expected != year.count[rows]).sum())
-    return module.fit_recalibration(posteriors, possible, num_wrong, start)
+    places = np.flatnonzero(np.isin(rows, checked)).tolist()
+    found = checks.CheckedBins(
+        counts={place: int(year.count[rows[place]]) for place in places},
+        recorded={place: int(expected[place]) for place in places},
+    )
+    marked = module.marked_bins(found, expected, seen, counter.counts)
+    return module.recalibrated(marked, source, seen, lambda: parts, counter, None)
 
 
 def write_marks(path: Path, year: Year, recorded: np.ndarray, checked: Sequence[int]) -> None:

@@ -426,29 +426,11 @@ def recalibrate(arguments: argparse.Namespace) -> int:
             "they have now: not used.",
             file=sys.stderr,
         )
-    print(recalibration_text(fitted))
+    print(fitted.words)
     if is_replaced:
         print(f"It takes the place of the {RECALIBRATION} that was there.")
     print(f"Next: the same audit without --recalibrate; it reads {arguments.model / RECALIBRATION}")
     return 1 if found.faults else 0
-
-
-def recalibration_text(fitted: Recalibration) -> str:
-    """Return what marks have said, in words."""
-    assert fitted.wrong_rate is not None
-    rate = fitted.wrong_rate
-    sure = (
-        "as sure as it is right"
-        if abs(fitted.sharpness - 1) < 0.02
-        else ("too sure" if fitted.sharpness < 1 else "not sure enough")
-    )
-    return (
-        f"{fitted.num_marks:,} marks, {fitted.num_wrong:,} of wrong records.\n"
-        f"Wrong records before a photo is seen: {rate.value:.1%} ({rate.low:.1%} to "
-        f"{rate.high:.1%}).\n"
-        f"The model is {sure}: what photos say is taken to the power of {fitted.sharpness:.2f}.\n"
-        f"A wrong record is {fitted.breadth:.2f} times as likely for each further item as thought."
-    )
 
 
 def compared_visits(source: BinSource, counter: BinCounter) -> np.ndarray | None:

@@ -3,7 +3,7 @@
     python scripts/import_marks.py label_studio.json --output marks.csv
 
 The file is a project's export as JSON, of tasks that export_audit.py wrote. The marks are for
-audit.py --checked and for build_dataset.py --marks.
+audit.py --checked and --recalibrate, and for build_dataset.py --marks.
 """
 
 import shlex

@@ -32,6 +32,7 @@ RECALIBRATION = "recalibration.json"
 # factor of 0.6 and one of 1.6, the rate between a third and three times DEFAULT_WRONG_RATE.
 BELIEVED = np.array([0.5, 0.5, 1.1])
 NORMAL_95 = 1.96
+AS_RIGHT = 0.02  # of the sharpness: less is not worth a word
 USUAL_ODDS = DEFAULT_WRONG_RATE / (1 - DEFAULT_WRONG_RATE)
 
 
@@ -51,6 +52,23 @@ class Recalibration:
     wrong_rate: WrongRate | None = None
     num_marks: int = 0
     num_wrong: int = 0
+
+    @property
+    def words(self) -> str:
+        """What marks have said, a line each; only where there were some."""
+        rate = self.wrong_rate
+        assert rate is not None
+        sure = "too sure" if self.sharpness < 1 else "not sure enough"
+        if abs(self.sharpness - 1) < AS_RIGHT:
+            sure = "as sure as it is right"
+        return (
+            f"{self.num_marks:,} marks, {self.num_wrong:,} of wrong records.\n"
+            f"Wrong records before a photo is seen: {rate.value:.1%} ({rate.low:.1%} to "
+            f"{rate.high:.1%}).\n"
+            f"The model is {sure}: what photos say is taken to the power of {self.sharpness:.2f}.\n"
+            f"For each further item that it is off a wrong record is {self.breadth:.2f} times as "
+            "likely as thought."
+        )
 
     def sharpened(self, probabilities: np.ndarray) -> np.ndarray:
         """Return distributions over counts, (num_bins, num_counts), as sharp as they should be."""

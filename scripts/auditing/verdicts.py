@@ -290,7 +290,8 @@ class Judge:
             following = num_judged + len(rows)
             if checked is not None:
                 is_checked[rows] |= checked[num_judged:following]
-            elif self.costs is not None:
+            else:
+                assert self.costs is not None
                 costs = expected_costs(posterior, self._recorded(part, judged), self.costs)
                 is_checked[rows] |= decide(costs) == DECISIONS.index(CHECK)
             num_judged = following

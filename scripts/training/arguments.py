@@ -13,8 +13,8 @@ from transformers.trainer_utils import SchedulerType
 from transformers.utils import is_torch_tf32_available
 
 from budget.batch_size import shares_of_batch
+from recipes.named_flags import recipe_names
 from training.device import decoding_workers, device_has_bf16, trains_on_cpu
-from training.flag_table import recipe_names
 from training.hub import check_secret_arn
 from training.sagemaker_job import in_sagemaker_job
 from training.trainer_flags import (

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from one_line_parser import OneLineErrors
+from recipes.named_flags import flags_in, flags_named
 from training.sagemaker_job import in_sagemaker_job, tell_failure
 from training.trainer_flags import REFUSED, check_numbers, check_refused, is_same
 
 TABLE = Path(__file__).with_suffix(".json")
-RECIPES = Path(__file__).parent.parent / "recipes"
 MODEL = ("model_name_or_path", "config_name")  # two flags for one thing
 # argparse would list all 150 flags, and then explain them.
 USAGE = "train.py [FLAGS.json] [FLAG ...]"
@@ -90,11 +90,6 @@ def words_of(argv: list[str]) -> list[str]:
     return as_words(flags_of_recipe(argv)) + argv
 
 
-def recipe_names() -> list[str]:
-    """Return the names that --recipe takes."""
-    return sorted(path.stem for path in RECIPES.glob("*.json"))
-
-
 def flags_of_recipe(argv: list[str]) -> dict[str, Any]:
     """Return the flags of the recipe that a command line names, none where it names none.
 
@@ -109,27 +104,10 @@ def flags_of_recipe(argv: list[str]) -> dict[str, Any]:
     given = parser.parse_known_args(argv)[0]
     if given.recipe is None:
         return {}
-    if given.recipe not in recipe_names():
-        raise ValueError(f"--recipe {given.recipe}: give {', '.join(recipe_names())}.")
-    flags = flags_in(RECIPES / f"{given.recipe}.json")
+    flags = flags_named(given.recipe)
     if given.model is not None:
         for name in MODEL:
             flags.pop(name, None)
-    return flags
-
-
-def flags_in(path: Path) -> dict[str, Any]:
-    """Return the flags in a JSON file: all of its object, or of a recipe what it calls flags.
-
-    Raises: ValueError: not a JSON object. OSError: it cannot be read.
-    """
-    try:
-        values = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    flags = values.get("flags", values) if isinstance(values, dict) else values
-    if not isinstance(flags, dict):
-        raise ValueError(f'{path}: expected a JSON object such as {{"do_train": true}}.')
     return flags
 
 

@@ -10,8 +10,9 @@ import pytest
 import train
 from dataset.flags import next_command
 from paths import ROOT
+from recipes.named_flags import RECIPES, recipe_names
 from training.command_line import command_of, make_parser, parse_arguments, resolved_arguments
-from training.flag_table import RECIPES, answer_early, as_words, recipe_names
+from training.flag_table import answer_early, as_words
 
 
 def resolved(*argv: str) -> dict[str, object]:
