@@ -23,12 +23,11 @@ import numpy as np
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from training_recipe import markdown
+from training_recipe import bootstrap_means, interval, markdown
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 COVERED = 0.1  # of the places
 BATCH_SIZE = 20
-NUM_RESAMPLES = 2000
 
 
 def main() -> None:
@@ -75,8 +74,8 @@ def main() -> None:
         answer, mapped = 1000 / BATCH_SIZE * np.median(seconds, axis=0)
         table.append(
             [name]
-            + [interval(100 * share, groups, 0) for share in shares]
-            + [interval(change, groups, 2) for change in changes]
+            + [over_groups(100 * share, groups, ".0f") for share in shares]
+            + [over_groups(change, groups, ".2f") for change in changes]
             + [f"{mapped:.0f} beside {answer:.0f}"]
         )
     print(f"{len(rows)} photos of the test split, {len(np.unique(groups))} bin groups, seed 42")
@@ -132,15 +131,12 @@ def covered_change(
     return torch.cat(changes).double().numpy()
 
 
-def interval(values: np.ndarray, groups: np.ndarray, digits: int) -> str:
-    """Return the mean over photos with a 95 % interval, by bootstrap over bin groups."""
+def over_groups(values: np.ndarray, groups: np.ndarray, form: str) -> str:
+    """Return the mean over photos with its interval; a photo without a value is left out."""
     is_known = np.isfinite(values)
-    sums = np.bincount(groups[is_known], values[is_known], minlength=groups.max() + 1)
-    sizes = np.bincount(groups[is_known], minlength=groups.max() + 1)
-    drawn = np.random.default_rng(42).integers(len(sums), size=(NUM_RESAMPLES, len(sums)))
-    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return f"{values[is_known].mean():.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    known = values[is_known, None]
+    drawn = np.vstack([known.mean(axis=0), bootstrap_means(groups[is_known], known)])
+    return interval(drawn[:, 0], form)
 
 
 if __name__ == "__main__":
