@@ -40,6 +40,7 @@ from datasets import Dataset, DatasetDict
 from huggingface_hub.errors import HTTPError
 from torch import distributed
 from transformers import PreTrainedModel, set_seed
+from transformers.trainer_utils import TrainOutput
 
 from budget.batch_size import FIRST_STEPS, BatchTooLargeError, halve_batch, keep_recorded_batch
 from count_distribution import counts_of_labels
@@ -161,15 +162,15 @@ def main(argv: list[str] | None = None) -> None:
         try:
             if trainer.is_world_process_zero():
                 write_record(output_dir, record)
-            while arguments.do_train and not train(
-                trainer, resume_from, dataset["train"], model_dir
-            ):
-                del trainer  # the next one needs its memory
-                record |= halve_batch(arguments)
-                write_record(output_dir, record)
-                forget_newer_checkpoints(output_dir, None)
-                set_seed(arguments.seed)  # as if the batch had been given so
-                trainer = load()
+            if arguments.do_train:
+                while (training := train(trainer, resume_from)) is None:
+                    del trainer  # the next one needs its memory
+                    record |= halve_batch(arguments)
+                    write_record(output_dir, record)
+                    forget_newer_checkpoints(output_dir, None)
+                    set_seed(arguments.seed)  # as if the batch had been given so
+                    trainer = load()
+                finish_training(trainer, training, dataset["train"], model_dir)
             evaluate(trainer, dataset, data_arguments.max_eval_samples, image_size)
             if trainer.is_world_process_zero():
                 send_home(output_dir)
@@ -366,14 +367,11 @@ def check_judged_by(
     raise ValueError(f"--metric_for_best_model change_loss: {reason}; give loss.")
 
 
-def train(trainer: BinTrainer, resume_from: str | None, bins: Dataset, model_dir: Path) -> bool:
-    """Train, calibrate, and write the model folder with all that serves and audits need.
+def train(trainer: BinTrainer, resume_from: str | None) -> TrainOutput | None:
+    """Train; return None where --auto_find_batch_size asks for another try, with half the batch.
 
     Args:
         resume_from: the checkpoint to go on from; None starts at the beginning.
-        bins: the training split, whose records say how far off wrong ones are.
-
-    Returns: True; False where --auto_find_batch_size asks for another try, with half the batch.
 
     Raises: BatchTooLargeError: memory ran out, and nothing asks for that.
     """
@@ -384,19 +382,29 @@ def train(trainer: BinTrainer, resume_from: str | None, bins: Dataset, model_dir
         times = trainer.args.gradient_accumulation_steps
         print(f"batch per_device_train_batch_size={at_once} gradient_accumulation_steps={times}")
     try:
-        training = trainer.train(resume_from_checkpoint=resume_from)
+        return trainer.train(resume_from_checkpoint=resume_from)
     except RuntimeError as error:
         if not should_reduce_batch_size(error):
             raise
         step = trainer.state.global_step + 1
         if trainer.args.auto_find_batch_size and resume_from is None and step <= FIRST_STEPS:
             close_trackers(trainer)
-            return False
+            return None
         raise BatchTooLargeError(
             f"step {step}: memory does not hold a training on {at_once} photos at once: add "
             "--auto_find_batch_size, in another --output_dir where there are checkpoints in this "
             "one; or go on where there is more memory."
         ) from error
+
+
+def finish_training(
+    trainer: BinTrainer, training: TrainOutput, bins: Dataset, model_dir: Path
+) -> None:
+    """Calibrate, and write the model folder with all that serves and audits need.
+
+    Args:
+        bins: the training split, whose records say how far off wrong ones are.
+    """
     # Checkpoints stay as they are: a run that goes on is calibrated anew, not twice.
     validation = trainer.calibrate() if trainer.args.calibrate else None
     records = bins.select_columns(["id", "bin_group", "expected_quantity"])[:]
@@ -411,7 +419,6 @@ def train(trainer: BinTrainer, resume_from: str | None, bins: Dataset, model_dir
             size = {"train_samples": len(trainer.train_dataset)}
             trainer.save_metrics("train", training.metrics | size)
     report_calibration(trainer)
-    return True
 
 
 def evaluate(
