@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -24,9 +23,11 @@ def decoding_workers() -> int:
 
 
 def start_decoding_worker(initialize: Callable[[int], None] | None, worker: int) -> None:
-    """Begin a process that decodes photos, which says nothing of what a killed training leaves.
+    """Begin a process that decodes photos, which says nothing of a training that hung up on it.
 
-    Where a training is killed as it takes a batch, Python would print how the connection broke.
+    Where a training is stopped or killed as it takes a batch, Python would print in the worker how
+    the connection broke. Who hung up says why: only trainings connect to their workers, and what
+    fails in a worker's own reading reaches its training another way.
 
     Args:
         initialize: the data loader's own beginning; None has none.
@@ -34,22 +35,15 @@ def start_decoding_worker(initialize: Callable[[int], None] | None, worker: int)
     """
     if initialize is not None:
         initialize(worker)
-    say, training = sys.excepthook, os.getppid()
+    say = sys.excepthook
 
-    def say_to_a_training(
+    def say_what_is_the_workers(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, EOFError | ConnectionError):
-            # Its connections are gone before it is. Not multiprocessing's parent_process(), which
-            # seems alive as long as another worker does that was begun later.
-            end = time.monotonic() + 5
-            while os.getppid() == training and time.monotonic() < end:
-                time.sleep(0.01)
-            if os.getppid() != training:
-                return
-        say(kind, error, trace)
+        if not isinstance(error, EOFError | ConnectionError):
+            say(kind, error, trace)
 
-    sys.excepthook = say_to_a_training
+    sys.excepthook = say_what_is_the_workers
 
 
 def trains_on_cpu(use_cpu: bool) -> bool:
