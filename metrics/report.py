@@ -6,12 +6,15 @@ OUTPUT_DIR (default: RUN/report) gets index.html, which holds everything, the PN
 report.json with the figures: those of changes between visits of a bin and of its items' sizes too,
 if the run tells any, and those of scripts/audit.py --evaluate, if it measured some. With the
 dataset it also shows errors by the number of distinct items, and a gallery of the worst errors:
-those photos are Amazon's (CC BY-NC-SA 3.0 US), share the page accordingly.
+those photos are Amazon's (CC BY-NC-SA 3.0 US), share the page accordingly. Of an audit of the same
+model, made with scripts/audit.py --heat_maps, it takes where in them the model sees what it counts.
 """
 
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ import pyarrow as pa
 from compare_runs import read_json, read_predictions_file
 from dataset_rows import rows_of_split
 from evaluation import Evaluation, figures, read_evaluation, worst_errors
+from finished_audits.heat_map_overlays import read_overlays
 from item_figures import items_of_run
 from report_page import GalleryPhoto, report_page
 from report_plots import MISSING, write_plots
@@ -38,17 +42,34 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--dataset", type=Path, metavar="FOLDER", help="the dataset that the run was tested on"
     )
+    parser.add_argument(
+        "--heat_maps",
+        type=Path,
+        metavar="AUDIT",
+        help="the folder of an audit of the test split with --heat_maps, to show its maps over the "
+        "photos; takes --dataset",
+    )
     parser.add_argument("--output_dir", type=Path, metavar="FOLDER", help="default: RUN/report")
     with parser.errors_of_one_line():
         arguments = parser.parse_args(argv)
-        output_dir = arguments.output_dir or arguments.run_dir / "report"
-        print(f"Report: {write_report(arguments.run_dir, arguments.dataset, output_dir)}")
+        if arguments.heat_maps and not arguments.dataset:
+            parser.error("--heat_maps lie over the photos: give their --dataset, too.")
+        run_dir: Path = arguments.run_dir
+        output_dir = arguments.output_dir or run_dir / "report"
+        page = write_report(run_dir, arguments.dataset, arguments.heat_maps, output_dir)
+        print(f"Report: {page}")
 
 
-def write_report(run_dir: Path, dataset: Path | None, output_dir: Path) -> Path:
+def write_report(
+    run_dir: Path, dataset: Path | None, audit_dir: Path | None, output_dir: Path
+) -> Path:
     """Write a run's report and return the path of its page.
 
-    Raises: ValueError: the run has no predictions, or they belong to another dataset.
+    Args:
+        audit_dir: of an audit whose heat maps lie over the photos of the dataset; None shows none.
+
+    Raises: ValueError: the run has no predictions, or they belong to another dataset, or the audit
+        to another model.
     """
     predictions = read_predictions_file(run_dir)
     try:
@@ -71,8 +92,10 @@ def write_report(run_dir: Path, dataset: Path | None, output_dir: Path) -> Path:
     errors = [] if audit is None else audit.get("item_errors", [])
     of_missing = any(error["name"] == MISSING for error in errors)
     found |= {"audit": audit, "item_errors": errors if of_missing else None}
-    plots = write_plots(found, output_dir)
     gallery = [] if bins is None else gallery_photos(evaluation, bins)
+    if audit_dir is not None:
+        gallery = with_heat_maps(gallery, audit_dir, run_dir / "model")
+    plots = write_plots(found, output_dir)
     with whole_file(output_dir / "report.json") as temporary:
         temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     with whole_file(output_dir / "index.html") as temporary:
@@ -124,6 +147,24 @@ def gallery_photos(evaluation: Evaluation, bins: pa.Table) -> list[GalleryPhoto]
         )
         for row, image in zip(rows, images, strict=True)
     ]
+
+
+def with_heat_maps(
+    gallery: Sequence[GalleryPhoto], audit_dir: Path, model_dir: Path
+) -> list[GalleryPhoto]:
+    """Return the photos with the maps that an audit drew of them, and tell of those without.
+
+    Raises: ValueError: as read_overlays.
+    """
+    overlays = read_overlays(audit_dir, model_dir, [photo.bin_id for photo in gallery])
+    without = [photo.bin_id for photo in gallery if photo.bin_id not in overlays]
+    if without:
+        print(
+            f"{len(without)} of the {len(gallery)} photos shown, such as bin {without[0]}, have no "
+            f"heat map in {audit_dir}: it has those of the bins that its page shows.",
+            file=sys.stderr,
+        )
+    return [replace(photo, heat=overlays.get(photo.bin_id)) for photo in gallery]
 
 
 if __name__ == "__main__":

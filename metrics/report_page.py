@@ -26,6 +26,10 @@ h1 { line-height: 1.2; margin-bottom: 0.2rem; overflow-wrap: anywhere; }
 .photos { grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); }
 figure { margin: 0; min-width: 0; }
 figure img { width: 100%; height: auto; display: block; }
+.seen { position: relative; }
+label + .photos { margin-top: 0.6rem; }
+figure img.heat { position: absolute; inset: 0; height: 100%; }
+#heat_maps:not(:checked) ~ .photos .heat { display: none; }
 figcaption { font-size: 0.85rem; overflow-wrap: anywhere; }
 .table { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -67,11 +71,21 @@ KINDS = {
     "real_changes_with_items": "as real changes, with the items that all records name",
 }
 BUDGET_OF_RIVALS = 0.2
+# Style alone hides the maps: the page has no script.
+HEAT_LEGEND = """<input type="checkbox" id="heat_maps" checked> <label for="heat_maps">Heat maps:
+what is orange speaks for more items to the model, what is blue for fewer. Each photo has a scale of
+its own.</label>
+"""
 
 
 @dataclass(frozen=True)
 class GalleryPhoto:
-    """A photo that was miscounted: what was expected, what was counted, how sure the model was."""
+    """A photo that was miscounted: what was expected, what was counted, how sure the model was.
+
+    Args:
+        heat: where the model saw what it counted, a PNG to lie over the photo; None where nobody
+            knows.
+    """
 
     bin_id: str
     expected: int
@@ -79,6 +93,7 @@ class GalleryPhoto:
     confidence: float
     items: Sequence[str]
     jpeg: bytes
+    heat: bytes | None = None
 
 
 def report_page(
@@ -339,17 +354,25 @@ def _gallery(gallery: Sequence[GalleryPhoto]) -> str:
     if not gallery:
         return ""
     photos = "\n".join(
-        f'<figure><img src="{_data_uri(photo.jpeg, "jpeg")}" alt="bin {html.escape(photo.bin_id)}">'
+        f'<figure><div class="seen"><img src="{_data_uri(photo.jpeg, "jpeg")}" '
+        f'alt="bin {html.escape(photo.bin_id)}">{_heat(photo)}</div>'
         f"<figcaption><b>{photo.counted} counted, {photo.expected} expected</b>, "
         f"{photo.confidence:.0%} sure<br>bin {html.escape(photo.bin_id)}<br>"
         f"{html.escape(', '.join(photo.items))}</figcaption></figure>"
         for photo in gallery
     )
+    legend = HEAT_LEGEND if any(photo.heat for photo in gallery) else ""
     return f"""<h2>Surest of a wrong count</h2>
 <p class="note">Either the model or the inventory is wrong here.</p>
-<div class="photos">
+{legend}<div class="photos">
 {photos}
 </div>"""
+
+
+def _heat(photo: GalleryPhoto) -> str:
+    if photo.heat is None:
+        return ""
+    return f'<img class="heat" src="{_data_uri(photo.heat, "png")}" alt="">'
 
 
 def _data_uri(content: bytes, kind: str) -> str:

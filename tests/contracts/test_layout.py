@@ -18,6 +18,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "catalog": (),
     "dataset": ("catalog",),
     "drawing": (),
+    "finished_audits": (),
     "finished_models": (),
     "budget": (),
     "diagnostics": (),

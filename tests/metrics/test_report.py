@@ -1,5 +1,7 @@
+import base64
 import copy
 import html
+import io
 import json
 import re
 import shutil
@@ -7,8 +9,10 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 import audit
 import report
@@ -202,6 +206,77 @@ def test_what_an_audit_finds_is_in_the_report(
     with pytest.raises(SystemExit):
         report.main([str(run_copy)])
     assert "audit_evaluation.json is damaged" in capsys.readouterr().err
+
+
+def audited(model: Path, dataset_dir: Path, folder: Path, *more: str) -> Path:
+    bins = ["--bins", str(dataset_dir), "--split", "test"]
+    with pytest.raises(SystemExit) as ended:
+        audit.main(["--model", str(model), *bins, "--output_dir", str(folder), *more])
+    assert ended.value.code == 0
+    return folder
+
+
+def test_heat_maps_of_an_audit_lie_over_the_photos(
+    run_copy: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = audited(run_copy / "model", dataset_dir, tmp_path / "audit", "--heat_maps")
+    argv = [str(run_copy), "--dataset", str(dataset_dir), "--heat_maps", str(folder)]
+    report.main(argv)
+    page = (run_copy / "report" / "index.html").read_text()
+    images = [attributes for tag, attributes in Tags(page).found if tag == "img"]
+    shown = [image for image in images if str(image["alt"]).startswith("bin ")]
+    drawn = [image for image in images if image.get("class") == "heat"]
+    assert len(shown) == len(drawn) > 1
+    table = pq.read_table(folder / "heat_maps.parquet")
+    maps = dict(zip(table["id"].to_pylist(), table["counted"].to_pylist(), strict=True))
+    for photo, map_shown in zip(shown, drawn, strict=True):
+        png = base64.b64decode(str(map_shown["src"]).removeprefix("data:image/png;base64,"))
+        pixels = np.asarray(Image.open(io.BytesIO(png))).astype(int)
+        strengths = np.frombuffer(maps[str(photo["alt"]).removeprefix("bin ")], np.int8)
+        strengths = strengths.reshape(14, 14).astype(int)
+        assert pixels.shape == (14, 14, 4)
+        assert ((pixels[..., 0] > pixels[..., 2]) == (strengths > 0)).all()
+        order = np.argsort(np.abs(strengths), axis=None)
+        assert (np.diff(pixels[..., 3].ravel()[order]) >= 0).all()
+        assert pixels[..., 3].max() == 200  # the strongest place of each photo
+    assert "Heat maps:" in page
+    assert capsys.readouterr().err.count("no heat map") == 0
+    # Of those that the audit's page does not show there is none.
+    without = str(shown[0]["alt"]).removeprefix("bin ")
+    is_other = [bin_id != without for bin_id in table["id"].to_pylist()]
+    pq.write_table(table.filter(is_other), folder / "heat_maps.parquet")
+    report.main(argv)
+    assert f"such as bin {without}, have no heat map in" in capsys.readouterr().err
+    page = (run_copy / "report" / "index.html").read_text()
+    assert page.count('class="heat"') == len(shown) - 1
+
+
+def test_heat_maps_that_are_not_of_these_photos_are_refused(
+    run_copy: Path, dataset_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = audited(run_copy / "model", dataset_dir, tmp_path / "audit")
+    dataset = ["--dataset", str(dataset_dir)]
+
+    def refused(*argv: str) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            report.main([str(run_copy), *argv])
+        assert stopped.value.code == 2
+        assert not (run_copy / "report").exists()
+        return capsys.readouterr().err
+
+    assert "give their --dataset" in refused("--heat_maps", str(folder))
+    maps = [*dataset, "--heat_maps", str(folder)]
+    assert "audit holds no heat_maps.parquet" in refused(*maps)
+    audited(run_copy / "model", dataset_dir, folder, "--heat_maps")
+    config = run_copy / "model" / "config.json"
+    known = config.read_text()
+    config.write_text(known + " ")
+    assert "is of another model than" in refused(*maps)
+    config.unlink()
+    assert "wants the run's model folder" in refused(*maps)
+    config.write_text(known)
+    (folder / "heat_maps.parquet").write_bytes(b"PAR1")
+    assert "audit is damaged (" in refused(*maps)
 
 
 @pytest.mark.slow
