@@ -408,9 +408,10 @@ class BinTrainer(Trainer):
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Train for an epoch as Trainer does; a run that goes on may have ended before.
 
-        Trainer would take another step before it looks.
+        Within an epoch, too, by --max_steps. Trainer would take another step before it looks.
         """
-        if not self.control.should_training_stop:
+        has_ended = self.state.global_step >= self.state.max_steps
+        if not self.control.should_training_stop and not has_ended:
             super()._run_epoch(*args, **kwargs)
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:

@@ -247,15 +247,16 @@ def test_the_pipeline_gives_the_trainers_probabilities(run_dir: Path, dataset_di
             assert answer["score"] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("short", [("--num_train_epochs", "1"), ("--max_steps", "2")])
 def test_a_finished_run_may_go_on_for_more_epochs(
-    dataset_dir: Path, config_dir: Path, tmp_path: Path
+    short: tuple[str, str], dataset_dir: Path, config_dir: Path, tmp_path: Path
 ) -> None:
-    argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train", "--num_train_epochs")
-    train.main([*argv, "1"])
+    argv = flags(dataset_dir, config_dir, tmp_path / "run", "--do_train")
+    train.main([*argv, *short])
     first = weights(tmp_path / "run")
-    train.main([*argv, "1"])
+    train.main([*argv, *short])
     assert weights(tmp_path / "run") == first
-    train.main([*argv, "2"])
+    train.main([*argv, "--num_train_epochs", "2"])
     assert results(tmp_path / "run")["epoch"] == 2.0
     assert json.loads((tmp_path / "run" / "arguments.json").read_text())["num_train_epochs"] == 2.0
 
