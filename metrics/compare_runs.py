@@ -16,7 +16,7 @@ large, how fast (where scripts/export_model.py has measured it), how good, train
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from finished_models.size_and_speed import milliseconds_of, size_of
+from finished_models.size_and_speed import Speed, size_of, speed_of
 from group_bootstrap import bootstrap_means
 from item_figures import ABOUT_ITEMS, OF_ITEMS, item_rows, items_of_run
 from run_picture import MAJORITY, OURS, PictureRow, draw_rows
@@ -54,7 +54,7 @@ MODELS_HEADER = (
 ABOUT_MODELS = (
     "Accuracy and RMSE with 95 % intervals by bin group. Parameters and MB are of all weights, "
     "with the heads of changes and items. Milliseconds are those of one photo at a time, as "
-    "safetensors and in the form that scripts/export_model.py kept, on the machine that it ran on."
+    "safetensors and in the form that scripts/export_model.py kept."
 )
 NOT_MEASURED = (
     "No milliseconds yet for {}: python scripts/export_model.py --model MODEL --dataset_dir DATASET"
@@ -329,19 +329,19 @@ def models_table(runs: Sequence[Comparison], run_dirs: Sequence[Path]) -> str:
 
     Raises: ValueError: a model is damaged.
     """
-    rows, unmeasured = [], []
+    rows, speeds = [], {}
     for run, run_dir in zip(runs, run_dirs, strict=False):  # not the majority class
         model_dir = model_dir_of(run_dir, run.details)
-        size, milliseconds = size_of(model_dir), milliseconds_of(model_dir)
-        if not milliseconds:
-            unmeasured.append(run.name)
+        size = size_of(model_dir)
+        speed = speeds[run.name] = speed_of(model_dir)
+        forms = speed.milliseconds.items() if speed else ()
         command = run.details.get("command", "").replace("|", "\\|")
         rows.append(
             [
                 model_name(run.details),
                 f"{size.num_parameters / 1e6:.2f}" if size else "",
                 f"{size.num_bytes / 1e6:.1f}" if size else "",
-                ", ".join(f"{form} {value:.1f}" for form, value in milliseconds.items()),
+                ", ".join(f"{form} {value:.1f}" for form, value in forms),
                 run.accuracy,
                 run.rmse,
                 run.training_photos,
@@ -350,12 +350,32 @@ def models_table(runs: Sequence[Comparison], run_dirs: Sequence[Path]) -> str:
                 f"`{command}`" if command else "",
             ]
         )
-    below = [ABOUT_MODELS]
-    if unmeasured:
-        below.append(NOT_MEASURED.format(", ".join(unmeasured)))
+    below = [ABOUT_MODELS, *about_speeds(speeds)]
     if num_test_splits(runs) > 1:
         below.append(NOT_COMPARABLE)
     return "\n\n".join([markdown(MODELS_HEADER, rows), *below])
+
+
+def about_speeds(speeds: Mapping[str, Speed | None]) -> list[str]:
+    """Return on which machines the models of runs were measured, and which ones were not.
+
+    Args:
+        speeds: by the name of the run.
+    """
+    lines = []
+    machines = {
+        name: speed.machine or "a machine that it did not name"
+        for name, speed in speeds.items()
+        if speed
+    }
+    if len(set(machines.values())) == 1:
+        lines.append(f"Measured on {next(iter(machines.values()))}.")
+    elif machines:
+        on = "; ".join(f"{name} on {machine}" for name, machine in machines.items())
+        lines.append(f"Measured on different machines, which says nothing of the models: {on}.")
+    if unmeasured := [name for name, speed in speeds.items() if speed is None]:
+        lines.append(NOT_MEASURED.format(", ".join(unmeasured)))
+    return lines
 
 
 def model_dir_of(run_dir: Path, details: dict[str, Any]) -> Path:

@@ -32,7 +32,7 @@ from exporting.comparison import (
 )
 from exporting.graphs import converted, quantized
 from exporting.limits import check
-from exporting.speed import Speed, speeds
+from exporting.speed import Speed, name_of_cpu, speeds
 from one_line_parser import OneLineErrorsParser
 from output_files import sync
 from serving.bin_counter import (
@@ -116,6 +116,7 @@ def export(model_dir: Path, dataset_dir: str, precision: str) -> dict[str, Any]:
             name: dataclasses.asdict(speed) | {"refused": refused.get(name)}
             for name, speed in of_forms.items()
         }
+        records[chosen]["tried_on"] = f"{name_of_cpu()}, {num_threads} threads"
         print(table_of_speeds(of_forms, refused, chosen))
     write(model_dir, graphs[chosen], records[chosen])
     return records[chosen]

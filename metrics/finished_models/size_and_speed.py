@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -45,24 +46,40 @@ def _num_parameters(path: Path) -> int:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
-def milliseconds_of(model_dir: Path) -> dict[str, float]:
-    """Return how long a photo takes, by form: safetensors, and what export_model.py kept.
+@dataclass(frozen=True)
+class Speed:
+    """How long a photo takes, as export_model.py measured it.
 
-    Returns: milliseconds, on the machine where export_model.py ran; empty where it did not, did not
-        measure (--precision), or did so for other weights than those that are there.
+    Args:
+        milliseconds: by form: safetensors, and what export_model.py kept.
+        machine: its CPU and how many threads; "" where an earlier version did not write it.
+    """
+
+    milliseconds: Mapping[str, float]
+    machine: str
+
+
+def speed_of(model_dir: Path) -> Speed | None:
+    """Return how fast a model is.
+
+    Returns: None where export_model.py did not run, did not measure (--precision), or did so for
+        other weights than those that are there.
     Raises: ValueError: what it wrote is damaged, with its path.
     """
     path, weights = model_dir / EXPORT_RECORD, model_dir / WEIGHTS
     if not (path.is_file() and weights.is_file()):
-        return {}
+        return None
     try:
         record = json.loads(path.read_text())
         tried = record.get("tried")
         with weights.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if not tried or not digest.startswith(record["version"]):
-            return {}
-        forms = ("safetensors", record["precision"])
-        return {form: float(tried[form]["milliseconds"]) for form in forms}
+            return None
+        kept = record["precision"]
+        # A CPU without bf16 computes in f32 what was tried as bf16.
+        tried_as = {"safetensors": "safetensors", kept: kept if kept in tried else "bf16"}
+        milliseconds = {form: float(tried[of]["milliseconds"]) for form, of in tried_as.items()}
+        return Speed(milliseconds, record.get("tried_on", ""))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error

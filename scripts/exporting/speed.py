@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.bin_counter import FULL_BATCH, Network
+from serving.bin_counter import FULL_BATCH, Network, import_openvino
 
 NUM_PHOTOS, NUM_BATCHES = 60, 6  # of each form
 
@@ -40,6 +40,11 @@ def speeds(networks: Mapping[str, Network], photos: np.ndarray) -> dict[str, Spe
         )
         for name in networks
     }
+
+
+def name_of_cpu() -> str:
+    """Return what OpenVINO knows this machine's CPU by."""
+    return str(import_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME"))
 
 
 def _seconds(network: Network, photos: np.ndarray) -> float:

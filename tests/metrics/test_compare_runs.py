@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 import compare_runs
 import group_bootstrap
 from compare_runs import majority_predictions, read_predictions
-from finished_models.size_and_speed import milliseconds_of, size_of
+from finished_models.size_and_speed import Speed, size_of, speed_of
 from group_bootstrap import bootstrap_means
 from serving.bin_counter import EXPORT_FOLDER, EXPORT_RECORD, WEIGHTS, sha256_of
 
@@ -269,7 +269,9 @@ def test_a_price_that_is_none_is_refused(price: str, capsys: pytest.CaptureFixtu
     assert "price of 0 or more" in capsys.readouterr().err
 
 
-def write_model(folder: Path, **tried: float) -> Path:
+def write_model(
+    folder: Path, machine: str = "a CPU, 2 threads", kept: str = "int8", **tried: float
+) -> Path:
     """Write a model of 14 numbers, and how many milliseconds each form of it takes."""
     folder.mkdir(parents=True)
     classifier = {"weight": np.zeros((2, 5), np.float32), "bias": np.zeros(2, np.float32)}
@@ -279,8 +281,9 @@ def write_model(folder: Path, **tried: float) -> Path:
         (folder / EXPORT_FOLDER).mkdir()
         record = {
             "version": sha256_of(folder / WEIGHTS)[:12],
-            "precision": "int8",
+            "precision": kept,
             "tried": {form: {"milliseconds": value} for form, value in tried.items()},
+            "tried_on": machine,
         }
         (folder / EXPORT_FOLDER / EXPORT_RECORD).write_text(json.dumps(record))
     return folder
@@ -313,10 +316,24 @@ def test_a_model_is_chosen_by_size_speed_accuracy_and_command(
     assert rows[1][:4] == ["r, from scratch", "", "", ""]
     assert rows[1][6:] == ["", "80", "42", ""]
     assert len(rows) == 2
+    assert "Measured on a CPU, 2 threads." in below
     assert "No milliseconds yet for b: python scripts/export_model.py" in below
     assert "cannot be compared" not in below
     other = write_run(tmp_path / "c", table([1], [1], ["g"]), config_name="r", **TRAINED)
     assert "cannot be compared" in models_of(capsys, run, other)[1]
+
+
+def test_speeds_of_different_machines_are_not_compared_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = []
+    for name, machine in (("a", "a CPU, 2 threads"), ("b", "another, 8 threads")):
+        run = write_run(tmp_path / name, table([1], [1], ["g"]), config_name="r", **TRAINED)
+        write_model(run / "model", machine, safetensors=27.0, int8=11.0)
+        runs.append(run)
+    _, below = models_of(capsys, *runs)
+    assert "different machines" in below
+    assert "a on a CPU, 2 threads; b on another, 8 threads." in below
 
 
 def test_a_real_run_has_its_model_and_its_command(
@@ -343,10 +360,13 @@ def test_the_size_is_that_of_all_weights(tmp_path: Path) -> None:
 
 def test_the_speed_is_that_of_the_weights_that_are_there(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", safetensors=27.0, int8=11.0)
-    assert milliseconds_of(model) == {"safetensors": 27.0, "int8": 11.0}
+    assert speed_of(model) == Speed({"safetensors": 27.0, "int8": 11.0}, "a CPU, 2 threads")
     save_file({"bias": np.ones(2, np.float32)}, model / WEIGHTS)
-    assert milliseconds_of(model) == {}
-    assert milliseconds_of(tmp_path) == {}
+    assert speed_of(model) is None
+    # What was tried as bf16 is f32 on a CPU without it, and called so.
+    model = write_model(tmp_path / "f32", kept="f32", safetensors=27.0, int8=11.0, bf16=9.0)
+    assert speed_of(model) == Speed({"safetensors": 27.0, "f32": 9.0}, "a CPU, 2 threads")
+    assert speed_of(tmp_path) is None
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, f"{EXPORT_FOLDER}/{EXPORT_RECORD}"])

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -148,6 +149,7 @@ def test_the_fastest_form_that_is_as_good_is_kept(
     tried = record["tried"]
     assert tried.keys() == {"safetensors", "int8", "bf16"}
     assert all(form["photos_a_second"] > 0 for form in tried.values())
+    assert re.fullmatch(r".+, \d+ threads", record["tried_on"])
     good = {name: form for name, form in tried.items() if form["refused"] is None}
     del good["safetensors"]
     chosen = max(good, key=lambda name: good[name]["photos_a_second"])
