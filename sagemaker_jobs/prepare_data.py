@@ -112,7 +112,11 @@ def make_parser() -> EntryParser:
     )
     for name in FILE_FLAGS:
         data.add_argument(
-            f"--{name}", type=Path, metavar="FILE", help="as for build_dataset.py; sent along"
+            f"--{name}",
+            type=Path,
+            action=OneFile,
+            metavar="FILE",
+            help="as for build_dataset.py, one file; sent along",
         )
     job = parser.add_argument_group("jobs")
     job.add_argument(
@@ -164,6 +168,22 @@ def make_parser() -> EntryParser:
     )
     add_account_flags(parser)
     return parser
+
+
+class OneFile(argparse.Action):
+    """A flag whose file is sent along: argparse would take the last of several in silence."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Keep the file. A second one is the parser's error."""
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option_string} {values}: jobs take one file of it.")
+        setattr(namespace, self.dest, values)
 
 
 def dataset_job(arguments: argparse.Namespace, flags: list[str]) -> DatasetJob:

@@ -274,6 +274,10 @@ def test_a_catalog_that_is_given_is_not_built(
             ["--output", OUTPUT, "--marks", "README.md", "b.csv"],
             "b.csv belongs to no flag; jobs take one file of",
         ),
+        (
+            ["--output", OUTPUT, "--marks", "README.md", "--marks", "b.csv"],
+            "--marks b.csv: jobs take one file of it",
+        ),
         ([*FLAGS, "--min_count", "3", "--max_count", "2"], "--min_count 3 exceeds --max_count"),
         ([*FLAGS, "--bin_list", "README.md"], "--bin_list README.md: expected JSON"),
         ([*FLAGS, "--instance_type", "ml.g5.xlarge"], "nothing here uses a GPU"),
