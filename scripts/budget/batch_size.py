@@ -13,7 +13,7 @@ FIRST_STEPS = 10
 
 
 class BatchTooLargeError(Exception):
-    """Memory does not hold what a training has to take at once."""
+    """Memory does not hold what a training or an evaluation has to take at once."""
 
 
 def shares_of_batch(global_batch_size: int, num_devices: int, most_at_once: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import broadcast, gather_object
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import distributed, nn
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -29,6 +30,7 @@ from transformers import (
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
+from budget.batch_size import BatchTooLargeError
 from budget.early_stopping import EarlyStopping
 from budget.training_time import TrainingTime
 from diagnostics.callback import Diagnostics, run_facts
@@ -563,6 +565,8 @@ class BinTrainer(Trainer):
         among these photos: `change_logits` has its answers, and `change_loss` is their mean loss,
         of pairs that differ; `volume_changes` has what it says of volumes, if anything. Where it
         has item heads, `item_answers` has what they say. `evaluated` has what is returned.
+
+        Raises: BatchTooLargeError: memory ran out.
         """
         self._share_buffers()
         photos: Any = dataloader.dataset
@@ -574,6 +578,14 @@ class BinTrainer(Trainer):
         compute_metrics, self.compute_metrics = self.compute_metrics, None  # type: ignore[has-type]
         try:
             output, answers = self._loop_over_visits(dataloader, steps, *args, **kwargs)
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            at_once = self.args.per_device_eval_batch_size
+            raise BatchTooLargeError(
+                f"memory does not hold an evaluation of {at_once} photos at once: give a smaller "
+                "--per_device_eval_batch_size; the run goes on from its last checkpoint."
+            ) from error
         finally:
             self.compute_metrics = compute_metrics
         assert compute_metrics is not None

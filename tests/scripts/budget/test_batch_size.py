@@ -67,17 +67,20 @@ OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB."  # as torch sa
 
 
 @pytest.fixture
-def limit_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int, int], bool]], None]:
-    """Return what makes memory end: a rule of a batch's photos and the number of batches so far."""
+def limit_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return what makes memory end: a rule of a batch's photos and the number of batches so far.
+
+    Batches are those that are trained on, or else those that are evaluated.
+    """
     forward = ViTForImageClassification.forward
 
-    def limit(is_too_much: Callable[[int, int], bool]) -> None:
+    def limit(is_too_much: Callable[[int, int], bool], in_training: bool = True) -> None:
         num_batches = 0
 
         def limited(self: Any, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
             nonlocal num_batches
-            num_batches += self.training
-            if self.training and is_too_much(len(pixel_values), num_batches):
+            num_batches += self.training == in_training
+            if self.training == in_training and is_too_much(len(pixel_values), num_batches):
                 raise torch.OutOfMemoryError(OUT_OF_MEMORY)
             return forward(self, pixel_values, **kwargs)
 
@@ -109,7 +112,7 @@ def tried(capsys: pytest.CaptureFixture[str]) -> list[tuple[int, int]]:
 
 def test_a_batch_that_was_found_gives_the_weights_of_one_that_was_given_and_is_kept(
     argv: list[str],
-    limit_memory: Callable[[Callable[[int, int], bool]], None],
+    limit_memory: Callable[..., None],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -145,7 +148,7 @@ def fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_memory_that_runs_out_is_one_line_and_the_same_folder_takes_the_flag(
     argv: list[str],
-    limit_memory: Callable[[Callable[[int, int], bool]], None],
+    limit_memory: Callable[..., None],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -160,7 +163,7 @@ def test_memory_that_runs_out_is_one_line_and_the_same_folder_takes_the_flag(
 
 def test_a_batch_is_not_halved_once_a_training_is_on_its_way(
     argv: list[str],
-    limit_memory: Callable[[Callable[[int, int], bool]], None],
+    limit_memory: Callable[..., None],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -170,9 +173,23 @@ def test_a_batch_is_not_halved_once_a_training_is_on_its_way(
     assert "step 13: memory does not hold a training on 8 photos" in line
 
 
+def test_memory_that_runs_out_in_an_evaluation_is_one_line_and_the_run_goes_on(
+    argv: list[str],
+    limit_memory: Callable[..., None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    limit_memory(lambda photos, number: photos > 8, in_training=False)
+    argv += ["--output_dir", str(tmp_path), "--do_eval", "--auto_find_batch_size"]
+    line = fails(argv, capsys)
+    assert "memory does not hold an evaluation of 64 photos at once" in line
+    train.main([*argv, "--per_device_eval_batch_size", "4"])
+    assert weights(tmp_path)
+
+
 def test_memory_that_does_not_hold_one_photo_is_one_line(
     argv: list[str],
-    limit_memory: Callable[[Callable[[int, int], bool]], None],
+    limit_memory: Callable[..., None],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
