@@ -15,15 +15,17 @@ REGISTRY = "https://registry.opendata.aws/amazon-bin-imagery/"
 DRAWN = "Drawn bins, as in the demo, are free of these terms, and say nothing about real ones."
 # What the weights depend on, in the order of the command that the card shows.
 FLAGS = (
-    *("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("num_train_epochs", "max_steps"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps"),
     *("learning_rate", "lr_scheduler_type"),
-    *("label_smoothing_factor", "max_grad_norm", "optim", "seed", "bf16", "fp16"),
+    *("label_smoothing_factor", "max_grad_norm", "optim", "seed", "fp16"),
     *("metric_for_best_model", "early_stopping_patience", "max_hours"),
 )
 # Those that are said also where they are off, or 0: train.py's default is another.
 RECIPE_FLAGS = (
-    *("warmup_steps", "weight_decay"),
-    *("loss", "neighbour_weight", "class_weights", "augment_geometry", "augment_colour", "mixup"),
+    *("bf16", "warmup_steps", "weight_decay"),
+    *("loss", "neighbour_weight", "class_weights", "checked_weight"),
+    *("augment_geometry", "augment_colour", "mixup"),
     *("regularize", "average_weights", "drop_path", "learn_changes", "learn_items", "calibrate"),
     "max_train_samples",
 )
@@ -466,7 +468,7 @@ def training(arguments: Mapping[str, Any]) -> str:
         value = arguments.get(name)
         if value is True:
             flags.append(f"--{name}")
-        elif value not in (None, False, ""):
+        elif value not in (None, False, "", -1):  # no --max_steps is -1
             flags += [f"--{name}", _plain(value)]
     for name in RECIPE_FLAGS:
         if (value := arguments.get(name)) is not None:

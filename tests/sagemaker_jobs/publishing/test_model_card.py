@@ -260,12 +260,26 @@ def test_a_record_of_strangers_brings_no_markup() -> None:
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.json")), ids=lambda path: path.stem)
 def test_the_training_command_has_all_of_a_recipe(path: Path) -> None:
     recipe = json.loads(path.read_text())["flags"]
-    text = card(**{"model_name_or_path": None, **recipe})
+    resolved = trained_by(card(**{"model_name_or_path": None, **recipe}))
+    assert {name: resolved[name] for name in recipe} == recipe
+
+
+def trained_by(text: str) -> dict[str, Any]:
+    """Return what the training command of a card asks for."""
     command = text.split("## How it was trained")[1].split("```")[1].replace("\\\n", " ")
     train_flags = command.split("scripts/train.py")[1].split()
-    model, data, training = parse_arguments(make_parser(None), train_flags)
-    resolved = resolved_arguments(model, data, training)
-    assert {name: resolved[name] for name in recipe} == recipe
+    return resolved_arguments(*parse_arguments(make_parser(None), train_flags))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("bf16", False), ("calibrate", False), ("learn_items", False), ("mixup", False)),
+        *(("checked_weight", 3.0), ("weight_decay", 0.0), ("max_steps", 20), ("max_hours", 2.5)),
+    ],
+)
+def test_the_training_command_has_what_differs_from_the_usual(name: str, value: object) -> None:
+    assert trained_by(card(**{name: value}))[name] == value
 
 
 @pytest.mark.parametrize(
