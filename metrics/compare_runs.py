@@ -48,8 +48,8 @@ HEADER = (
     *("split", "training photos", "time"),
 )
 MODELS_HEADER = (
-    *("model", "parameters, millions", "MB", "ms a photo on a CPU", "accuracy %", "RMSE"),
-    *("training photos", "test photos", "seed", "command"),
+    *("model", "parameters, millions", "MB", "photo, pixels", "ms a photo on a CPU"),
+    *("accuracy %", "RMSE", "training photos", "test photos", "seed", "command"),
 )
 ABOUT_MODELS = (
     "Accuracy and RMSE with 95 % intervals by bin group. Parameters and MB are of all weights, "
@@ -341,6 +341,7 @@ def models_table(runs: Sequence[Comparison], run_dirs: Sequence[Path]) -> str:
                 model_name(run.details),
                 f"{size.num_parameters / 1e6:.2f}" if size else "",
                 f"{size.num_bytes / 1e6:.1f}" if size else "",
+                str(size.photo_edge) if size and size.photo_edge else "",
                 ", ".join(f"{form} {value:.1f}" for form, value in forms),
                 run.accuracy,
                 run.rmse,

@@ -12,20 +12,27 @@ from safetensors import SafetensorError, safe_open
 # As scripts/serving has them.
 WEIGHTS = "model.safetensors"
 EXPORT_RECORD = Path("openvino/export.json")
+PREPARATION = "preprocessor_config.json"
 
 
 @dataclass(frozen=True)
 class Size:
-    """All weights of a model folder: those of heads beside the model are among them."""
+    """All weights of a model folder: those of heads beside the model are among them.
+
+    Args:
+        photo_edge: pixels of the square that photos are made to; None where the folder has no
+            preparation.
+    """
 
     num_parameters: int
     num_bytes: int
+    photo_edge: int | None
 
 
 def size_of(model_dir: Path) -> Size | None:
     """Return how large a model is; None where the folder holds no weights.
 
-    Raises: ValueError: weights are damaged, with their path.
+    Raises: ValueError: weights or preparation are damaged, with their path.
     """
     paths = [*model_dir.glob("*.safetensors")]
     if not paths:
@@ -33,7 +40,17 @@ def size_of(model_dir: Path) -> Size | None:
     return Size(
         sum(map(_num_parameters, paths)),
         sum(path.stat().st_size for path in paths),
+        _photo_edge(model_dir / PREPARATION),
     )
+
+
+def _photo_edge(path: Path) -> int | None:
+    if not path.is_file():
+        return None
+    try:
+        return int(json.loads(path.read_text())["size"]["height"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from error
 
 
 def _num_parameters(path: Path) -> int:

@@ -277,6 +277,7 @@ def write_model(
     classifier = {"weight": np.zeros((2, 5), np.float32), "bias": np.zeros(2, np.float32)}
     save_file(classifier, folder / WEIGHTS)
     save_file({"weight": np.zeros((2, 1), np.float32)}, folder / "change_head.safetensors")
+    (folder / "preprocessor_config.json").write_text('{"size": {"height": 112, "width": 112}}')
     if tried:
         (folder / EXPORT_FOLDER).mkdir()
         record = {
@@ -309,12 +310,12 @@ def test_a_model_is_chosen_by_size_speed_accuracy_and_command(
     older = write_run(tmp_path / "b", table(expected, [1] * 80, groups), config_name="r", **TRAINED)
     rows, below = models_of(capsys, run, older)
     assert rows[0] == [
-        *("vit", "0.00", "0.0", "safetensors 27.0, int8 11.3", "100.0 [100.0, 100.0]"),
+        *("vit", "0.00", "0.0", "112", "safetensors 27.0, int8 11.3", "100.0 [100.0, 100.0]"),
         *("0.000 [0.000, 0.000]", "3,815", "80", "42"),
         "`python scripts/train.py --recipe vit --run_name 'a\\|b'`",
     ]
-    assert rows[1][:4] == ["r, from scratch", "", "", ""]
-    assert rows[1][6:] == ["", "80", "42", ""]
+    assert rows[1][:5] == ["r, from scratch", "", "", "", ""]
+    assert rows[1][7:] == ["", "80", "42", ""]
     assert len(rows) == 2
     assert "Measured on a CPU, 2 threads." in below
     assert "No milliseconds yet for b: python scripts/export_model.py" in below
@@ -339,12 +340,14 @@ def test_speeds_of_different_machines_are_not_compared_in_silence(
 def test_a_real_run_has_its_model_and_its_command(
     run_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ((model, parameters, megabytes, milliseconds, *_, command),), _ = models_of(capsys, run_dir)
+    ((model, parameters, megabytes, edge, milliseconds, *_, command),), _ = models_of(
+        capsys, run_dir
+    )
     assert model.endswith("from scratch")
     weights = [*(run_dir / "model").glob("*.safetensors")]
     assert megabytes == f"{sum(path.stat().st_size for path in weights) / 1e6:.1f}"
     assert 0 < float(parameters) * 4 <= float(megabytes) + 0.05  # float32
-    assert milliseconds == ""
+    assert (edge, milliseconds) == ("32", "")
     assert command.startswith("`python scripts/train.py --dataset_dir ")
     assert command.endswith("--num_train_epochs 1 --learning_rate 1e-3 --disable_tqdm true`")
 
@@ -354,7 +357,8 @@ def test_the_size_is_that_of_all_weights(tmp_path: Path) -> None:
     size = size_of(model)
     assert size is not None
     assert size.num_parameters == 14
-    assert size.num_bytes == sum(path.stat().st_size for path in model.iterdir())
+    assert size.num_bytes == sum(path.stat().st_size for path in model.glob("*.safetensors"))
+    assert size.photo_edge == 112
     assert size_of(tmp_path) is None
 
 
@@ -369,7 +373,9 @@ def test_the_speed_is_that_of_the_weights_that_are_there(tmp_path: Path) -> None
     assert speed_of(tmp_path) is None
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, f"{EXPORT_FOLDER}/{EXPORT_RECORD}"])
+@pytest.mark.parametrize(
+    "name", [WEIGHTS, f"{EXPORT_FOLDER}/{EXPORT_RECORD}", "preprocessor_config.json"]
+)
 def test_a_damaged_model_is_one_line(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -388,5 +394,5 @@ def test_an_evaluation_shows_the_model_that_it_evaluated(
     model = write_model(tmp_path / "vit/model", safetensors=27.0, int8=11.0)
     predictions = table([1, 2], [1, 2], ["x", "y"])
     run = write_run(tmp_path / "a", predictions, model_name_or_path=str(model))
-    ((name, _, _, milliseconds, *_),), _ = models_of(capsys, run)
+    ((name, _, _, _, milliseconds, *_),), _ = models_of(capsys, run)
     assert (name, milliseconds) == ("vit/model", "safetensors 27.0, int8 11.0")
