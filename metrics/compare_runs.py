@@ -16,7 +16,7 @@ large, how fast (where scripts/export_model.py has measured it), how good, train
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,10 @@ ABOUT_MODELS = (
     "Accuracy and RMSE with 95 % intervals by bin group. Parameters and MB are of all weights, "
     "with the heads of changes and items. Milliseconds are those of one photo at a time, as "
     "safetensors and in the form that scripts/export_model.py kept."
+)
+NOT_NAMED = (
+    "On which machine {} was measured is not recorded, so that its milliseconds cannot be "
+    "compared: run scripts/export_model.py again."
 )
 NOT_MEASURED = (
     "No milliseconds yet for {}: python scripts/export_model.py --model MODEL --dataset_dir DATASET"
@@ -329,11 +333,12 @@ def models_table(runs: Sequence[Comparison], run_dirs: Sequence[Path]) -> str:
 
     Raises: ValueError: a model is damaged.
     """
-    rows, speeds = [], {}
+    rows, speeds = [], []
     for run, run_dir in zip(runs, run_dirs, strict=False):  # not the majority class
         model_dir = model_dir_of(run_dir, run.details)
         size = size_of(model_dir)
-        speed = speeds[run.name] = speed_of(model_dir)
+        speed = speed_of(model_dir)
+        speeds.append((str(run_dir), speed))
         forms = speed.milliseconds.items() if speed else ()
         command = run.details.get("command", "").replace("|", "\\|")
         rows.append(
@@ -357,24 +362,22 @@ def models_table(runs: Sequence[Comparison], run_dirs: Sequence[Path]) -> str:
     return "\n\n".join([markdown(MODELS_HEADER, rows), *below])
 
 
-def about_speeds(speeds: Mapping[str, Speed | None]) -> list[str]:
-    """Return on which machines the models of runs were measured, and which ones were not.
+def about_speeds(speeds: Sequence[tuple[str, Speed | None]]) -> list[str]:
+    """Return on which machines models were measured, and which ones were not.
 
     Args:
-        speeds: by the name of the run.
+        speeds: each with the folder of its run.
     """
     lines = []
-    machines = {
-        name: speed.machine or "a machine that it did not name"
-        for name, speed in speeds.items()
-        if speed
-    }
-    if len(set(machines.values())) == 1:
-        lines.append(f"Measured on {next(iter(machines.values()))}.")
-    elif machines:
-        on = "; ".join(f"{name} on {machine}" for name, machine in machines.items())
-        lines.append(f"Measured on different machines, which says nothing of the models: {on}.")
-    if unmeasured := [name for name, speed in speeds.items() if speed is None]:
+    measured = [(run, speed.machine) for run, speed in speeds if speed]
+    if len({machine for _, machine in measured if machine}) > 1:
+        on = "; ".join(f"{run} on {machine}" for run, machine in measured if machine)
+        lines.append(f"Measured on different machines, which is no matter of the models: {on}.")
+    elif all(machine for _, machine in measured) and measured:
+        lines.append(f"Measured on {measured[0][1]}.")
+    if unnamed := [run for run, machine in measured if not machine]:
+        lines.append(NOT_NAMED.format(", ".join(unnamed)))
+    if unmeasured := [run for run, speed in speeds if speed is None]:
         lines.append(NOT_MEASURED.format(", ".join(unmeasured)))
     return lines
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from compare_runs import read_json, read_predictions_file
+from compare_runs import model_dir_of, read_json, read_predictions_file
 from dataset_rows import rows_of_split
 from evaluation import Evaluation, figures, read_evaluation, worst_errors
 from finished_audits.heat_map_overlays import read_overlays
@@ -94,7 +94,7 @@ def write_report(
     found |= {"audit": audit, "item_errors": errors if of_missing else None}
     gallery = [] if bins is None else gallery_photos(evaluation, bins)
     if audit_dir is not None:
-        gallery = with_heat_maps(gallery, audit_dir, run_dir / "model")
+        gallery = with_heat_maps(gallery, audit_dir, model_dir_of(run_dir, arguments))
     plots = write_plots(found, output_dir)
     with whole_file(output_dir / "report.json") as temporary:
         temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

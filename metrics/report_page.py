@@ -353,18 +353,19 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _gallery(gallery: Sequence[GalleryPhoto]) -> str:
     if not gallery:
         return ""
+    has_maps = any(photo.heat for photo in gallery)
     photos = "\n".join(
         f'<figure><div class="seen"><img src="{_data_uri(photo.jpeg, "jpeg")}" '
         f'alt="bin {html.escape(photo.bin_id)}">{_heat(photo)}</div>'
         f"<figcaption><b>{photo.counted} counted, {photo.expected} expected</b>, "
         f"{photo.confidence:.0%} sure<br>bin {html.escape(photo.bin_id)}<br>"
-        f"{html.escape(', '.join(photo.items))}</figcaption></figure>"
+        f"{html.escape(', '.join(photo.items))}"
+        f"{'<br>no heat map' if has_maps and not photo.heat else ''}</figcaption></figure>"
         for photo in gallery
     )
-    legend = HEAT_LEGEND if any(photo.heat for photo in gallery) else ""
     return f"""<h2>Surest of a wrong count</h2>
 <p class="note">Either the model or the inventory is wrong here.</p>
-{legend}<div class="photos">
+{HEAT_LEGEND if has_maps else ""}<div class="photos">
 {photos}
 </div>"""
 

@@ -20,8 +20,8 @@ class Size:
     """All weights of a model folder: those of heads beside the model are among them.
 
     Args:
-        photo_edge: pixels of the square that photos are made to; None where the folder has no
-            preparation.
+        photo_edge: pixels of the square that photos are made to; None where the folder does not
+            say.
     """
 
     num_parameters: int
@@ -48,9 +48,11 @@ def _photo_edge(path: Path) -> int | None:
     if not path.is_file():
         return None
     try:
-        return int(json.loads(path.read_text())["size"]["height"])
-    except (ValueError, KeyError, TypeError) as error:
+        size = dict(json.loads(path.read_text())).get("size")
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
+    # Others' models may say it in another way.
+    return size.get("height") if isinstance(size, dict) else None
 
 
 def _num_parameters(path: Path) -> int:
@@ -97,6 +99,6 @@ def speed_of(model_dir: Path) -> Speed | None:
         # A CPU without bf16 computes in f32 what was tried as bf16.
         tried_as = {"safetensors": "safetensors", kept: kept if kept in tried else "bf16"}
         milliseconds = {form: float(tried[of]["milliseconds"]) for form, of in tried_as.items()}
-        return Speed(milliseconds, record.get("tried_on", ""))
+        return Speed(milliseconds, str(record.get("tried_on", "")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error

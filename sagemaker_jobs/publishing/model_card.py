@@ -1,5 +1,6 @@
 """The model card: README.md of a model's repository on the Hub. Pure text from recorded figures."""
 
+import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,17 @@ REGISTRY = "https://registry.opendata.aws/amazon-bin-imagery/"
 DRAWN = "Drawn bins, as in the demo, are free of these terms, and say nothing about real ones."
 # What the weights depend on, in the order of the command that the card shows.
 FLAGS = (
-    *("num_train_epochs", "max_steps"),
-    *("per_device_train_batch_size", "gradient_accumulation_steps"),
-    *("learning_rate", "lr_scheduler_type"),
-    *("label_smoothing_factor", "max_grad_norm", "optim", "seed", "fp16"),
+    *("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("learning_rate", "lr_scheduler_type", "max_grad_norm", "optim", "seed", "fp16"),
     *("metric_for_best_model", "early_stopping_patience", "max_hours"),
 )
+# Those that are said where they are not train.py's defaults, which are these.
+RARE_FLAGS = {
+    **{"max_steps": -1, "data_seed": None, "lr_scheduler_kwargs": None, "optim_args": None},
+    **{"adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "label_smoothing_factor": 0.0},
+    **{"dataloader_drop_last": False, "load_best_model_at_end": True},
+    **{"eval_strategy": "epoch", "save_strategy": "epoch", "eval_steps": None},
+}
 # Those that are said also where they are off, or 0: train.py's default is another.
 RECIPE_FLAGS = (
     *("bf16", "warmup_steps", "weight_decay"),
@@ -468,12 +474,14 @@ def training(arguments: Mapping[str, Any]) -> str:
         value = arguments.get(name)
         if value is True:
             flags.append(f"--{name}")
-        elif value not in (None, False, "", -1):  # no --max_steps is -1
+        elif value is not None and value is not False and value != "":
             flags += [f"--{name}", _plain(value)]
     for name in RECIPE_FLAGS:
         if (value := arguments.get(name)) is not None:
-            said = str(value).lower() if isinstance(value, bool) else _plain(value)
-            flags += [f"--{name}", said]
+            flags += [f"--{name}", _said(value)]
+    for name, default in RARE_FLAGS.items():
+        if (value := arguments.get(name, default)) != default and value is not None:
+            flags += [f"--{name}", _said(value)]
     flags += ["--do_train", "--do_eval", "--do_predict"]
     command = " \\\n  ".join(_lines(["python scripts/train.py", *_pairs(flags)]))
     versions = arguments.get("versions") or {}
@@ -507,6 +515,19 @@ def _start(arguments: Mapping[str, Any]) -> str:
 def _plain(value: object) -> str:
     """Return a recorded value without what would be markup: the record may come from anybody."""
     return re.sub(r"[^\w ./:+,=-]", "", str(value))[:100]
+
+
+def _said(value: object) -> str:
+    """Return a recorded value as a command line has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return json.dumps({_plain(name): _number_or_plain(of) for name, of in value.items()})
+    return _plain(value)
+
+
+def _number_or_plain(value: object) -> object:
+    return value if isinstance(value, bool | int | float) else _plain(value)
 
 
 def _pairs(flags: Sequence[str]) -> list[str]:

@@ -583,8 +583,12 @@ class BinTrainer(Trainer):
                 raise
             at_once = self.args.per_device_eval_batch_size
             raise BatchTooLargeError(
-                f"memory does not hold an evaluation of {at_once} photos at once: give a smaller "
-                "--per_device_eval_batch_size; the run goes on from its last checkpoint."
+                f"memory does not hold an evaluation at --per_device_eval_batch_size {at_once}: "
+                "give a smaller one; the same command with it goes on from the last checkpoint, if "
+                "there is one."
+                if at_once > 1
+                else "memory does not even hold an evaluation of one photo at once: take a smaller "
+                "model or smaller photos."
             ) from error
         finally:
             self.compute_metrics = compute_metrics
@@ -665,7 +669,7 @@ class BinTrainer(Trainer):
             distributed.broadcast(buffer, src=0)
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
-        """Return Trainer's, whose workers are silent where the training is killed."""
+        """Return Trainer's, whose workers are silent where the training hangs up on them."""
         dataloader = super()._get_dataloader(*args, **kwargs)
         initialize = dataloader.worker_init_fn
         dataloader.worker_init_fn = partial(start_decoding_worker, initialize)

@@ -316,9 +316,10 @@ class TimedCheckpoints(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Ask for a checkpoint when it is time."""
-        # After an epoch's last step Trainer evaluates, and then saves: a checkpoint from before
-        # the evaluation would go on without it.
-        is_due = time.monotonic() - self.last >= self.seconds and state.epoch % 1 != 0
+        # After an epoch's last step, and that of --max_steps, Trainer evaluates, and then saves: a
+        # checkpoint from before the evaluation would go on without it.
+        is_last = state.epoch % 1 == 0 or state.global_step >= state.max_steps
+        is_due = time.monotonic() - self.last >= self.seconds and not is_last
         if args.world_size > 1:
             if state.global_step % STEPS_BETWEEN_AGREEMENTS:
                 return

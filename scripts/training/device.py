@@ -1,5 +1,6 @@
 """Where a training runs: what its device can do, and with whom."""
 
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable
@@ -23,11 +24,12 @@ def decoding_workers() -> int:
 
 
 def start_decoding_worker(initialize: Callable[[int], None] | None, worker: int) -> None:
-    """Begin a process that decodes photos, which says nothing of a training that hung up on it.
+    """Begin a process that decodes photos, unless its training has gone by now.
 
     Where a training is stopped or killed as it takes a batch, Python would print in the worker how
-    the connection broke. Who hung up says why: only trainings connect to their workers, and what
-    fails in a worker's own reading reaches its training another way.
+    the connection broke: this one says nothing of that. Who hung up says why: only trainings
+    connect to their workers, and what fails in a worker's own reading reaches its training another
+    way.
 
     Args:
         initialize: the data loader's own beginning; None has none.
@@ -35,6 +37,11 @@ def start_decoding_worker(initialize: Callable[[int], None] | None, worker: int)
     """
     if initialize is not None:
         initialize(worker)
+    # torch takes whoever is the parent from here on for the training, and would wait for the end of
+    # the process that orphans are given to.
+    training = multiprocessing.parent_process()
+    if training is not None and os.getppid() != training.pid:
+        sys.exit()
     say = sys.excepthook
 
     def say_what_is_the_workers(

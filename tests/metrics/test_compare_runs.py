@@ -318,7 +318,7 @@ def test_a_model_is_chosen_by_size_speed_accuracy_and_command(
     assert rows[1][7:] == ["", "80", "42", ""]
     assert len(rows) == 2
     assert "Measured on a CPU, 2 threads." in below
-    assert "No milliseconds yet for b: python scripts/export_model.py" in below
+    assert f"No milliseconds yet for {older}: python scripts/export_model.py" in below
     assert "cannot be compared" not in below
     other = write_run(tmp_path / "c", table([1], [1], ["g"]), config_name="r", **TRAINED)
     assert "cannot be compared" in models_of(capsys, run, other)[1]
@@ -327,14 +327,18 @@ def test_a_model_is_chosen_by_size_speed_accuracy_and_command(
 def test_speeds_of_different_machines_are_not_compared_in_silence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = []
-    for name, machine in (("a", "a CPU, 2 threads"), ("b", "another, 8 threads")):
-        run = write_run(tmp_path / name, table([1], [1], ["g"]), config_name="r", **TRAINED)
+    runs = []  # of one name
+    for name, machine in (("a", "a CPU, 2 threads"), ("b", "another, 8 threads"), ("c", "")):
+        (tmp_path / name).mkdir()
+        run = write_run(tmp_path / name / "vit", table([1], [1], ["g"]), config_name="r", **TRAINED)
         write_model(run / "model", machine, safetensors=27.0, int8=11.0)
         runs.append(run)
     _, below = models_of(capsys, *runs)
     assert "different machines" in below
-    assert "a on a CPU, 2 threads; b on another, 8 threads." in below
+    assert f"{runs[0]} on a CPU, 2 threads; {runs[1]} on another, 8 threads." in below
+    assert f"On which machine {runs[2]} was measured is not recorded" in below
+    _, below = models_of(capsys, runs[2])
+    assert "Measured on" not in below
 
 
 def test_a_real_run_has_its_model_and_its_command(
@@ -360,6 +364,15 @@ def test_the_size_is_that_of_all_weights(tmp_path: Path) -> None:
     assert size.num_bytes == sum(path.stat().st_size for path in model.glob("*.safetensors"))
     assert size.photo_edge == 112
     assert size_of(tmp_path) is None
+
+
+@pytest.mark.parametrize("said", ['{"size": 224}', '{"size": {"shortest_edge": 224}}', "{}"])
+def test_a_model_of_others_may_not_say_how_large_its_photos_are(said: str, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    (model / "preprocessor_config.json").write_text(said)
+    size = size_of(model)
+    assert size is not None
+    assert size.photo_edge is None
 
 
 def test_the_speed_is_that_of_the_weights_that_are_there(tmp_path: Path) -> None:

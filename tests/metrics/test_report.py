@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,7 +17,11 @@ from PIL import Image
 
 import audit
 import report
+from finished_audits.heat_map_overlays import read_overlays
 from report_page import GalleryPhoto, report_page
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 MARKUP = "<script>alert(1)</script>"
 
@@ -208,8 +213,8 @@ def test_what_an_audit_finds_is_in_the_report(
     assert "audit_evaluation.json is damaged" in capsys.readouterr().err
 
 
-def audited(model: Path, dataset_dir: Path, folder: Path, *more: str) -> Path:
-    bins = ["--bins", str(dataset_dir), "--split", "test"]
+def audited(model: Path, dataset_dir: Path, folder: Path, *more: str, split: str = "test") -> Path:
+    bins = ["--bins", str(dataset_dir), "--split", split]
     with pytest.raises(SystemExit) as ended:
         audit.main(["--model", str(model), *bins, "--output_dir", str(folder), *more])
     assert ended.value.code == 0
@@ -249,6 +254,9 @@ def test_heat_maps_of_an_audit_lie_over_the_photos(
     assert f"such as bin {without}, have no heat map in" in capsys.readouterr().err
     page = (run_copy / "report" / "index.html").read_text()
     assert page.count('class="heat"') == len(shown) - 1
+    assert page.count("no heat map") == 1
+    # A run without errors shows no photo, and so needs no map.
+    assert read_overlays(folder, run_copy / "model", []) == {}
 
 
 def test_heat_maps_that_are_not_of_these_photos_are_refused(
@@ -273,10 +281,29 @@ def test_heat_maps_that_are_not_of_these_photos_are_refused(
     config.write_text(known + " ")
     assert "is of another model than" in refused(*maps)
     config.unlink()
-    assert "wants the run's model folder" in refused(*maps)
+    assert "wants the model folder of the run" in refused(*maps)
     config.write_text(known)
     (folder / "heat_maps.parquet").write_bytes(b"PAR1")
     assert "audit is damaged (" in refused(*maps)
+    of_validation = tmp_path / "of_validation"
+    audited(run_copy / "model", dataset_dir, of_validation, "--heat_maps", split="validation")
+    assert "is of other bins" in refused(*dataset, "--heat_maps", str(of_validation))
+
+
+@pytest.mark.slow
+def test_heat_maps_can_be_taken_off(
+    run_copy: Path, dataset_dir: Path, tmp_path: Path, browser: "Browser"
+) -> None:
+    folder = audited(run_copy / "model", dataset_dir, tmp_path / "audit", "--heat_maps")
+    report.main([str(run_copy), "--dataset", str(dataset_dir), "--heat_maps", str(folder)])
+    page = browser.new_page()
+    page.goto((run_copy / "report" / "index.html").as_uri())
+    heat, photo = page.locator(".heat").first, page.locator(".seen img").first
+    assert heat.bounding_box() == photo.bounding_box() is not None
+    page.get_by_label("Heat maps").uncheck()
+    assert page.locator(".heat:visible").count() == 0
+    assert photo.is_visible()
+    page.close()
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from launching.recipe import RECIPES
 from publishing.model_card import base_model, model_card, those_who_know_less
 from stand_ins.hub_server import HubServer
 from training.command_line import make_parser, parse_arguments, resolved_arguments
+from training.trainer_flags import DECIDE_WEIGHTS
 
 COUNTS = ["1", "2", "3"]
 ARGUMENTS = {
@@ -267,19 +269,32 @@ def test_the_training_command_has_all_of_a_recipe(path: Path) -> None:
 def trained_by(text: str) -> dict[str, Any]:
     """Return what the training command of a card asks for."""
     command = text.split("## How it was trained")[1].split("```")[1].replace("\\\n", " ")
-    train_flags = command.split("scripts/train.py")[1].split()
+    train_flags = shlex.split(command.split("scripts/train.py")[1])
     return resolved_arguments(*parse_arguments(make_parser(None), train_flags))
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *(("bf16", False), ("calibrate", False), ("learn_items", False), ("mixup", False)),
-        *(("checked_weight", 3.0), ("weight_decay", 0.0), ("max_steps", 20), ("max_hours", 2.5)),
-    ],
-)
-def test_the_training_command_has_what_differs_from_the_usual(name: str, value: object) -> None:
-    assert trained_by(card(**{name: value}))[name] == value
+# All that decides weights, and is no recipe's: none of these values is the default.
+UNUSUAL = {
+    **{"seed": 0, "data_seed": 0, "per_device_train_batch_size": 3, "max_grad_norm": 0.0},
+    **{"gradient_accumulation_steps": 3, "learning_rate": 3e-4, "weight_decay": 0.0},
+    **{"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"power": 2.0}},
+    **{"warmup_steps": 0.0, "optim": "sgd", "adam_beta1": 0.8, "adam_beta2": 0.9},
+    **{"adam_epsilon": 1e-6, "bf16": False, "label_smoothing_factor": 0.1},
+    **{"dataloader_drop_last": True, "metric_for_best_model": "rmse", "checked_weight": 3.0},
+    **{"calibrate": False, "learn_items": False, "mixup": False, "max_steps": 20},
+    **{"max_hours": 2.5, "load_best_model_at_end": False, "eval_strategy": "no"},
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_the_training_command_has_what_differs_from_the_usual(name: str) -> None:
+    with_its_type = {"lr_scheduler_type": "polynomial"} if name == "lr_scheduler_kwargs" else {}
+    asked = {**with_its_type, name: UNUSUAL[name]}
+    assert trained_by(card(**asked))[name] == UNUSUAL[name]
+
+
+def test_all_that_decides_weights_is_in_the_training_command() -> None:
+    assert set(DECIDE_WEIGHTS) <= UNUSUAL.keys()
 
 
 @pytest.mark.parametrize(

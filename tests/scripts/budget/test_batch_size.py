@@ -179,12 +179,18 @@ def test_memory_that_runs_out_in_an_evaluation_is_one_line_and_the_run_goes_on(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    limit_memory(lambda photos, number: photos > 8, in_training=False)
+    first = tmp_path / "checkpoint-3"  # written after the first epoch's evaluation
+    limit_memory(lambda photos, number: photos > 8 and first.exists(), in_training=False)
     argv += ["--output_dir", str(tmp_path), "--do_eval", "--auto_find_batch_size"]
     line = fails(argv, capsys)
-    assert "memory does not hold an evaluation of 64 photos at once" in line
+    assert "memory does not hold an evaluation at --per_device_eval_batch_size 64: give" in line
     train.main([*argv, "--per_device_eval_batch_size", "4"])
+    assert f"Going on from {first}." in capsys.readouterr().out
     assert weights(tmp_path)
+    # The first batches are those by which a model is tried as it is loaded.
+    limit_memory(lambda photos, number: number > 5, in_training=False)
+    line = fails([*argv, "--per_device_eval_batch_size", "1"], capsys)
+    assert "memory does not even hold an evaluation of one photo" in line
 
 
 def test_memory_that_does_not_hold_one_photo_is_one_line(

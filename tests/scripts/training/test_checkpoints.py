@@ -206,16 +206,18 @@ def test_a_checkpoint_is_due_when_none_was_written_for_a_while(
     callback = TimedCheckpoints(minutes=10)
     arguments = TrainingArguments(str(tmp_path), use_cpu=True)
 
-    def is_due(now: float, epoch: float = 0.5) -> bool:
+    def is_due(now: float, epoch: float = 0.5, step: int = 1) -> bool:
         clock.now, control = now, TrainerControl()
-        callback.on_step_end(arguments, TrainerState(epoch=epoch), control)
+        state = TrainerState(epoch=epoch, global_step=step, max_steps=10)
+        callback.on_step_end(arguments, state, control)
         return control.should_save
 
     callback.on_train_begin(arguments, TrainerState(), TrainerControl())
     assert not is_due(599)
     assert is_due(600)
-    # Evaluation comes first, and the checkpoint of the epoch after it.
+    # Evaluation comes first, and the checkpoint of the epoch, or of --max_steps, after it.
     assert not is_due(600, epoch=1.0)
+    assert not is_due(600, step=10)
     clock.now = 601
     callback.on_save(arguments, TrainerState(), TrainerControl())
     assert not is_due(1200)

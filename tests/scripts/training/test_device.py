@@ -9,7 +9,8 @@ import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 # The process ends where it is asked to prove that it may have the batch of a worker: at once, or
-# by Ctrl-C, after which it has things to put away for longer than its worker should wait.
+# by Ctrl-C, after which it has things to put away for longer than its worker should wait. Another
+# worker begins when it has ended.
 ENDED = f"""
 import multiprocessing.connection, os, signal, sys, time
 from functools import partial
@@ -22,22 +23,25 @@ number, as_torch_has_it = int(sys.argv[1]), bool(sys.argv[2:])
 def ended(*arguments):
     os.kill(os.getpid(), number)
 
+def begin_late(worker):
+    time.sleep(2 * worker)
+
 class Photos:
     def __len__(self):
         return 4
 
     def __getitem__(self, index):
         if index:  # the other worker is still busy when the training has gone
-            time.sleep(7)
+            time.sleep(2)
         return index
 
 multiprocessing.connection.answer_challenge = ended
-begin = None if as_torch_has_it else partial(start_decoding_worker, None)
+begin = None if as_torch_has_it else partial(start_decoding_worker, begin_late)
 try:
     next(iter(DataLoader(Photos(), num_workers=2, worker_init_fn=begin)))
 except KeyboardInterrupt:
     pass  # with the exception goes the connection
-time.sleep(7)
+time.sleep(2)
 sys.exit(130)
 """
 
