@@ -46,8 +46,8 @@ def main(argv: list[str] | None = None) -> None:
         "--heat_maps",
         type=Path,
         metavar="AUDIT",
-        help="the folder of an audit of the test split with --heat_maps, to show its maps over the "
-        "photos; takes --dataset",
+        help="show over the photos of --dataset the maps of an audit of its test split: the folder "
+        "that audit.py --heat_maps wrote",
     )
     parser.add_argument("--output_dir", type=Path, metavar="FOLDER", help="default: RUN/report")
     with parser.errors_of_one_line():
