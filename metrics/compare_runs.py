@@ -372,7 +372,7 @@ def about_speeds(speeds: Sequence[tuple[str, Speed | None]]) -> list[str]:
     measured = [(run, speed.machine) for run, speed in speeds if speed]
     if len({machine for _, machine in measured if machine}) > 1:
         on = "; ".join(f"{run} on {machine}" for run, machine in measured if machine)
-        lines.append(f"Measured on different machines, which is no matter of the models: {on}.")
+        lines.append(f"Measured on different machines, and so not to be compared: {on}.")
     elif all(machine for _, machine in measured) and measured:
         lines.append(f"Measured on {measured[0][1]}.")
     if unnamed := [run for run, machine in measured if not machine]:

@@ -16,6 +16,19 @@ class BatchTooLargeError(Exception):
     """Memory does not hold what a training or an evaluation has to take at once."""
 
 
+def evaluation_too_large(at_once: int) -> BatchTooLargeError:
+    """Return the error of an evaluation of so many photos at once, which says what to do."""
+    if at_once == 1:
+        return BatchTooLargeError(
+            "memory does not even hold an evaluation of one photo at once: take a smaller model or "
+            "smaller photos."
+        )
+    return BatchTooLargeError(
+        f"memory does not hold an evaluation at --per_device_eval_batch_size {at_once}: give a "
+        "smaller one; the same command with it goes on from the last checkpoint, if there is one."
+    )
+
+
 def shares_of_batch(global_batch_size: int, num_devices: int, most_at_once: int) -> tuple[int, int]:
     """Return how many photos a device takes at once, and how many times a step.
 

@@ -30,7 +30,7 @@ from transformers import (
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
-from budget.batch_size import BatchTooLargeError
+from budget.batch_size import evaluation_too_large
 from budget.early_stopping import EarlyStopping
 from budget.training_time import TrainingTime
 from diagnostics.callback import Diagnostics, run_facts
@@ -581,15 +581,7 @@ class BinTrainer(Trainer):
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
-            at_once = self.args.per_device_eval_batch_size
-            raise BatchTooLargeError(
-                f"memory does not hold an evaluation at --per_device_eval_batch_size {at_once}: "
-                "give a smaller one; the same command with it goes on from the last checkpoint, if "
-                "there is one."
-                if at_once > 1
-                else "memory does not even hold an evaluation of one photo at once: take a smaller "
-                "model or smaller photos."
-            ) from error
+            raise evaluation_too_large(self.args.per_device_eval_batch_size) from error
         finally:
             self.compute_metrics = compute_metrics
         assert compute_metrics is not None

@@ -32,7 +32,7 @@ class Photos:
 
     def __getitem__(self, index):
         if index:  # the other worker is still busy when the training has gone
-            time.sleep(2)
+            time.sleep(7)
         return index
 
 multiprocessing.connection.answer_challenge = ended
@@ -41,7 +41,7 @@ try:
     next(iter(DataLoader(Photos(), num_workers=2, worker_init_fn=begin)))
 except KeyboardInterrupt:
     pass  # with the exception goes the connection
-time.sleep(2)
+time.sleep(7)
 sys.exit(130)
 """
 
